@@ -1,0 +1,1 @@
+"""What several methods share: compressed layers, masks, quantizers, blocks, folding and surgery."""

@@ -1,0 +1,153 @@
+"""The forms of config/*.yaml and of every method's config.yaml, as validated, frozen, typed models.
+
+This module imports neither torch nor a method: the DAG reads it thousands of times.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compressbench.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+PairName = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="dataset/model")]
+Stage = Literal["synthesize", "compress", "finetune"]
+Start = Literal["scratch", "dense"]
+
+
+class Frozen(BaseModel):
+    """Immutable; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(Frozen):
+    """How a network is trained."""
+
+    epochs: int = Field(ge=1, description="passes over the training data, or blocks of steps_per_epoch")
+    steps_per_epoch: int | None = Field(None, ge=1, description="optimiser steps per epoch; default: one pass")
+    batch_size: int = Field(128, ge=1)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(gt=0, description="peak learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_epochs: float = Field(0, ge=0, description="linear warm-up, per step")
+    schedule: Literal["cosine", "constant", "halve"] = Field("cosine", description="per step, after the warm-up")
+    halve_every: int | None = Field(None, ge=1, description="epochs between halvings, with schedule: halve")
+    augmentation: Literal["none", "flip", "crop_flip"] = "none"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if (self.schedule == "halve") != (self.halve_every is not None):
+            raise ValueError("halve_every goes with schedule: halve, and only with it")
+        return self
+
+
+class Pair(Frozen):
+    """One (dataset, model): the architecture at full size and the budgets that every method on it shares."""
+
+    architecture: str
+    arguments: dict[str, Any] = {}
+    images: int | None = Field(None, ge=1, description="training images used; default: all")
+    patch: int | None = Field(None, ge=8, description="low-resolution patch size, super-resolution only")
+    scratch: Recipe = Field(description="the total budget, for methods that train from random weights")
+    pretrain: Recipe = Field(description="the shared dense model, for methods that compress a trained one")
+    finetune: Recipe = Field(description="what those methods may train after it")
+
+
+class Latency(Frozen):
+    """How the latency stage measures."""
+
+    rounds: int = Field(50, ge=30, description="interleaved rounds of the dense and the compressed model")
+    warmup: int = Field(5, ge=1)
+    executors: tuple[str, ...] = ("torch_eager", "onnxruntime")
+    seeds: int = Field(1, ge=1, description="measure the models of the first so many seeds: latency hardly depends on them")
+
+
+class Scale(Frozen):
+    """config/{scale}.yaml: which pairs and seeds run, and with which budgets."""
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    latency: Latency = Latency()
+    pairs: dict[PairName, Pair]
+
+
+class MethodScale(Frozen):
+    """What a method runs at one scale."""
+
+    runs: dict[PairName, tuple[Name, ...]] = Field(description="pair -> settings")
+    config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
+
+
+class Declaration(Frozen):
+    """methods/NAME/config.yaml."""
+
+    title: str
+    paper: str
+    family: Literal["unstructured", "block", "filter", "quantization", "super_resolution", "dense"]
+    task: tuple[Literal["classification", "super_resolution"], ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    starts_from: Start
+    settings: dict[Name, dict[str, Any]] = Field(min_length=1)
+    labels: dict[Name, str] = {}
+    synthesis_from: dict[Name, Name] = Field({}, description="setting -> the setting whose synthetic images it uses")
+    scales: dict[Literal["smoke", "desk", "paper"], MethodScale] = {}
+    package: str = Field("", exclude=True, description="filled in by discovery: methods.NAME or methods.baselines.NAME")
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.package.startswith("methods.baselines.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Declaration":
+        if "compress" not in self.stages:
+            raise ValueError("stages must contain compress")
+        known = set(self.settings)
+        named = {
+            "labels": set(self.labels),
+            "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
+            **{f"scales.{s}.runs.{pair}": set(names) for s, m in self.scales.items() for pair, names in m.runs.items()},
+        }
+        for key, names in named.items():
+            if names - known:
+                raise ValueError(f"{key} names the unknown setting {sorted(names - known)[0]!r}; known: {', '.join(known)}")
+        return self
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def parse(form: type[Form], content: Any, where: str) -> Form:
+    """Validate `content`; UserError names the file and the first wrong key."""
+    try:
+        return form.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "(whole file)"
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise UserError(f"{where}: key {key}: {first['msg']}{given}{more}; correct it there.") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; UserError names it when it is missing or not YAML."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def load_scale(root: Path, name: str) -> Scale:
+    """config/{name}.yaml, validated."""
+    known = sorted(p.stem for p in (root / "config").glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"unknown scale {name!r}; config/ has: {', '.join(known) or 'nothing'}.")
+    path = root / "config" / f"{name}.yaml"
+    return parse(Scale, read_yaml(path), str(path.relative_to(root)))

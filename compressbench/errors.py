@@ -1,0 +1,5 @@
+"""The one exception that is meant for people."""
+
+
+class UserError(Exception):
+    """Bad input: one sentence that names the file and key and says what to do. The command line prints it and exits with 2."""

@@ -1,0 +1,65 @@
+"""The shape of a method: the contract that every folder under methods/ fills."""
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from compressbench.config import Frozen
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class MethodConfig(Frozen):
+    """Base of a method's hyper-parameters: frozen, unknown keys are errors, defaults are the paper's."""
+
+
+class SyntheticImages(NamedTuple):
+    """Images made against a teacher.
+
+    images: float32 [N, C, H, W], in the network's normalised input space.
+    labels: int64 [N].
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+class Fact(NamedTuple):
+    """A number that needs no training, recomputed to stand beside the published one in published.csv."""
+
+    model: str
+    setting: str
+    metric: str
+    value: float
+
+
+class Method:
+    """A compression method. Implement the stage functions that config.yaml lists under `stages`, and no others.
+
+    Each stage gets a `Context` (data, dense model, budgets, shared training loop, seed) and returns its result;
+    the framework stores it, records it and hands it to the next stage. A stage must be a pure function of
+    (context, configuration): all randomness comes from `ctx.generator(purpose)` or from the seeded loop.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, config: MethodConfig):
+        self.config = config
+
+    def synthesize(self, ctx: "Context") -> SyntheticImages:
+        """Images for methods without data. `ctx.dense()` is the teacher."""
+        raise NotImplementedError(f"{type(self).__name__} declares the stage synthesize in its config.yaml without having it")
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        """The compressed model, trained or not, from `ctx.dense()` or `ctx.build()`."""
+        raise NotImplementedError(f"{type(self).__name__} declares the stage compress in its config.yaml without having it")
+
+    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+        """`model` (the result of `compress`, as stored) after fine-tuning; may be changed in place."""
+        raise NotImplementedError(f"{type(self).__name__} declares the stage finetune in its config.yaml without having it")
+
+    @classmethod
+    def facts(cls) -> list[Fact]:
+        """Numbers of published.csv that follow from the architecture alone, recomputed."""
+        return []

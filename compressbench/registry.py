@@ -1,0 +1,57 @@
+"""Discovery of the method folders: the only place of the library that knows the package `methods`."""
+
+import importlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressbench.config import Declaration, MethodScale, parse, read_yaml
+from compressbench.errors import UserError
+
+if TYPE_CHECKING:
+    from compressbench.method import Method, MethodConfig
+
+
+@cache
+def discover(root: Path) -> dict[str, Declaration]:
+    """Every methods/NAME/config.yaml and methods/baselines/NAME/config.yaml, validated, by name."""
+    found: dict[str, Declaration] = {}
+    for path in sorted([*root.glob("methods/*/config.yaml"), *root.glob("methods/baselines/*/config.yaml")]):
+        name, where = path.parent.name, path.relative_to(root)
+        if name in found:
+            raise UserError(f"{where}: a second method is called {name!r}; rename one of the folders.")
+        declaration = parse(Declaration, read_yaml(path), str(where))
+        found[name] = declaration.model_copy(update={"package": ".".join(where.parent.parts)})
+    if not found:
+        raise UserError(f"{root / 'methods'} has no method folder with a config.yaml; run from the project's root.")
+    return found
+
+
+def declaration(root: Path, name: str) -> Declaration:
+    """The declaration of one method; UserError lists the known ones."""
+    known = discover(root)
+    if name not in known:
+        raise UserError(f"unknown method {name!r}; methods/ has: {', '.join(known)}.")
+    return known[name]
+
+
+def method_class(root: Path, name: str) -> "type[Method]":
+    """The class that methods/NAME/method.py defines (imports torch and the method)."""
+    from compressbench.method import Method
+
+    package = declaration(root, name).package
+    module = importlib.import_module(f"{package}.method")
+    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__]
+    if len(classes) != 1:
+        raise UserError(f"{package}.method must define exactly one subclass of compressbench.method.Method, not {len(classes)}.")
+    return classes[0]
+
+
+def resolve(root: Path, name: str, setting: str, scale: str) -> "MethodConfig":
+    """The method's configuration: the paper's defaults < scales[scale].config < settings[setting]."""
+    declared = declaration(root, name)
+    if setting not in declared.settings:
+        raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
+    merged = declared.scales.get(scale, MethodScale(runs={})).config | declared.settings[setting]  # type: ignore[call-overload]
+    where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale})"
+    return parse(method_class(root, name).Config, merged, where)

@@ -1,0 +1,97 @@
+"""The training loop. It knows nothing of any method: what a method adds is a hook, a loss or a parameter group."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from compressbench.errors import UserError
+from compressbench.seeding import derive_seed
+from compressbench.training.checkpoint import Checkpoint
+from compressbench.training.hooks import Hook, State
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+class Logger(Protocol):
+    """Where the metrics of every epoch go."""
+
+    def epoch(self, number: int, epochs: int, metrics: dict[str, float]) -> None: ...
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int], Any],
+    loss: Loss,
+    optimizers: Sequence[torch.optim.Optimizer],
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    seed: int,
+    hooks: Sequence[Hook] = (),
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    checkpoint: Checkpoint | None = None,
+    logger: Logger | None = None,
+    train_mode: bool = True,
+) -> nn.Module:
+    """Train `model` in place and return it, in eval mode.
+
+    Args:
+        batches: step -> batch, a pure function of the step, so that a run can resume anywhere.
+        loss: (model, batch) -> scalar.
+        optimizers: all step in every iteration.
+        seed: seeds the global generator at the start of every epoch (dropout and the like).
+        validate: called at the end of every epoch, model in eval mode; its values are logged.
+        checkpoint: where to resume from and to save to, at every epoch's end.
+        train_mode: False leaves the model in eval mode (frozen batch-norm statistics).
+
+    Raises:
+        UserError: when the mean loss of an epoch is not finite.
+    """
+    state = State(model, optimizers, epochs, steps_per_epoch)
+    done, history = checkpoint.restore(state) if checkpoint else (0, [])
+    for row in history if logger else ():
+        logger.epoch(int(row["epoch"]), epochs, {k: v for k, v in row.items() if k != "epoch"})  # type: ignore[union-attr]
+    state.epoch, state.step = done, done * steps_per_epoch
+    _call(hooks, "on_start", state)
+    for state.epoch in range(done, epochs):
+        torch.manual_seed(derive_seed(seed, "epoch", state.epoch))
+        model.train(train_mode)
+        state.metrics = {}
+        _call(hooks, "on_epoch_start", state)
+        total = torch.zeros(())
+        for state.step in range(state.epoch * steps_per_epoch, (state.epoch + 1) * steps_per_epoch):
+            _step(state, batches, loss, hooks)
+            total = total + state.loss.detach()  # type: ignore[union-attr]
+        mean = total.item() / steps_per_epoch
+        if mean != mean or mean == float("inf"):
+            raise UserError(f"training diverged: the loss of epoch {state.epoch} is {mean}; lower the learning rate.")
+        state.metrics = {"loss": mean, "lr": optimizers[0].param_groups[0]["lr"]} | state.metrics
+        _call(hooks, "on_epoch_end", state)
+        if validate:
+            state.metrics |= validate(model.eval())
+        history.append({"epoch": state.epoch} | state.metrics)
+        if logger:
+            logger.epoch(state.epoch, epochs, state.metrics)
+        if checkpoint:
+            checkpoint.save(state, history)
+    return model.eval()
+
+
+def _step(state: State, batches: Callable[[int], Any], loss: Loss, hooks: Sequence[Hook]) -> None:
+    state.batch = batches(state.step)
+    _call(hooks, "on_step_start", state)
+    state.loss = loss(state.model, state.batch)
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    state.loss.backward()
+    _call(hooks, "on_gradients", state)
+    for optimizer in state.optimizers:
+        optimizer.step()
+    _call(hooks, "on_step_end", state)
+
+
+def _call(hooks: Sequence[Hook], point: str, state: State) -> None:
+    for hook in hooks:
+        getattr(hook, point)(state)

@@ -1,0 +1,35 @@
+"""Optimisers and learning-rate schedules from a recipe."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from compressbench.config import Recipe
+
+
+def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """SGD or Adam as the recipe says; `parameters` are tensors or parameter groups (whose own options win)."""
+    groups = list(parameters)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+    )
+
+
+def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """step -> factor of the initial learning rate: linear warm-up, then cosine to 0, constant, or halved every few epochs."""
+    total, warmup = epochs * steps_per_epoch, round(recipe.warmup_epochs * steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if recipe.schedule == "constant":
+            return 1.0
+        if recipe.schedule == "halve":
+            return 0.5 ** (step // steps_per_epoch // (recipe.halve_every or 1))
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    return factor
