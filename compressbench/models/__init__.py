@@ -1,0 +1,50 @@
+"""The papers' architectures. `build` is the only entry: it attaches the spec from which a stored model is rebuilt."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from compressbench.errors import UserError
+from compressbench.models.plain import Plain
+from compressbench.models.resnet import resnet18, resnet34, resnet50, resnet_cifar
+from compressbench.models.structure import Classifier, Coupling, ModelSpec, SuperResolver
+from compressbench.models.super_resolution import EDSR, RDN, SRResNet
+
+__all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolver", "build"]
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "edsr": EDSR,
+    "plain": Plain,
+    "rdn": RDN,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet_cifar": resnet_cifar,
+    "srresnet": SRResNet,
+}
+
+
+def build(architecture: str, **arguments: Any) -> Any:
+    """A freshly initialised network (drawn from torch's current generator) with `model.spec` attached."""
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"unknown architecture {architecture!r}: choose one of {', '.join(sorted(ARCHITECTURES))}")
+    constructor = ARCHITECTURES[architecture]
+    unknown = set(arguments) - set(inspect.signature(constructor).parameters)
+    if unknown:
+        raise UserError(f"architecture {architecture} has no argument {', '.join(sorted(unknown))}")
+    try:
+        model = constructor(**arguments)
+    except ValueError as error:
+        raise UserError(f"architecture {architecture}: {error}") from error
+    _check_inner_widths(model, arguments.get("inner_widths"))
+    model.spec = ModelSpec(architecture, arguments)
+    return model
+
+
+def _check_inner_widths(model: nn.Module, inner_widths: dict[str, int] | None) -> None:
+    """A misspelt name would silently leave a layer at its full width."""
+    unknown = set(inner_widths or {}) - {coupling.producer for coupling in model.couplings()}
+    if unknown:
+        raise UserError(f"inner_widths names layers without a free width: {', '.join(sorted(unknown))}")

@@ -1,0 +1,121 @@
+"""What every architecture of the suite shares: its description, the freedom of its inner widths, its two base classes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+ClassifierKind = Literal["conv", "linear"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The architecture's name and the arguments that build it; both go into a stored model as JSON."""
+
+    architecture: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """A convolution whose output channels may be reordered or removed, and everything indexed by those channels.
+
+    Names are module names. `producer` is also the key of `inner_widths` that sets the number of channels.
+    """
+
+    producer: str
+    norm: str | None
+    consumers: tuple[str, ...]
+    followers: tuple[tuple[str, str | None], ...] = ()
+    """Depthwise convolutions between producer and consumers, each with its normalisation."""
+    gates: tuple[str, str] | None = None
+    """The squeeze-excite convolutions: input columns of the first, output rows of the second."""
+
+
+class Classifier(nn.Module):
+    """An image classifier: subclasses set `body`, `pool` and `classifier`."""
+
+    spec: ModelSpec
+    body: nn.Module
+    pool: nn.Module
+    classifier: nn.Module
+    classifier_kind: ClassifierKind = "linear"
+
+    def features(self, images: Tensor) -> Tensor:
+        """[N, c, H, W] -> pooled features [N, C]."""
+        return self.pool(self.body(images)).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, c, H, W] -> logits [N, classes]."""
+        features = self.features(images)
+        if self.classifier_kind == "conv":
+            return self.classifier(features[:, :, None, None]).flatten(1)
+        return self.classifier(features)
+
+    def couplings(self) -> tuple[Coupling, ...]:
+        """The convolutions whose output channels are free, in forward order."""
+        return ()
+
+
+class SuperResolver(nn.Module):
+    """A super-resolution network: subclasses define `features` (body after the global skip) and `reconstruct`."""
+
+    spec: ModelSpec
+    scale: int
+
+    def features(self, low: Tensor) -> Tensor:
+        """RGB 0..255 [N, 3, h, w] -> [N, C, h, w], the body's output before the upsampler."""
+        raise NotImplementedError
+
+    def reconstruct(self, features: Tensor) -> Tensor:
+        """[N, C, h, w] -> RGB 0..255 [N, 3, scale h, scale w]."""
+        raise NotImplementedError
+
+    def forward(self, low: Tensor) -> Tensor:
+        """RGB 0..255 [N, 3, h, w] -> [N, 3, scale h, scale w]."""
+        return self.reconstruct(self.features(low))
+
+    def couplings(self) -> tuple[Coupling, ...]:
+        """No inner width is free in the published experiments on these networks."""
+        return ()
+
+
+def conv_unit(
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    activation: Callable[[], nn.Module] | None = nn.ReLU,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+) -> nn.Sequential:
+    """Convolution (`conv`), batch normalisation (`bn`), activation (`act`)."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+    layers = OrderedDict(conv=conv, bn=norm(outputs))
+    return nn.Sequential(OrderedDict(layers, act=activation()) if activation else layers)
+
+
+def make_classifier(kind: ClassifierKind, features: int, classes: int) -> nn.Module:
+    """A 1x1 convolution without bias, or a linear layer with bias."""
+    if kind not in ("conv", "linear"):
+        raise ValueError(f"classifier must be 'conv' or 'linear', not {kind!r}")
+    return nn.Conv2d(features, classes, 1, bias=False) if kind == "conv" else nn.Linear(features, classes)
+
+
+@torch.no_grad()
+def initialise_kaiming(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_in") -> None:
+    """Kaiming normal with ReLU gain for every convolution and linear layer, zero biases (He et al. 2015)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def inner_width(widths: Mapping[str, int] | None, name: str, default: int) -> int:
+    """The width of convolution `name`: the published one unless `widths` says otherwise."""
+    return default if widths is None else int(widths.get(name, default))
