@@ -1,0 +1,5 @@
+"""`python -m compressbench`."""
+
+from compressbench.cli import main
+
+main()

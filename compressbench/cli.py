@@ -1,0 +1,130 @@
+"""The command line: one sub-command per stage, each usable by hand without Snakemake."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressbench.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="compressbench, stage by stage.")
+RunName = Annotated[str, typer.Argument(help="scale/dataset/model/method/setting/seedN")]
+ROOT = Path()
+
+
+@app.command()
+def data() -> None:
+    """Fetch data/, compare it with data.dvc, and bring it into the DVC cache."""
+    from compressbench.data import versioning
+
+    for name, digest in versioning.prepare(ROOT).items():
+        typer.echo(f"{name}: {digest}")
+
+
+@app.command()
+def tracking() -> None:
+    """Create the MLflow store and experiment."""
+    from compressbench import tracking as store
+
+    store.initialise(ROOT)
+    typer.echo(store.uri(ROOT))
+
+
+@app.command()
+def validate(scale: str) -> None:
+    """Check every configuration of a scale: config/{scale}.yaml and all methods' config.yaml."""
+    from compressbench.plan import Plan
+
+    plan = Plan(ROOT, scale)
+    plan.validate()
+    typer.echo(f"{scale}: {len(plan.declarations)} methods, {len(plan.runs)} runs, all valid")
+
+
+@app.command()
+def pretrain(scale: str, dataset: str, model: str, seed: int) -> None:
+    """Train the dense model that all methods on (dataset, model, seed) share."""
+    from compressbench.plan import Run
+    from compressbench.stages.stages import run_stage
+
+    run_stage(ROOT, Run(scale, dataset, model, "", "", seed), "pretrain")
+
+
+def _stage(run: str, stage: str) -> None:
+    from compressbench.plan import parse_run
+    from compressbench.stages.stages import run_stage
+
+    run_stage(ROOT, parse_run(run), stage)
+
+
+@app.command()
+def synthesize(run: RunName) -> None:
+    """Synthesize images against the dense model."""
+    _stage(run, "synthesize")
+
+
+@app.command()
+def compress(run: RunName) -> None:
+    """Compress the dense model, or train a compressed one from scratch."""
+    _stage(run, "compress")
+
+
+@app.command()
+def finetune(run: RunName) -> None:
+    """Fine-tune the compressed model."""
+    _stage(run, "finetune")
+
+
+@app.command()
+def evaluate(run: RunName) -> None:
+    """Measure quality on the test data and count parameters, MACs, bit-operations and bytes."""
+    _stage(run, "evaluate")
+
+
+@app.command()
+def latency(run: RunName) -> None:
+    """Measure milliseconds per image beside the dense model."""
+    _stage(run, "latency")
+
+
+@app.command()
+def facts(scale: str, file: Path) -> None:
+    """Recompute the published numbers that need no training."""
+    from compressbench.plan import Plan
+    from compressbench.stages.stages import write_facts
+
+    write_facts(ROOT, list(Plan(ROOT, scale).declarations), file)
+
+
+@app.command()
+def report(scale: str, out: Path, methods: str = "", seeds: str = "") -> None:
+    """Regenerate the tables and figures from the results; works on incomplete results and names what is missing.
+
+    METHODS and SEEDS are comma-separated; default all of the scale.
+    """
+    from compressbench import reporting
+    from compressbench.plan import Plan
+
+    plan = Plan(ROOT, scale, [m for m in methods.split(",") if m] or None, [s for s in seeds.split(",") if s] or None)  # type: ignore[misc]
+    for file in reporting.write(ROOT / "results", scale, plan.runs, plan.declarations, ROOT / "methods", out):
+        typer.echo(file)
+
+
+def main() -> None:
+    """Run the command line; a UserError becomes one sentence and exit code 2."""
+    logging.basicConfig(level=os.environ.get("COMPRESSBENCH_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+    except OSError as error:
+        if error.errno != 28:
+            raise
+        sys.exit(_fail("the disk is full; make room and start again: finished results are kept."))
+
+
+def _fail(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2

@@ -1,0 +1,57 @@
+"""run.json: what produced a result, in enough detail to produce it again."""
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import compressbench
+
+PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "mlflow", "dvc", "snakemake", "onnxruntime")
+
+
+def code_version(root: Path) -> str:
+    """`git describe` of the project, with -dirty when files differ from the commit; the package version without git."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return compressbench.__version__
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that can change a number."""
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), **installed}
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def record(root: Path, *, configuration: dict[str, Any], digest: str, seed: int, data_hash: str, threads: int, seconds: float) -> dict[str, Any]:
+    """The content of run.json."""
+    from compressbench.kernels import machine
+
+    return {
+        "configuration": configuration,
+        "configuration_hash": digest,
+        "seed": seed,
+        "data_hash": data_hash,
+        "code_version": code_version(root),
+        "packages": package_versions(),
+        "machine": machine.describe(),
+        "threads": threads,
+        "wall_seconds": round(seconds, 3),
+        "peak_memory_mb": peak_memory_mb(),
+    }

@@ -1,0 +1,1 @@
+"""The stages: what the framework does around a method's functions."""

@@ -1,0 +1,166 @@
+"""What a method's stage function gets."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressbench import data, models, quality, storage
+from compressbench.config import Pair, Recipe
+from compressbench.errors import UserError
+from compressbench.method import SyntheticImages
+from compressbench.seeding import derive_seed, generator
+from compressbench.training import Hook, LearningRate, fit, make_optimizer, schedule_factor
+from compressbench.training.checkpoint import Checkpoint
+from compressbench.training.loop import Logger, Loss
+
+VALIDATION_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """The budgets of the pair: from random weights, for the shared dense model, and after it."""
+
+    scratch: Recipe
+    pretrain: Recipe
+    finetune: Recipe
+
+
+@dataclass
+class Context:
+    """Data, models, budgets, randomness and the shared loop of one stage of one run.
+
+    Attributes:
+        root: the project's folder. stage: the name of the stage. seed: the run's seed.
+        pair, dataset: the pair's configuration and the name of its data set.
+        folder: where this stage's files go; unfinished training is kept there for a resume.
+        dense_folder, synthetic_file: the inputs of the stage, None where the method has none.
+        logger: gets the metrics of every epoch.
+        records: extra results, see `record`.
+    """
+
+    root: Path
+    stage: str
+    seed: int
+    pair: Pair
+    dataset: str
+    folder: Path
+    device: torch.device
+    logger: Logger | None = None
+    dense_folder: Path | None = None
+    synthetic_file: Path | None = None
+    records: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def data(self) -> Any:
+        """ClassificationData or SuperResolutionData, loaded when first asked for."""
+        return data.load(self.dataset, self.root / "data", self.pair.images)
+
+    @property
+    def info(self) -> data.DatasetInfo:
+        return data.info(self.dataset)
+
+    @property
+    def spec(self) -> models.ModelSpec:
+        """The architecture at full size."""
+        return models.ModelSpec(self.pair.architecture, dict(self.pair.arguments))
+
+    @property
+    def recipes(self) -> Recipes:
+        return Recipes(self.pair.scratch, self.pair.pretrain, self.pair.finetune)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator that depends on the seed, the stage and the purpose."""
+        return generator(self.seed, self.stage, purpose)
+
+    def record(self, name: str, value: float) -> None:
+        """An extra number of this stage: goes to record.json, to MLflow and to the report."""
+        self.records[name] = float(value)
+
+    def build(self) -> nn.Module:
+        """A freshly initialised network. The same seed gives the same weights in every method: equal starts."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "initialisation"))
+            return models.build(self.spec.architecture, **self.spec.arguments).to(self.device)
+
+    def dense(self) -> nn.Module:
+        """A fresh copy of the shared trained dense model, in eval mode."""
+        if self.dense_folder is None:
+            raise UserError("this method reads a dense model but its config.yaml says starts_from: scratch; correct it there.")
+        return storage.load_model(self.dense_folder).to(self.device)
+
+    def synthetic(self) -> SyntheticImages:
+        """The images of the synthesize stage."""
+        if self.synthetic_file is None:
+            raise UserError("this method reads synthetic images but its config.yaml does not list the stage synthesize; add it there.")
+        tensors = storage.load_tensors(self.synthetic_file)
+        return SyntheticImages(tensors["images"], tensors["labels"])
+
+    def batches(self, recipe: Recipe) -> Any:
+        """The training batches: step -> (images, labels) or (low, high), with `steps_per_epoch`."""
+        if self.info.task == "super_resolution":
+            return data.PatchBatches(self.data.train, self.data.scale, self.pair.patch or 32, recipe.batch_size, self.seed)
+        return data.ClassificationBatches(self.data.train, recipe.batch_size, self.seed, recipe.augmentation)
+
+    def loss(self, recipe: Recipe) -> Loss:
+        """The task's loss: cross-entropy with the recipe's label smoothing, or L1."""
+        if self.info.task == "super_resolution":
+            return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])
+        return lambda model, batch: F.cross_entropy(model(batch[0]), batch[1], label_smoothing=recipe.label_smoothing)
+
+    def optimizer(self, recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        """The recipe's optimiser over tensors or parameter groups."""
+        return make_optimizer(recipe, parameters)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy (%) on images held out of the training data; nothing for super-resolution. For curves, not for choices."""
+        if self.info.task == "super_resolution":
+            return {}
+        held_out = self.data.validation
+        return {"validation_top1": quality.top1(model, type(held_out)(held_out.images[:VALIDATION_IMAGES], held_out.labels[:VALIDATION_IMAGES]))}
+
+    def fit(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        name: str = "training",
+        loss: Loss | None = None,
+        optimizers: Sequence[torch.optim.Optimizer] | None = None,
+        hooks: Sequence[Hook] = (),
+        batches: Callable[[int], Any] | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        schedule: str | None = "recipe",
+        validate: Callable[[nn.Module], dict[str, float]] | None = None,
+        train_mode: bool = True,
+    ) -> nn.Module:
+        """Train `model` with the shared loop, resumable, logged and seeded; returns it in eval mode.
+
+        What is not given comes from the recipe. `schedule=None` leaves the learning rates to the caller's hooks.
+        `name` tells several trainings of one stage apart.
+        """
+        source = batches or self.batches(recipe)
+        epochs = epochs or recipe.epochs
+        steps = steps_per_epoch or recipe.steps_per_epoch or source.steps_per_epoch  # type: ignore[attr-defined]
+        rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
+        torch.manual_seed(derive_seed(self.seed, self.stage, name))
+        return fit(
+            model.to(self.device),
+            lambda step: tuple(part.to(self.device) if isinstance(part, Tensor) else part for part in source(step)),
+            loss or self.loss(recipe),
+            optimizers or [self.optimizer(recipe, model.parameters())],
+            epochs=epochs,
+            steps_per_epoch=steps,
+            seed=derive_seed(self.seed, self.stage, name),
+            hooks=[*rate, *hooks],
+            validate=validate or self.validate,
+            checkpoint=Checkpoint(self.folder / "checkpoints" / name),
+            logger=self.logger,
+            train_mode=train_mode,
+        )

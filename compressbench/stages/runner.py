@@ -1,0 +1,70 @@
+"""What every stage of every run shares: data hash, history, MLflow, run.json, and clearing up after success."""
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from compressbench import provenance
+from compressbench.data import versioning
+from compressbench.files import write_atomically, write_json
+from compressbench.tracking import Tracker, tracked
+
+
+@dataclass
+class History:
+    """Writes history.csv after every epoch, logs to MLflow, and moves the progress bar."""
+
+    file: Path
+    tracker: Tracker
+    rows: list[dict[str, float]] = field(default_factory=list)
+    bar: tqdm | None = None
+
+    def epoch(self, number: int, epochs: int, metrics: dict[str, float]) -> None:
+        self.rows.append({"epoch": number} | metrics)
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self.file, lambda p: p.write_text(text.getvalue()))
+        self.tracker.metrics(metrics, step=len(self.rows) - 1)
+        if self.bar is None or self.bar.total != epochs or number == 0:
+            self.bar = tqdm(total=epochs, unit="epoch", mininterval=1)
+        self.bar.update(number + 1 - self.bar.n)
+        self.bar.set_postfix({key: f"{value:.4g}" for key, value in metrics.items()})
+
+
+@dataclass
+class Stage:
+    """A running stage: where its files go and who listens."""
+
+    folder: Path
+    history: History
+    tracker: Tracker
+
+
+@contextmanager
+def running(root: Path, *, folder: Path, tags: dict[str, str], configuration: dict[str, Any], digest: str, seed: int, threads: int) -> Iterator[Stage]:
+    """Everything around a stage's own work. run.json is written last: a folder that has it is complete."""
+    started = time.perf_counter()
+    data_hash = versioning.content_hash(root)
+    name = "/".join(tags.values())
+    with tracked(root, name, tags, configuration) as tracker:
+        stage = Stage(folder, History(folder / "history.csv", tracker), tracker)
+        yield stage
+        if not stage.history.rows:
+            write_atomically(stage.history.file, lambda p: p.write_text("epoch\n"))
+        seconds = time.perf_counter() - started
+        content = provenance.record(
+            root, configuration=configuration, digest=digest, seed=seed, data_hash=data_hash, threads=threads, seconds=seconds
+        )
+        write_json(folder / "run.json", content)
+        tracker.metrics({"wall_seconds": seconds, "peak_memory_mb": content["peak_memory_mb"]})
+        tracker.artifacts(sorted(p for p in folder.glob("*") if p.suffix in (".json", ".csv", ".png")))

@@ -1,0 +1,137 @@
+"""The stages one by one. Each reads files, writes files, and is a pure function of (inputs, configuration, seed)."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressbench import accounting, data, models, quality, registry, storage
+from compressbench.config import Scale
+from compressbench.errors import UserError
+from compressbench.files import write_json
+from compressbench.plan import Plan, Run
+from compressbench.seeding import make_deterministic
+from compressbench.stages.context import Context
+from compressbench.stages.runner import Stage, running
+
+
+def run_stage(root: Path, run: Run, stage: str) -> None:
+    """Run one stage of one run; `pretrain` ignores the run's method and setting. Leaves its files in `run.folder(stage)`."""
+    methods = None if stage == "pretrain" else [run.method]
+    plan = Plan(root, run.scale, methods, [run.seed])
+    if run.pair not in plan.scale.pairs:
+        raise UserError(f"{run.pair} is not a pair of config/{run.scale}.yaml; known: {', '.join(plan.scale.pairs)}.")
+    threads = int(os.environ.get("COMPRESSBENCH_THREADS", "1"))
+    make_deterministic(threads)
+    folder = root / run.folder(stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    work = {"pretrain": _pretrain, "evaluate": _evaluate, "latency": _latency}.get(stage, _method_stage)
+    shared = stage == "pretrain"
+    tags = {
+        "scale": run.scale, "dataset": run.dataset, "model": run.model,
+        "method": "pretrain" if shared else run.method, "setting": "dense" if shared else run.setting,
+        "seed": str(run.seed), "stage": stage,
+    }  # fmt: skip
+    configuration = _configuration(plan, run, stage)
+    with running(root, folder=folder, tags=tags, configuration=configuration, digest=plan.digest(run, stage), seed=run.seed, threads=threads) as running_stage:
+        work(plan, run, stage, running_stage)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _configuration(plan: Plan, run: Run, stage: str) -> dict[str, Any]:
+    pair = plan.pair(run).model_dump(mode="json", exclude_none=True)
+    if stage in ("pretrain", "evaluate"):
+        return {"pair": pair}
+    if stage == "latency":
+        return {"pair": pair, "latency": plan.scale.latency.model_dump(mode="json")}
+    return {"pair": pair} | registry.resolve(plan.root, run.method, run.setting, run.scale).model_dump(mode="json")
+
+
+def _device(scale: Scale) -> torch.device:
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if scale.device == "auto" else scale.device
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda is configured but this machine has no usable GPU; write device: auto or cpu.")
+    return torch.device(name)
+
+
+def _context(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Context:
+    pretrained = stage == "pretrain"
+    declared = None if pretrained else plan.declarations[run.method]
+    synthetic = declared is not None and "synthesize" in declared.stages and stage != "synthesize"
+    return Context(
+        root=plan.root,
+        stage=stage,
+        seed=run.seed,
+        pair=plan.pair(run),
+        dataset=run.dataset,
+        folder=running_stage.folder,
+        device=_device(plan.scale),
+        logger=running_stage.history,
+        dense_folder=plan.root / run.folder("pretrain") if declared is not None and declared.starts_from == "dense" else None,
+        synthetic_file=plan.root / plan.synthesis_run(run).folder("synthesize") / "synthetic.safetensors" if synthetic else None,
+    )
+
+
+def _pretrain(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
+    ctx = _context(plan, run, stage, running_stage)
+    storage.save_model(ctx.fit(ctx.build(), ctx.recipes.pretrain), running_stage.folder)
+
+
+def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
+    """synthesize, compress or finetune: the method's own function."""
+    ctx = _context(plan, run, stage, running_stage)
+    method = registry.method_class(plan.root, run.method)(registry.resolve(plan.root, run.method, run.setting, run.scale))
+    if stage == "synthesize":
+        from compressbench.compression.synthesis import save_synthetic
+
+        save_synthetic(method.synthesize(ctx), ctx)
+    elif stage == "compress":
+        storage.save_model(method.compress(ctx), running_stage.folder)
+    else:
+        model = storage.load_model(plan.root / run.folder("compress")).to(ctx.device)
+        storage.save_model(method.finetune(ctx, model), running_stage.folder)
+    write_json(running_stage.folder / "record.json", ctx.records)
+    running_stage.tracker.metrics(ctx.records)
+
+
+def _input_shape(plan: Plan, run: Run) -> tuple[int, ...]:
+    info = data.info(run.dataset)
+    size = plan.pair(run).patch or info.size if info.task == "super_resolution" else info.size
+    return (1, info.channels, size, size)
+
+
+def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
+    model = storage.load_model(plan.root / run.folder(plan.final_stage(run)))
+    dataset = data.load(run.dataset, plan.root / "data", plan.pair(run).images)
+    metrics: dict[str, Any] = {}
+    if data.info(run.dataset).task == "super_resolution":
+        metrics["quality"] = quality.evaluate_super_resolution(model, dataset.test, dataset.scale, pictures=running_stage.folder / "images")
+    else:
+        metrics["quality"] = {"top1": quality.top1(model, dataset.test)}
+    metrics |= accounting.account(model, _input_shape(plan, run))._asdict()
+    write_json(running_stage.folder / "metrics.json", metrics)
+    running_stage.tracker.metrics({k: v for k, v in {**metrics, **metrics["quality"]}.items() if isinstance(v, int | float)})
+
+
+def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
+    from compressbench.kernels import latency
+
+    pair, options = plan.pair(run), plan.scale.latency
+    torch.manual_seed(run.seed)
+    dense = models.build(pair.architecture, **pair.arguments).eval()
+    compressed = storage.load_model(plan.root / run.folder(plan.final_stage(run)))
+    result = latency.measure(
+        dense, compressed, _input_shape(plan, run), executors=options.executors, rounds=options.rounds, warmup=options.warmup, seed=run.seed
+    )
+    write_json(running_stage.folder / "latency.json", result)
+    running_stage.tracker.metrics(
+        {f"{m['executor']}_{m['threads']}_speedup": m["speedup"]["median"] for m in result["measurements"]}
+    )
+
+
+def write_facts(root: Path, methods: list[str], file: Path) -> None:
+    """Recompute the no-training facts of the methods: [{"method", "model", "setting", "metric", "value"}]."""
+    facts = [{"method": name} | fact._asdict() for name in methods for fact in registry.method_class(root, name).facts()]
+    write_json(file, facts)
