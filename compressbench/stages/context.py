@@ -151,7 +151,7 @@ class Context:
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
         return fit(
-            model.to(self.device),
+            model.to(self.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
             lambda step: tuple(part.to(self.device) if isinstance(part, Tensor) else part for part in source(step)),
             loss or self.loss(recipe),
             optimizers or [self.optimizer(recipe, model.parameters())],
