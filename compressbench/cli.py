@@ -16,12 +16,16 @@ ROOT = Path()
 
 
 @app.command()
-def data() -> None:
+def data(record: Annotated[Path | None, typer.Option(help="write the hashes to this JSON file")] = None) -> None:
     """Fetch data/, compare it with data.dvc, and bring it into the DVC cache."""
     from compressbench.data import versioning
+    from compressbench.files import write_json
 
-    for name, digest in versioning.prepare(ROOT).items():
+    hashes = versioning.prepare(ROOT)
+    for name, digest in hashes.items():
         typer.echo(f"{name}: {digest}")
+    if record:
+        write_json(record, hashes)
 
 
 @app.command()

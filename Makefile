@@ -1,0 +1,48 @@
+# Two commands: `make reproduce` and `make test`. Both set up .venv with the pinned dependencies first.
+SCALE ?= desk
+CORES ?= all
+SEEDS ?=
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG := --config scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS))
+
+.PHONY: reproduce test check report ui plan benchmark clean setup
+
+reproduce: setup  ## run everything at desk scale and write reports/ (SCALE=smoke|paper, SEEDS=[0,1])
+	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
+	$(MAKE) --no-print-directory report
+
+report: setup  ## one self-contained page from the results of the last run
+	mkdir -p reports
+	$(BIN)/snakemake --report reports/report.html $(CONFIG)
+
+test: setup check  ## static checks, unit tests, and the smoke DAG
+	$(BIN)/python -m pytest
+
+check: setup  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+plan: setup  ## what would run
+	$(BIN)/snakemake -n --quiet rules $(CONFIG)
+
+ui: setup  ## look at the runs in MLflow, at http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+benchmark: setup  ## the training loop's overhead over a bare PyTorch loop
+	$(BIN)/python -m tests.benchmarks.loop_overhead
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'error: Python 3.11 or newer is needed; say which one with: make PYTHON=/path/to/python3.11 ...' >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:  ## remove the environment, not the results
+	rm -rf $(VENV)

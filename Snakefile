@@ -1,0 +1,34 @@
+# compressbench: data -> pretrain -> (synthesize) -> compress -> (finetune) -> evaluate + latency -> report.
+#
+#   snakemake --cores all                              everything at desk scale
+#   snakemake --cores all --config scale=smoke         the same DAG in minutes
+#   snakemake --cores all optg                         one method (or: --config 'methods=[optg,snip]')
+#   snakemake -n                                       the plan
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    input:
+        REPORTS,
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/tracking.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/synthesize.smk"
+include: "workflow/rules/compress.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/latency.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/methods.smk"
+
+
+onerror:
+    # Some stage failed: report what there is, and name what is missing.
+    shell(REPORT_COMMAND)

@@ -1,0 +1,68 @@
+# The plan comes from the library; here it only meets Snakemake. All configuration is validated before any job starts.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+sys.path.insert(0, str(Path(workflow.basedir)))
+
+from compressbench import reporting
+from compressbench.errors import UserError
+from compressbench.plan import MODEL_FILES, Plan, Run
+
+config.setdefault("scale", "desk")
+validate(config, "../schemas/config.schema.yaml")
+
+try:
+    PLAN = Plan(Path(), config["scale"], config.get("methods"), config.get("seeds"))
+    if workflow.is_main_process:
+        PLAN.validate()
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# reports/ holds the last complete desk run; partial and other scales report beside their results.
+COMPLETE = PLAN.scale_name == "desk" and "methods" not in config
+OUT = "reports" if COMPLETE else f"results/{PLAN.scale_name}/report"
+
+STAGE = f"{sys.executable} -m compressbench"
+RUN = "{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}"
+RUN_ARGUMENT = "{wildcards.scale}/{wildcards.dataset}/{wildcards.model}/{wildcards.method}/{wildcards.setting}/seed{wildcards.seed}"
+DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"
+REPORT_COMMAND = (
+    f"{STAGE} report {PLAN.scale_name} {OUT} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
+)
+
+
+def one_of(names):
+    return "|".join(sorted({re.escape(name) for name in names}))
+
+
+wildcard_constraints:
+    scale=one_of([PLAN.scale_name]),
+    dataset=one_of(run.dataset for run in PLAN.runs),
+    model=one_of(run.model for run in PLAN.runs),
+    method=one_of(PLAN.declarations),
+    setting=one_of(run.setting for run in PLAN.runs),
+    seed=r"\d+",
+
+
+def run_of(wildcards):
+    fields = {"method": "", "setting": ""} | dict(wildcards)
+    return Run(**{**fields, "seed": int(fields["seed"])})
+
+
+def inputs_of(stage):
+    """The result files that a stage reads."""
+    return lambda wildcards: [str(path) for path in PLAN.inputs(run_of(wildcards), stage)]
+
+
+def digest_of(stage):
+    """Changes exactly when the configuration of the stage does, and makes Snakemake repeat it."""
+    return lambda wildcards: PLAN.digest(run_of(wildcards), stage)
+
+
+def results_of(runs):
+    """What the report reads of these runs."""
+    stages = {"evaluate": "metrics.json", "latency": "latency.json"}
+    return [str(run.folder(s) / f) for run in runs for s, f in stages.items() if s in PLAN.stages(run)]

@@ -1,0 +1,17 @@
+# Claims all cores: nothing else runs while it measures.
+rule latency:
+    input:
+        ancient("results/tracking.ready"),
+        inputs_of("latency"),
+    output:
+        multiext(f"results/{RUN}/latency/", "latency.json", "run.json"),
+    params:
+        digest=digest_of("latency"),
+    log:
+        f"logs/{RUN}/latency.log",
+    threads: workflow.cores or 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "{STAGE} latency " + RUN_ARGUMENT + " > {log} 2>&1"
