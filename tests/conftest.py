@@ -1,0 +1,59 @@
+"""Fixtures: one thread, the project's data, and temporary copies of the tree in which whole stages run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The project's folder with data/ fetched and checked, as `make reproduce` does it."""
+    from compressbench.data import versioning
+
+    versioning.prepare(ROOT)
+    return ROOT
+
+
+def copy_tree(target: Path, data_root: Path) -> Path:
+    """A copy of the project's own files in `target`, with a link to data/."""
+    keep = ("compressbench", "methods", "config", "workflow", "Snakefile", "data.dvc", ".dvc", ".dvcignore")
+    ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp")
+    for name in keep:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignore)
+        else:
+            shutil.copy(source, target / name)
+    (target / "data").symlink_to(data_root / "data")
+    return target
+
+
+@pytest.fixture
+def project(tmp_path: Path, data_root: Path) -> Path:
+    """A temporary copy of the project."""
+    return copy_tree(tmp_path, data_root)
+
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+def run_module(root: Path, *arguments: str, module: str = "compressbench", **options: object) -> subprocess.CompletedProcess:
+    """`python -m module ...` in a copy of the project; the copy's packages win over the installed ones."""
+    environment = os.environ | {"PYTHONPATH": str(root)} | dict(options.pop("env", {}))  # type: ignore[call-overload]
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900, **options)  # type: ignore[call-overload]

@@ -1,0 +1,127 @@
+"""Bad configuration ends before any job starts, with one sentence that names the file and the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compressbench import registry
+from compressbench.config import Declaration, Recipe, load_scale, parse
+from compressbench.errors import UserError
+from compressbench.plan import Plan, Run, parse_run
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A project with one scale and one toy method, and no code."""
+    (tmp_path / "config").mkdir()
+    recipe = {"epochs": 1, "lr": 0.1}
+    pair = {"architecture": "plain", "scratch": recipe, "pretrain": recipe, "finetune": recipe}
+    (tmp_path / "config/smoke.yaml").write_text(yaml.safe_dump({"seeds": [0], "pairs": {"digits/plain_mini": pair}}))
+    declare(tmp_path, "toy")
+    return tmp_path
+
+
+def declare(root: Path, name: str, **changes: object) -> None:
+    content = {
+        "title": name, "paper": "none", "family": "filter", "task": ["classification"], "stages": ["compress"],
+        "starts_from": "dense", "settings": {"half": {}}, "scales": {"smoke": {"runs": {"digits/plain_mini": ["half"]}}},
+    }  # fmt: skip
+    folder = root / "methods" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(content | changes))
+    registry.discover.cache_clear()
+
+
+def test_unknown_scale_is_named_with_the_known_ones(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown scale 'huge'.*smoke"):
+        load_scale(tree, "huge")
+
+
+def test_unknown_method_is_named_with_the_known_ones(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown method 'optgg'.*toy"):
+        Plan(tree, "smoke", ["optgg"])
+
+
+def test_unknown_pair_names_file_and_key(tree: Path) -> None:
+    declare(tree, "toy", scales={"smoke": {"runs": {"digits/alexnet": ["half"]}}})
+    with pytest.raises(UserError, match=r"methods/toy/config.yaml: key scales.smoke.runs: pair 'digits/alexnet'"):
+        Plan(tree, "smoke")
+
+
+def test_unknown_setting_names_file_and_key(tree: Path) -> None:
+    declare(tree, "toy", scales={"smoke": {"runs": {"digits/plain_mini": ["third"]}}})
+    with pytest.raises(UserError, match=r"methods/toy/config.yaml.*scales.smoke.runs.digits/plain_mini.*'third'"):
+        Plan(tree, "smoke")
+
+
+@pytest.mark.parametrize("seeds", [["one"], [-1], [True], [0.5]])
+def test_wrong_seed(tree: Path, seeds: list) -> None:
+    with pytest.raises(UserError, match="is not a seed"):
+        Plan(tree, "smoke", None, seeds)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"epochs": 0}, "epochs"), ({"lr": "fast"}, "lr"), ({"momentum": 1.5}, "momentum"), ({"speed": 1}, "speed"), ({"lr": None}, "lr")],
+)
+def test_wrong_recipe_names_the_key(change: dict, key: str) -> None:
+    with pytest.raises(UserError, match=rf"config/x.yaml: key {key}: "):
+        parse(Recipe, {"epochs": 1, "lr": 0.1} | change, "config/x.yaml")
+
+
+def test_missing_key_is_named() -> None:
+    with pytest.raises(UserError, match=r"key epochs: Field required"):
+        parse(Recipe, {"lr": 0.1}, "config/x.yaml")
+
+
+def test_broken_yaml_names_the_file(tree: Path) -> None:
+    (tree / "config/smoke.yaml").write_text("seeds: [0")
+    with pytest.raises(UserError, match=r"smoke.yaml is not valid YAML"):
+        load_scale(tree, "smoke")
+
+
+def test_run_names_round_trip() -> None:
+    run = Run("smoke", "digits", "plain_mini", "toy", "half", 3)
+    assert parse_run(run.name) == run
+    with pytest.raises(UserError, match="is not a run"):
+        parse_run("smoke/digits")
+
+
+def test_every_declaration_and_scale_of_the_project_is_valid() -> None:
+    registry.discover.cache_clear()
+    for scale in ("smoke", "desk", "paper"):
+        Plan(ROOT, scale).validate()
+
+
+def test_digest_changes_exactly_with_the_configuration_of_the_stage(tree: Path) -> None:
+    run = Run("smoke", "digits", "plain_mini", "toy", "half", 0)
+    before = Plan(tree, "smoke")
+    declare(tree, "toy", settings={"half": {"ratio": 0.4}})
+    after = Plan(tree, "smoke")
+    assert before.digest(run, "compress") != after.digest(run, "compress")
+    assert before.digest(run, "pretrain") == after.digest(run, "pretrain")
+    assert before.digest(run, "latency") == after.digest(run, "latency")
+
+
+def test_equal_total_budgets_where_scratch_meets_dense() -> None:
+    """Methods from scratch and methods from the dense model see equally many images on the pairs where both run."""
+    for scale in ("smoke", "desk"):
+        for pair in load_scale(ROOT, scale).pairs.values():
+            if "plain" in pair.architecture or pair.arguments.get("shortcut") == "pad":
+                assert pair.scratch.epochs == pair.pretrain.epochs + pair.finetune.epochs
+
+
+def test_images_of_another_setting_are_not_synthesized_again() -> None:
+    declared = parse(
+        Declaration,
+        {
+            "title": "t", "paper": "p", "family": "quantization", "task": ["classification"], "starts_from": "dense",
+            "stages": ["synthesize", "compress"], "settings": {"w4": {}, "w3": {}}, "synthesis_from": {"w3": "w4"},
+        },
+        "here",
+    )  # fmt: skip
+    assert declared.synthesis_from == {"w3": "w4"}
+    with pytest.raises(UserError, match="unknown setting 'w9'"):
+        parse(Declaration, declared.model_dump(exclude={"package"}) | {"synthesis_from": {"w3": "w9"}}, "here")

@@ -1,0 +1,106 @@
+"""The smoke DAG, end to end, with the real Snakemake, DVC and MLflow."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from compressbench.plan import Plan
+from tests.conftest import copy_tree, run_module
+from tests.pipeline.conftest import Smoke, snakemake
+
+pytestmark = pytest.mark.pipeline
+
+
+def test_it_succeeds_in_under_five_minutes(smoke: Smoke) -> None:
+    assert smoke.process.returncode == 0, smoke.process.stderr[-3000:]
+    assert smoke.seconds < 300
+
+
+def test_every_run_has_every_result(smoke: Smoke) -> None:
+    plan = Plan(smoke.root, "smoke")
+    for run in plan.runs:
+        for stage in plan.stages(run):
+            content = json.loads((smoke.root / run.folder(stage) / "run.json").read_text())
+            assert content["seed"] == run.seed
+            assert content["configuration_hash"] == plan.digest(run, stage)
+            assert {"data_hash", "code_version", "packages", "machine", "threads", "wall_seconds", "peak_memory_mb"} <= content.keys()
+        metrics = json.loads((smoke.root / run.folder("evaluate") / "metrics.json").read_text())
+        assert metrics["quality"] and metrics["params"] >= 0 and metrics["stored_bytes"] >= 0
+
+
+def test_a_second_call_has_nothing_to_do(smoke: Smoke) -> None:
+    again = snakemake(smoke.root, "-n", "--config", "scale=smoke")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_every_stage_is_an_mlflow_run_with_tags_and_metrics(smoke: Smoke) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{smoke.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("compressbench")
+    runs = client.search_runs([experiment.experiment_id], max_results=5000)
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    plan = Plan(smoke.root, "smoke")
+    expected = {(r.dataset, r.model, r.method, r.setting, str(r.seed), s) for r in plan.runs for s in plan.stages(r)}
+    keys = ("dataset", "model", "method", "setting", "seed", "stage")
+    logged = {tuple(r.data.tags[k] for k in keys) for r in runs}
+    assert expected <= logged
+    training = next(r for r in runs if r.data.tags["stage"] == "pretrain" and r.data.tags["model"] == "resnet_mini")
+    assert len(client.get_metric_history(training.info.run_id, "loss")) == plan.scale.pairs["digits/resnet_mini"].pretrain.epochs
+    assert training.data.params
+    assert {"run.json", "history.csv"} <= {a.path for a in client.list_artifacts(training.info.run_id)}
+
+
+def test_the_report_is_complete_and_names_nothing_missing(smoke: Smoke) -> None:
+    out = smoke.root / "results/smoke/report"
+    assert "nothing is missing" in (out / "tables/missing.md").read_text().lower()
+    assert list((out / "figures").glob("*.png")) and list((out / "figures").glob("*.svg"))
+
+
+def test_snakemake_renders_one_self_contained_page(smoke: Smoke) -> None:
+    process = snakemake(smoke.root, "--report", "report.html", "--config", "scale=smoke")
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert (smoke.root / "report.html").stat().st_size > 100_000
+
+
+def result_hashes(root: Path) -> dict[str, str]:
+    """sha256 of every model, synthetic image set and metrics file."""
+    patterns = ("model.safetensors", "model.json", "synthetic.safetensors", "metrics.json", "history.csv", "record.json")
+    files = sorted(p for pattern in patterns for p in (root / "results/smoke").rglob(pattern))
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_a_second_run_gives_the_same_bits(smoke: Smoke, tmp_path: Path, data_root: Path) -> None:
+    """Models and metrics, not the latency: only the stages up to evaluate run again."""
+    root = copy_tree(tmp_path, data_root)
+    plan = Plan(root, "smoke")
+    targets = [str(run.folder("evaluate") / "metrics.json") for run in plan.runs]
+    process = snakemake(root, *targets, "--config", "scale=smoke")
+    assert process.returncode == 0, process.stderr[-3000:]
+    first, second = result_hashes(smoke.root), result_hashes(root)
+    assert len(second) > 50
+    assert {name for name in second if first.get(name) != second[name]} == set()
+
+
+def test_a_failing_method_leaves_the_others_and_is_named(smoke: Smoke, tmp_path: Path, data_root: Path) -> None:
+    root = copy_tree(tmp_path, data_root)
+    broken = root / "methods/baselines/random/method.py"
+    broken.write_text(broken.read_text().replace("def compress(self, ctx", "def compress(self, ctx, missing"))
+    process = snakemake(root, "--keep-going", "--config", "scale=smoke", "methods=[random,snip]")
+    assert process.returncode != 0
+    assert list(root.glob("results/smoke/digits/resnet_mini/snip/*/seed0/evaluate/metrics.json"))
+    missing = (root / "results/smoke/report/tables/missing.md").read_text()
+    assert "random" in missing and "snip" not in missing
+
+
+def test_losing_the_tracking_store_loses_no_result(smoke: Smoke, tmp_path: Path, data_root: Path) -> None:
+    root = copy_tree(tmp_path, data_root)
+    process = run_module(root, "pretrain", "smoke", "digits", "plain_mini", "0", env={"MLFLOW_TRACKING_URI": "sqlite:////nowhere/mlflow.db"})
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "MLflow tracking is off" in process.stderr
+    folder = root / "results/smoke/digits/plain_mini/pretrain/seed0"
+    reference = smoke.root / "results/smoke/digits/plain_mini/pretrain/seed0"
+    for name in ("model.safetensors", "history.csv"):
+        assert (folder / name).read_bytes() == (reference / name).read_bytes()

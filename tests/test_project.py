@@ -1,0 +1,38 @@
+"""Facts about the project's own files."""
+
+import subprocess
+import tomllib
+
+import yaml
+
+from compressbench.registry import discover
+from tests.conftest import ROOT
+
+
+def test_conda_users_get_the_same_pins() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = set(project["dependencies"] + project["optional-dependencies"]["dev"])
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert pins == set(next(d["pip"] for d in conda if isinstance(d, dict)))
+    assert all("==" in pin for pin in pins)
+
+
+def test_every_method_folder_is_complete() -> None:
+    for name, declared in discover(ROOT).items():
+        folder = ROOT / declared.package.replace(".", "/")
+        for file in ("method.py", "config.yaml", "published.csv", "README.md"):
+            assert (folder / file).exists(), f"{name} has no {file}"
+        assert "smoke" in declared.scales, f"{name} does not run at smoke scale"
+        if not declared.is_baseline:
+            assert "## What reproducing it taught us" in (folder / "README.md").read_text()
+
+
+def test_no_result_is_under_version_control() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert not [f for f in tracked if f.startswith(("results/", "data/", "mlflow.db", "mlruns"))]
+
+
+def test_loop_overhead_is_under_ten_percent() -> None:
+    from tests.benchmarks.loop_overhead import ratio
+
+    assert min(ratio(rounds=3) for _ in range(2)) < 1.10
