@@ -1,0 +1,151 @@
+"""Super-resolution data: pairs of a low- and a high-resolution image, and batches of aligned patches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressbench.data.classification import external_folder
+from compressbench.data.datasets import DatasetInfo, info
+from compressbench.data.imresize import downscale
+from compressbench.errors import UserError
+from compressbench.seeding import generator
+
+# Split by scene: the two motorcycle pictures are a stereo pair and must not face each other across the split.
+TRAIN_PHOTOGRAPHS = (
+    "astronaut.png",
+    "coffee.png",
+    "flower.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "retina.jpg",
+)
+TEST_PHOTOGRAPHS = ("chelsea.png", "china.jpg", "hubble_deep_field.jpg", "rocket.jpg")
+_TEST_SIDE = 256
+_TRAIN_SIDE = 640  # bounds memory; only the retina and the motorcycles are larger
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Low [3, h, w] and high [3, scale * h, scale * w] of one image, values 0..255, float32 (DIV2K's training images: uint8)."""
+
+    name: str
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class SuperResolutionData:
+    """Training and test pairs; there is no validation split, so the last epoch counts."""
+
+    info: DatasetInfo
+    scale: int
+    train: list[Pair]
+    test: list[Pair]
+
+
+def read_image(path: Path) -> Tensor:
+    """An image file as RGB uint8 [3, H, W]; grey images are replicated."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `compressbench data` to fetch it.") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports a broken PNG as a SyntaxError
+        raise UserError(f"{path} is damaged ({error}); delete its folder and run `compressbench data`.") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def centre_crop(image: Tensor, side: int) -> Tensor:
+    """The middle [..., side, side] of an image, or all of it where it is smaller."""
+    top, left = (max(n - side, 0) // 2 for n in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
+
+
+def make_pair(name: str, image: Tensor, scale: int) -> Pair:
+    """Uint8 [3, H, W], cropped to a multiple of the scale, beside its bicubic reduction; both uint8."""
+    height, width = (n - n % scale for n in image.shape[-2:])
+    high = image[..., :height, :width].contiguous()
+    return Pair(name, downscale(high, scale), high)
+
+
+def _float(pair: Pair) -> Pair:
+    return Pair(pair.name, pair.low.float(), pair.high.float())
+
+
+def load_photographs(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
+    """Seven photographs to train on and the centres of four others to test on; `limit` cuts the training photographs."""
+    folder = folder / "photographs"
+
+    def pairs(files: Sequence[str], side: int) -> list[Pair]:
+        images = {Path(file).stem: centre_crop(read_image(folder / file), side) for file in files}
+        return [_float(make_pair(name, image, scale)) for name, image in images.items()]
+
+    train, test = pairs(TRAIN_PHOTOGRAPHS[:limit], _TRAIN_SIDE), pairs(TEST_PHOTOGRAPHS, _TEST_SIDE)
+    return SuperResolutionData(info("photographs"), scale, train, test)
+
+
+def load_div2k(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
+    """DIV2K_train_HR/*.png to train on and Set14/*.png to test on, the low resolution computed here.
+
+    The training pairs stay uint8: 800 photographs of 2 megapixels are 6 GB even so.
+    """
+    folder = external_folder(folder) / "div2k"
+    train, test = (sorted((folder / part).glob("*.png")) for part in ("DIV2K_train_HR", "Set14"))
+    if not train or not test:
+        raise UserError(f"div2k wants PNG files in {folder}/DIV2K_train_HR and {folder}/Set14; put them there or set COMPRESSBENCH_DATA.")
+    return SuperResolutionData(
+        info("div2k"),
+        scale,
+        [make_pair(path.stem, read_image(path), scale) for path in train[:limit]],
+        [_float(make_pair(path.stem, read_image(path), scale)) for path in test],
+    )
+
+
+class PatchBatches:
+    """Random aligned patches, flipped and transposed at random: `batches(step)` depends on nothing but (seed, step).
+
+    `patch` is the side of the low-resolution patch. One epoch is as many steps as show every training pixel once on average.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], scale: int, patch: int, batch_size: int, seed: int) -> None:
+        smallest = min(min(pair.low.shape[-2:]) for pair in pairs)
+        if not 1 <= patch <= smallest:
+            raise UserError(f"patch {patch} does not fit the smallest low-resolution image; choose 1 to {smallest}.")
+        for pair in pairs:
+            if tuple(pair.high.shape[-2:]) != tuple(scale * n for n in pair.low.shape[-2:]):
+                raise UserError(f"image '{pair.name}' is not enlarged by {scale}: {[*pair.low.shape]} and {[*pair.high.shape]}.")
+        self.pairs, self.scale, self.patch, self.batch_size, self.seed = tuple(pairs), scale, patch, batch_size, seed
+        pixels = sum(pair.low.shape[-2] * pair.low.shape[-1] for pair in pairs)
+        self.steps_per_epoch = max(1, pixels // (patch * patch * batch_size))
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Low float32 [B, 3, patch, patch] and high float32 [B, 3, scale * patch, scale * patch], 0..255."""
+        rng = generator(self.seed, "patches", step)
+        chosen = torch.randint(len(self.pairs), (self.batch_size,), generator=rng).tolist()
+        places = torch.rand(self.batch_size, 2, generator=rng).tolist()
+        cut = [self._cut(self.pairs[index], *place) for index, place in zip(chosen, places, strict=True)]
+        low, high = (torch.stack(images).float() for images in zip(*cut, strict=True))
+        flips = torch.rand(3, self.batch_size, 1, 1, 1, generator=rng) < 0.5
+        return _turn(low, flips), _turn(high, flips)
+
+    def _cut(self, pair: Pair, down: float, right: float) -> tuple[Tensor, Tensor]:
+        """The window of `patch` low-resolution pixels at the given fractions of the image, in both resolutions."""
+        top, left = (int(place * (n - self.patch + 1)) for place, n in zip((down, right), pair.low.shape[-2:], strict=True))
+        low = pair.low[:, top : top + self.patch, left : left + self.patch]
+        side, top, left = self.patch * self.scale, top * self.scale, left * self.scale
+        return low, pair.high[:, top : top + side, left : left + side]
+
+
+def _turn(images: Tensor, flips: Tensor) -> Tensor:
+    """Mirrors, turns upside down, and transposes those of [B, C, N, N] that `flips` [3, B, 1, 1, 1] says, channels_last."""
+    mirrored, upside_down, transposed = flips
+    images = torch.where(mirrored, images.flip(-1), images)
+    images = torch.where(upside_down, images.flip(-2), images)
+    return torch.where(transposed, images.transpose(-2, -1), images).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,137 @@
+"""The pin of data/: DVC's data.dvc, checked file by file.
+
+DVC pins a folder by one hash, which says *that* something differs but not *what*. The hashes of the single files are
+therefore kept in the `meta` section of data.dvc, which DVC leaves to its users; the folder's hash is derived from them
+exactly as DVC does, so the two cannot disagree unnoticed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compressbench.errors import UserError
+from compressbench.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+PIN = "data.dvc"
+
+
+def prepare(root: Path) -> dict[str, str]:
+    """The data stage: fetches what is missing, checks everything, returns the pinned hash of each data set."""
+    from compressbench.data import sources  # it asks this module to restore from DVC first
+
+    sources.fetch(root)
+    return check(root)
+
+
+def check(root: Path) -> dict[str, str]:
+    """Compares data/ with the pin, brings it into DVC's cache, and returns the pinned hash of each data set."""
+    pinned, found = pinned_files(root), hash_files(root / "data")
+    problems = [
+        f"data/{name} {'is missing' if name not in found else 'is not pinned' if name not in pinned else 'differs'}"
+        for name in sorted(pinned.keys() | found.keys())
+        if pinned.get(name) != found.get(name)
+    ]
+    if problems:
+        shown = ", ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise UserError(f"data/ is not what {root / PIN} pins: {shown}; delete the data set's folder and fetch it again.")
+    if json.loads(_dvc(root, "status", "--json", PIN)):
+        _dvc(root, "commit", "--force", PIN)  # equal content: this fills the cache and leaves the pin as it is
+    return {name: folder_hash(_below(pinned, name)) for name in sorted({n.split("/")[0] for n in pinned})}
+
+
+def content_hash(root: Path) -> str:
+    """The pinned hash of the whole of data/, for run.json."""
+    pinned = _read_pin(root)["outs"][0]["md5"]
+    if pinned != folder_hash(pinned_files(root)):
+        raise UserError(f"{root / PIN}: outs and meta.files disagree; restore it from version control or re-pin.")
+    return str(pinned)
+
+
+def repin(root: Path) -> str:
+    """For maintainers, after a deliberate change of the data: pins data/ as it is now and returns its hash."""
+    _dvc(root, "add", "data")
+    path = root / PIN
+    content = yaml.safe_load(path.read_text()) | {"meta": {"files": hash_files(root / "data")}}
+    write_atomically(path, lambda p: p.write_text(yaml.safe_dump(content, sort_keys=False)) and None)
+    return content_hash(root)
+
+
+def restore(root: Path) -> bool:
+    """Tries a configured DVC remote, else the local cache; says whether data/ now comes from one of them.
+
+    A failure is not the end: the public sources come next, and the pin decides whether what they gave is right.
+    """
+    try:
+        pin = content_hash(root)
+        cached = root / ".dvc" / "cache" / "files" / "md5" / pin[:2] / pin[2:]
+        if _dvc(root, "remote", "list").strip():
+            _dvc(root, "pull", PIN)
+        elif cached.is_file():
+            _dvc(root, "checkout", PIN)
+        else:
+            return False
+    except UserError as error:
+        log.warning("%s", error)
+        return False
+    return True
+
+
+def pinned_files(root: Path) -> dict[str, str]:
+    """The pinned MD5 by file name relative to data/."""
+    return dict(_read_pin(root)["meta"]["files"])
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """The MD5 by relative name of every file that .dvcignore does not leave out."""
+    files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    kept = (name for name in files if name.parts[0] != "external" and not name.parts[0].startswith("."))
+    return {name.as_posix(): _md5(folder / name) for name in kept}
+
+
+def folder_hash(files: dict[str, str]) -> str:
+    """DVC's hash of a folder: the MD5 of the sorted list of its files as JSON, with the suffix .dir."""
+    listing = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items(), key=lambda item: item[0].split("/"))]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _below(files: dict[str, str], folder: str) -> dict[str, str]:
+    return {name.removeprefix(f"{folder}/"): md5 for name, md5 in files.items() if name.startswith(f"{folder}/")}
+
+
+def _md5(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); make it readable or fetch it again.") from error
+
+
+def _read_pin(root: Path) -> dict[str, Any]:
+    path = root / PIN
+    try:
+        content = yaml.safe_load(path.read_text())
+        content["outs"][0]["md5"], content["meta"]["files"]  # noqa: B018  (both must be there)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; restore it from version control.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); restore it from version control.") from error
+    return dict(content)
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    """Runs the installed DVC below `root` and returns what it prints."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"DVC_NO_ANALYTICS": "1"})
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise UserError(f"`dvc {' '.join(arguments)}` failed in {root}: {lines[-1] if lines else 'no message'}")
+    return done.stdout

@@ -1,0 +1,125 @@
+"""Quality of a model: top-1 accuracy, and PSNR and SSIM on the luma channel as the super-resolution literature has them."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressbench.data.classification import Split
+from compressbench.data.imresize import upscale_bicubic
+from compressbench.data.super_resolution import Pair, centre_crop
+from compressbench.files import write_atomically
+
+_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # ITU-R 601: black is 16, white is 235
+_PICTURE_SIDE = 256
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where the model lives; the CPU for a model without parameters (bicubic)."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+@torch.no_grad()
+def top1(model: nn.Module, split: Split, batch: int = 500) -> float:
+    """Percentage of images whose largest logit is the label, in eval mode; the model's mode is left as it was."""
+    was_training, device = model.training, _device(model)
+    model.eval()
+    parts = zip(split.images.split(batch), split.labels.split(batch), strict=True)
+    hits = sum(int((model(x.to(device)).argmax(1).cpu() == y.cpu()).sum()) for x, y in parts)
+    model.train(was_training)
+    return 100 * hits / len(split.labels)
+
+
+def to_levels(image: Tensor) -> Tensor:
+    """Rounded and clipped to the 256 grey levels, uint8."""
+    return image if image.dtype == torch.uint8 else image.round().clamp(0, 255).byte()
+
+
+def luma(image: Tensor) -> Tensor:
+    """RGB (or grey) [3 or 1, H, W] of 0..255 -> float64 Y [H, W] of 16..235, not rounded."""
+    weights = torch.tensor(_LUMA, dtype=torch.float64, device=image.device)
+    return 16 + torch.einsum("c,chw->hw", weights, image.double().expand(3, -1, -1))
+
+
+def _luma_pair(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    """Luma of both images at 8 bits, the reference cropped to the result's size, without the border."""
+    height, width = sr.shape[-2:]
+    if min(height, width) <= 2 * border or hr.shape[-2] < height or hr.shape[-1] < width:
+        raise ValueError(f"cannot compare {tuple(sr.shape)} with {tuple(hr.shape)} without a border of {border}")
+    window = (..., slice(border, height - border), slice(border, width - border))
+    return luma(to_levels(sr)[window]), luma(to_levels(hr)[window])
+
+
+def psnr_y(sr: Tensor, hr: Tensor, scale: int) -> float:
+    """PSNR in dB on Y without `scale` border pixels; images [3, H, W] of 0..255. Identical images: infinity."""
+    a, b = _luma_pair(sr, hr, scale)
+    mse = (a - b).square().mean().item()
+    return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
+
+
+def _gaussian_blur(stack: Tensor, size: int = 11, sigma: float = 1.5) -> Tensor:
+    """[N, H, W] -> [N, H - 10, W - 10]: separable Gaussian window, only where it fits wholly."""
+    t = torch.arange(size, dtype=stack.dtype, device=stack.device) - size // 2
+    g = torch.exp(-(t**2) / (2 * sigma**2))
+    g /= g.sum()
+    return F.conv2d(F.conv2d(stack[:, None], g.view(1, 1, -1, 1)), g.view(1, 1, 1, -1))[:, 0]
+
+
+def ssim_y(sr: Tensor, hr: Tensor, scale: int) -> float:
+    """SSIM on Y (Wang et al. 2004: 11x11 Gaussian, sigma 1.5, K 0.01 and 0.03, L 255), without `scale` border pixels."""
+    a, b = _luma_pair(sr, hr, scale)
+    mean_a, mean_b, square_a, square_b, product = _gaussian_blur(torch.stack([a, b, a * a, b * b, a * b]))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    variances = square_a - mean_a**2 + square_b - mean_b**2
+    covariance = product - mean_a * mean_b
+    numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return (numerator / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).mean().item()
+
+
+METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {"psnr": psnr_y, "ssim": ssim_y}
+
+
+def mean_of_finite(values: Sequence[float]) -> float:
+    """An infinite PSNR (a perfect image) is reported for its image and left out of the mean."""
+    finite = [v for v in values if math.isfinite(v)]
+    return math.fsum(finite) / len(finite) if finite else math.inf
+
+
+@torch.no_grad()
+def enlarge(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+    """The enlarged images, uint8 [3, H, W] by name, one at a time: a quantized model's ranges may depend on the batch."""
+    was_training, device = model.training, _device(model)
+    model.eval()
+    outputs = {pair.name: to_levels(model(pair.low[None].float().to(device))[0]).cpu() for pair in pairs}
+    model.train(was_training)
+    return outputs
+
+
+def evaluate_super_resolution(
+    model: nn.Module, pairs: Sequence[Pair], scale: int, pictures: Path | None = None
+) -> dict[str, Any]:
+    """{"psnr": mean dB, "ssim": mean, "images": {name: {"psnr", "ssim"}}}; writes PNG files to look at into `pictures`."""
+    outputs = enlarge(model, pairs)
+    images = {
+        pair.name: {name: metric(outputs[pair.name], pair.high, scale) for name, metric in METRICS.items()}
+        for pair in pairs
+    }
+    if pictures is not None:
+        for pair in pairs:
+            _write_pictures(pictures, pair, outputs[pair.name], scale)
+    means = {name: mean_of_finite([scores[name] for scores in images.values()]) for name in METRICS}
+    return {**means, "images": images}
+
+
+def _write_pictures(folder: Path, pair: Pair, output: Tensor, scale: int) -> None:
+    """The middle of the enlarged image, of the bicubic one and of the original: NAME_sr.png, _bicubic.png, _hr.png."""
+    from PIL import Image
+
+    bicubic = upscale_bicubic(pair.low[None].float(), scale)[0]
+    for suffix, image in {"sr": output, "bicubic": bicubic, "hr": pair.high}.items():
+        picture = Image.fromarray(to_levels(centre_crop(image, _PICTURE_SIDE)).permute(1, 2, 0).contiguous().numpy())
+        write_atomically(folder / f"{pair.name}_{suffix}.png", lambda path, p=picture: p.save(path, format="PNG"))
