@@ -7,15 +7,28 @@ from typing import Any
 from torch import nn
 
 from compressbench.errors import UserError
+from compressbench.models.mobilenet import (
+    mobilenet_mini,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3_large,
+    mobilenet_v3_small,
+)
 from compressbench.models.plain import Plain
 from compressbench.models.resnet import resnet18, resnet34, resnet50, resnet_cifar
 from compressbench.models.structure import Classifier, Coupling, ModelSpec, SuperResolver
 from compressbench.models.super_resolution import EDSR, RDN, SRResNet
+from compressbench.models.vgg import VGG
 
 __all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolver", "build"]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "edsr": EDSR,
+    "mobilenet_mini": mobilenet_mini,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v3_large": mobilenet_v3_large,
+    "mobilenet_v3_small": mobilenet_v3_small,
     "plain": Plain,
     "rdn": RDN,
     "resnet18": resnet18,
@@ -23,6 +36,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet50,
     "resnet_cifar": resnet_cifar,
     "srresnet": SRResNet,
+    "vgg": VGG,
 }
 
 

@@ -1,0 +1,308 @@
+"""MobileNet-V1 (Howard et al. 2017), V2 (Sandler et al. 2018) and V3 (Howard et al. 2019)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from compressbench.models.structure import (
+    Classifier,
+    ClassifierKind,
+    Coupling,
+    conv_unit,
+    initialise_kaiming,
+    inner_width,
+    make_classifier,
+)
+
+Widths = Mapping[str, int] | None
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor` that is not more than 10 % smaller."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+# ---- V1
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise 3x3 then pointwise 1x1 convolution, each with batch normalisation and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = conv_unit(inputs, inputs, stride=stride, groups=inputs)
+        self.pointwise = conv_unit(inputs, outputs, kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H/stride, W/stride]."""
+        return self.pointwise(self.depthwise(x))
+
+
+class MobileNetV1(Classifier):
+    """Stem and separable blocks; the widths of the pointwise convolutions are free."""
+
+    def __init__(
+        self,
+        stem: int,
+        widths: Sequence[int],
+        strides: Sequence[int],
+        in_channels: int,
+        classes: int,
+        classifier: ClassifierKind,
+        inner_widths: Widths,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(strides):
+            raise ValueError(f"mobilenet: {len(widths)} widths but {len(strides)} strides")
+        self.stem = conv_unit(in_channels, stem, stride=2)
+        self.blocks = nn.Sequential()
+        inputs = stem
+        for i, (width, stride) in enumerate(zip(widths, strides, strict=True)):
+            outputs = inner_width(inner_widths, f"blocks.{i}.pointwise.conv", width)
+            self.blocks.append(SeparableBlock(inputs, outputs, stride))
+            inputs = outputs
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier_kind = classifier
+        self.classifier = make_classifier(classifier, inputs, classes)
+        initialise_kaiming(self.classifier)
+
+    def features(self, images: Tensor) -> Tensor:
+        """[N, c, H, W] -> pooled features [N, C]."""
+        return self.pool(self.blocks(self.stem(images))).flatten(1)
+
+    def couplings(self) -> tuple[Coupling, ...]:
+        """Each pointwise convolution feeds the next one through that block's depthwise convolution."""
+        return tuple(self._coupling(i) for i in range(len(self.blocks)))
+
+    def _coupling(self, i: int) -> Coupling:
+        unit, following = f"blocks.{i}.pointwise", f"blocks.{i + 1}"
+        if i + 1 == len(self.blocks):
+            return Coupling(f"{unit}.conv", f"{unit}.bn", ("classifier",))
+        followers = ((f"{following}.depthwise.conv", f"{following}.depthwise.bn"),)
+        return Coupling(f"{unit}.conv", f"{unit}.bn", (f"{following}.pointwise.conv",), followers)
+
+
+def mobilenet_v1(
+    width: float = 1.0,
+    in_channels: int = 3,
+    classes: int = 1000,
+    classifier: ClassifierKind = "linear",
+    inner_widths: Widths = None,
+) -> MobileNetV1:
+    """The ImageNet network with width multiplier `width`."""
+    channels = (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)
+    strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+    stem, widths = round_channels(32 * width), [round_channels(c * width) for c in channels]
+    return MobileNetV1(stem, widths, strides, in_channels, classes, classifier, inner_widths)
+
+
+def mobilenet_mini(
+    stem: int = 16,
+    widths: Sequence[int] = (32, 64, 64, 128, 128),
+    strides: Sequence[int] = (1, 2, 1, 2, 1),
+    in_channels: int = 1,
+    classes: int = 10,
+    classifier: ClassifierKind = "linear",
+    inner_widths: Widths = None,
+) -> MobileNetV1:
+    """A half-width MobileNet-V1 with five blocks for small images."""
+    return MobileNetV1(stem, widths, strides, in_channels, classes, classifier, inner_widths)
+
+
+# ---- V2 and V3
+
+
+class SqueezeExcite(nn.Module):
+    """Scales the channels by hardsigmoid(expand(relu(reduce(global average))))."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = nn.ReLU()
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, channels, H, W] -> same shape."""
+        return x * self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+
+
+class Stage(NamedTuple):
+    """One inverted residual: the width between expansion and projection, the output width, and its options."""
+
+    kernel: int
+    expanded: int
+    outputs: int
+    stride: int
+    activation: Callable[[], nn.Module]
+    squeeze: bool = False
+    expand: bool = True
+
+
+class InvertedResidual(nn.Module):
+    """Expansion 1x1, depthwise, [squeeze-excite,] projection 1x1 without activation; sum where shapes agree."""
+
+    def __init__(self, name: str, inputs: int, stage: Stage, norm: Callable[[int], nn.Module], widths: Widths) -> None:
+        super().__init__()
+        self.name = name
+        expanded = inner_width(widths, f"{name}.expand.conv", stage.expanded) if stage.expand else inputs
+        unit = partial(conv_unit, activation=stage.activation, norm=norm)
+        self.expand = unit(inputs, expanded, kernel=1) if stage.expand else None
+        self.depthwise = unit(expanded, expanded, stage.kernel, stage.stride, groups=expanded)
+        self.squeeze = SqueezeExcite(expanded, round_channels(stage.expanded / 4)) if stage.squeeze else None
+        self.project = conv_unit(expanded, stage.outputs, kernel=1, activation=None, norm=norm)
+        self.residual = stage.stride == 1 and inputs == stage.outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H/stride, W/stride]."""
+        out = x if self.expand is None else self.expand(x)
+        out = self.depthwise(out)
+        out = out if self.squeeze is None else self.squeeze(out)
+        out = self.project(out)
+        return out + x if self.residual else out
+
+    def couplings(self) -> tuple[Coupling, ...]:
+        """The expansion feeds the projection through the depthwise convolution and the gate."""
+        if self.expand is None:
+            return ()
+        name = self.name
+        depthwise = ((f"{name}.depthwise.conv", f"{name}.depthwise.bn"),)
+        gates = None if self.squeeze is None else (f"{name}.squeeze.reduce", f"{name}.squeeze.expand")
+        return (Coupling(f"{name}.expand.conv", f"{name}.expand.bn", (f"{name}.project.conv",), depthwise, gates),)
+
+
+class InvertedResidualNet(Classifier):
+    """Stem, inverted residuals, a last 1x1 convolution, pool, classifier (with a hidden layer in V3)."""
+
+    def __init__(
+        self,
+        stem: int,
+        stages: Sequence[Stage],
+        last: int,
+        activation: Callable[[], nn.Module],
+        norm: Callable[[int], nn.Module],
+        in_channels: int,
+        classes: int,
+        classifier: ClassifierKind = "linear",
+        hidden: int | None = None,
+        inner_widths: Widths = None,
+    ) -> None:
+        super().__init__()
+        self.stem = conv_unit(in_channels, stem, stride=2, activation=activation, norm=norm)
+        self.blocks = nn.Sequential()
+        inputs = stem
+        for i, stage in enumerate(stages):
+            self.blocks.append(InvertedResidual(f"blocks.{i}", inputs, stage, norm, inner_widths))
+            inputs = stage.outputs
+        features = inner_width(inner_widths, "last.conv", last)
+        self.last = conv_unit(inputs, features, kernel=1, activation=activation, norm=norm)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier_kind = classifier
+        self.hidden = hidden
+        if hidden is None:
+            self.classifier = make_classifier(classifier, features, classes)
+        else:
+            self.classifier = nn.Sequential(nn.Linear(features, hidden), nn.Hardswish(), nn.Linear(hidden, classes))
+        initialise_kaiming(self, mode="fan_out")
+        for layer in self.classifier.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                nn.init.normal_(layer.weight, 0, 0.01)
+
+    def features(self, images: Tensor) -> Tensor:
+        """[N, c, H, W] -> pooled features [N, C]."""
+        return self.pool(self.last(self.blocks(self.stem(images)))).flatten(1)
+
+    def couplings(self) -> tuple[Coupling, ...]:
+        """The expansions and the last convolution; projections take part in residual sums."""
+        consumer = "classifier" if self.hidden is None else "classifier.0"
+        inner = tuple(coupling for block in self.blocks for coupling in block.couplings())
+        return (*inner, Coupling("last.conv", "last.bn", (consumer,)))
+
+
+def mobilenet_v2(
+    variant: str = "standard",
+    in_channels: int = 3,
+    classes: int = 1000,
+    classifier: ClassifierKind | None = None,
+    inner_widths: Widths = None,
+) -> InvertedResidualNet:
+    """ImageNet MobileNet-V2; the "zoo" variant keeps a 32 -> 32 expansion in its first block and has a conv classifier."""
+    if variant not in ("standard", "zoo"):
+        raise ValueError(f"variant must be 'standard' or 'zoo', not {variant!r}")
+    zoo = variant == "zoo"
+    settings = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    stages, inputs = [], 32
+    for factor, outputs, count, stride in settings:
+        for b in range(count):
+            expand = zoo or factor > 1
+            stages.append(Stage(3, factor * inputs, outputs, stride if b == 0 else 1, nn.ReLU6, expand=expand))
+            inputs = outputs
+    kind = classifier or ("conv" if zoo else "linear")
+    return InvertedResidualNet(
+        32, stages, 1280, nn.ReLU6, nn.BatchNorm2d, in_channels, classes, kind, inner_widths=inner_widths
+    )
+
+
+# kernel, expanded, outputs, squeeze-excite, hardswish, stride
+_V3_SMALL = (
+    (3, 16, 16, True, False, 2),
+    (3, 72, 24, False, False, 2),
+    (3, 88, 24, False, False, 1),
+    (5, 96, 40, True, True, 2),
+    (5, 240, 40, True, True, 1),
+    (5, 240, 40, True, True, 1),
+    (5, 120, 48, True, True, 1),
+    (5, 144, 48, True, True, 1),
+    (5, 288, 96, True, True, 2),
+    (5, 576, 96, True, True, 1),
+    (5, 576, 96, True, True, 1),
+)
+_V3_LARGE = (
+    (3, 16, 16, False, False, 1),
+    (3, 64, 24, False, False, 2),
+    (3, 72, 24, False, False, 1),
+    (5, 72, 40, True, False, 2),
+    (5, 120, 40, True, False, 1),
+    (5, 120, 40, True, False, 1),
+    (3, 240, 80, False, True, 2),
+    (3, 200, 80, False, True, 1),
+    (3, 184, 80, False, True, 1),
+    (3, 184, 80, False, True, 1),
+    (3, 480, 112, True, True, 1),
+    (3, 672, 112, True, True, 1),
+    (5, 672, 160, True, True, 2),
+    (5, 960, 160, True, True, 1),
+    (5, 960, 160, True, True, 1),
+)
+
+
+def _mobilenet_v3(
+    rows: Sequence[tuple[int, int, int, bool, bool, int]],
+    hidden: int,
+    in_channels: int,
+    classes: int,
+    inner_widths: Widths,
+) -> InvertedResidualNet:
+    stages, inputs = [], 16
+    for kernel, expanded, outputs, squeeze, hardswish, stride in rows:
+        activation = nn.Hardswish if hardswish else nn.ReLU
+        stages.append(Stage(kernel, expanded, outputs, stride, activation, squeeze, expand=expanded != inputs))
+        inputs = outputs
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
+    return InvertedResidualNet(
+        16, stages, 6 * inputs, nn.Hardswish, norm, in_channels, classes, hidden=hidden, inner_widths=inner_widths
+    )
+
+
+def mobilenet_v3_small(in_channels: int = 3, classes: int = 1000, inner_widths: Widths = None) -> InvertedResidualNet:
+    """ImageNet MobileNet-V3-small."""
+    return _mobilenet_v3(_V3_SMALL, 1024, in_channels, classes, inner_widths)
+
+
+def mobilenet_v3_large(in_channels: int = 3, classes: int = 1000, inner_widths: Widths = None) -> InvertedResidualNet:
+    """ImageNet MobileNet-V3-large."""
+    return _mobilenet_v3(_V3_LARGE, 1280, in_channels, classes, inner_widths)

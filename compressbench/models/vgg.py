@@ -1,0 +1,57 @@
+"""VGG (Simonyan & Zisserman 2015) as used on CIFAR: batch normalisation and one linear layer."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from compressbench.models.structure import (
+    Classifier,
+    ClassifierKind,
+    Coupling,
+    conv_unit,
+    initialise_kaiming,
+    inner_width,
+    make_classifier,
+)
+
+CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class VGG(Classifier):
+    """Five stages of 3x3 convolutions, max pools between them, average pool, classifier; every width is free."""
+
+    def __init__(
+        self,
+        depth: int = 19,
+        in_channels: int = 3,
+        classes: int = 10,
+        conv_bias: bool = False,
+        classifier: ClassifierKind = "linear",
+        inner_widths: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if depth not in CONVOLUTIONS:
+            raise ValueError(f"vgg depth must be one of {sorted(CONVOLUTIONS)}, not {depth}")
+        self.stage_sizes = CONVOLUTIONS[depth]
+        self.body = nn.Sequential()
+        inputs = in_channels
+        for s, (count, width) in enumerate(zip(self.stage_sizes, WIDTHS, strict=True)):
+            stage = nn.Sequential()
+            for i in range(count):
+                outputs = inner_width(inner_widths, f"body.{s}.{i}.conv", width)
+                stage.append(conv_unit(inputs, outputs, bias=conv_bias))
+                inputs = outputs
+            if s < len(WIDTHS) - 1:
+                stage.add_module("pool", nn.MaxPool2d(2))
+            self.body.append(stage)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier_kind = classifier
+        self.classifier = make_classifier(classifier, inputs, classes)
+        initialise_kaiming(self)
+
+    def couplings(self) -> tuple[Coupling, ...]:
+        """Each convolution feeds the next one, the last the classifier."""
+        units = [f"body.{s}.{i}" for s, count in enumerate(self.stage_sizes) for i in range(count)]
+        consumers = [f"{unit}.conv" for unit in units[1:]] + ["classifier"]
+        return tuple(Coupling(f"{u}.conv", f"{u}.bn", (c,)) for u, c in zip(units, consumers, strict=True))
