@@ -1,0 +1,27 @@
+"""What the unstructured pruning methods share: their configuration, and what they record about their masks."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from torch import nn
+
+from compressbench.compression.masks import Scope, densities
+from compressbench.method import MethodConfig
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class PruningConfig(MethodConfig):
+    """How much to remove, compared within what, and which layers stay dense."""
+
+    sparsity: float = Field(0.9, ge=0, lt=1, description="fraction removed of the prunable weights")
+    scope: Scope = Field("global", description="compare weights over all prunable layers together, or inside each layer")
+    keep_first: bool = Field(False, description="leave the first layer dense")
+    keep_last: bool = Field(False, description="leave the classifier dense")
+
+
+def record_densities(ctx: "Context", model: nn.Module) -> None:
+    """Record the kept share of every masked layer."""
+    for name, density in densities(model).items():
+        ctx.record(f"density_{name}", density)

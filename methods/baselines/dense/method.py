@@ -1,0 +1,27 @@
+"""The unmodified network: the reference of every table."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+from torch import nn
+
+from compressbench.method import Method, MethodConfig
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class Dense(Method):
+    """The shared dense model as it is, or a network trained for the whole budget that compressed ones get."""
+
+    class Config(MethodConfig):
+        source: Literal["checkpoint", "full_budget"] = Field(
+            "checkpoint", description="the shared pretrained model, or training from random weights for recipes.scratch"
+        )
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        if self.config.source == "checkpoint":
+            return ctx.dense()
+        return ctx.fit(ctx.build(), ctx.recipes.scratch)

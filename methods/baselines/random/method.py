@@ -1,0 +1,29 @@
+"""Random masks at initialisation: the control of every learned choice of weights."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from torch import nn
+
+from compressbench.compression.masks import Scope, apply_masks, prunable, random_masks
+from compressbench.compression.pruning import PruningConfig, record_densities
+from compressbench.method import Method
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class Random(Method):
+    """Positions drawn uniformly before training, fixed for the whole run."""
+
+    class Config(PruningConfig):
+        scope: Scope = Field("layerwise", description="one permutation per layer, or one over all prunable layers")
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        config, model = self.config, ctx.build()
+        shapes = {name: layer.weight.shape for name, layer in prunable(model, config.keep_first, config.keep_last).items()}
+        apply_masks(model, random_masks(shapes, config.sparsity, config.scope, ctx.generator("mask")))
+        record_densities(ctx, model)
+        return ctx.fit(model, ctx.recipes.scratch)

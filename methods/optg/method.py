@@ -1,0 +1,258 @@
+"""OptG (arXiv 2201.12826): every weight has a trainable score; the largest scores of the whole network stay."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from compressbench import models
+from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked, masked_layers
+from compressbench.compression.masks import Masks, apply_masks, exchanged
+from compressbench.compression.pruning import record_densities
+from compressbench.compression.registry import replace_modules
+from compressbench.errors import UserError
+from compressbench.method import Fact, Method, MethodConfig
+from compressbench.training import Hook, State
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class StraightThroughMask(torch.autograd.Function):
+    """weight * mask, with d/dweight = G * mask and d/dscore = G * weight, for kept and removed weights alike."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, score: Tensor, mask: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
+        ctx.save_for_backward(weight, mask)
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[no-untyped-def,override]
+        weight, mask = ctx.saved_tensors
+        return gradient * mask, gradient * weight, None
+
+
+class _Scored:
+    """A masked layer with a score per weight, only while it trains: the stored model has plain masked layers."""
+
+    weight: Tensor
+    score: Tensor
+    mask: Tensor
+
+    def effective_weight(self) -> Tensor:
+        return StraightThroughMask.apply(self.weight, self.score, self.mask)  # type: ignore[no-any-return]
+
+
+class ScoredConv2d(_Scored, MaskedConv2d):
+    """Convolution with weight W, score S, mask M of one shape."""
+
+
+class ScoredLinear(_Scored, MaskedLinear):
+    """The same for classifiers that are linear layers."""
+
+
+def add_scores(model: nn.Module) -> nn.Module:
+    """Give every convolution and linear layer scores of 0 and a mask of ones, in place."""
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        cls = {nn.Conv2d: ScoredConv2d, nn.Linear: ScoredLinear}.get(type(module))  # type: ignore[call-overload]
+        if cls is None:
+            return None
+        layer = cls.rebuild(module, {"block": None})
+        layer.score = nn.Parameter(torch.zeros_like(module.weight))  # type: ignore[arg-type]
+        return layer
+
+    return replace_modules(model, replace)
+
+
+def scores(model: nn.Module) -> dict[str, Tensor]:
+    """The score of every masked layer, by layer name."""
+    return {name: layer.score.detach() for name, layer in masked_layers(model).items()}  # type: ignore[union-attr]
+
+
+def masks_from_scores(scores: dict[str, Tensor], keep: int) -> Masks:
+    """M = [S >= t], t the keep-th largest score of all layers together. Ties with t are kept, never broken."""
+    ranked = torch.cat([s.flatten() for s in scores.values()]).sort(descending=True).values
+    threshold = ranked[max(keep, 1) - 1]
+    return {name: s >= threshold for name, s in scores.items()}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sparsity and both learning rates as functions of the epoch e = 0 ... epochs - 1 (here: of the slice)."""
+
+    epochs: int
+    sparsity: float
+    lr0: float
+    warmup: int = 5
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 2 or self.beta <= 0 or not 0 <= self.sparsity < 1:
+            raise ValueError("OptG needs at least 2 mask updates, beta > 0 and a sparsity in [0, 1)")
+        if (short := 1 - self.sigma(self.epochs - 1)) > 1e-3:
+            raise ValueError(
+                f"{self.epochs} mask updates with beta {self.beta} end {short:.2g} short of the target sparsity "
+                "(1e-3 is allowed); use more slices"
+            )
+
+    def sigma(self, e: float) -> float:
+        """1 / (1 + exp(-beta (e - E/2)))."""
+        return 1 / (1 + math.exp(-self.beta * (e - self.epochs / 2)))
+
+    def removed(self, e: int) -> float:
+        """P(e) = P sigma(e); exactly P in the last epoch."""
+        return self.sparsity if e == self.epochs - 1 else self.sparsity * self.sigma(e)
+
+    def lr(self, e: int) -> float:
+        """Warm-up by epoch, then a cosine that the warm-up does not shift (it jumps at e = warmup)."""
+        if e < self.warmup:
+            return self.lr0 * (e + 1) / self.warmup
+        return self.lr0 * (1 + math.cos(math.pi * e / self.epochs)) / 2
+
+    def score_lr(self, e: int) -> float:
+        """lr_mask(e) = lr(e) sigma(e)."""
+        return self.lr(e) * self.sigma(e)
+
+
+class MaskOptimiser(Hook):
+    """Ranks the scores and sets both learning rates at the start of every epoch; nothing changes in between."""
+
+    def __init__(self, schedule: Schedule):
+        self.schedule = schedule
+
+    def on_epoch_start(self, state: State) -> None:
+        e, schedule = state.epoch, self.schedule
+        state.metrics["exchanged"] = rank(state.model, schedule.removed(e))
+        state.metrics["sparsity"] = schedule.removed(e)
+        weights, score = state.optimizers[0].param_groups
+        weights["lr"], score["lr"] = schedule.lr(e), schedule.score_lr(e)
+
+
+def rank(model: nn.Module, sparsity: float) -> float:
+    """Set all masks from the scores, keeping floor(N (1 - sparsity)); returns the share of kept weights that were removed."""
+    layers, values = masked_layers(model), scores(model)
+    before = {name: layer.mask.clone() for name, layer in layers.items()}
+    masks = masks_from_scores(values, int(sum(s.numel() for s in values.values()) * (1 - sparsity)))
+    for name, layer in layers.items():
+        layer.mask.copy_(masks[name])
+    return exchanged(before, masks)
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
+    """Everything but the scores, with the recipe's weight decay; the scores, without any."""
+    named = list(model.named_parameters())
+    weights = [p for name, p in named if not name.endswith("score")]
+    return [{"params": weights}, {"params": [p for name, p in named if name.endswith("score")], "weight_decay": 0.0}]
+
+
+def export(trained: nn.Module, plain: nn.Module) -> nn.Module:
+    """`plain` (the same architecture) with the trained tensors and masks, removed weights at 0 and no scores."""
+    masks = {name: layer.mask for name, layer in masked_layers(trained).items()}
+    state = {name: t for name, t in trained.state_dict().items() if not name.endswith(".score")}
+    masked(plain).load_state_dict(state, strict=True)
+    return apply_masks(plain, masks)
+
+
+class OptG(Method):
+    """Masks, scores and weights learn together, in one run from random weights."""
+
+    class Config(MethodConfig):
+        """Epochs, batch size, lr0 and weight decay are the pair's shared budget (recipes.scratch)."""
+
+        sparsity: float = Field(0.9, ge=0, lt=1, description="P: fraction removed of all weights, first layer and classifier too")
+        beta: float = Field(1.0, gt=0, description="steepness of the sigmoid, per slice")
+        slices: int | None = Field(None, ge=2, description="mask updates in the run (virtual epochs); default: one per epoch")
+        warmup: int = Field(5, ge=0, description="slices of learning-rate warm-up")
+
+        @model_validator(mode="after")
+        def _reaches_the_target(self) -> "OptG.Config":
+            if self.slices is not None:
+                Schedule(self.slices, self.sparsity, 1.0, self.warmup, self.beta)
+            return self
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        recipe, config = ctx.recipes.scratch, self.config
+        batches = ctx.batches(recipe)
+        slices = config.slices or recipe.epochs
+        steps = recipe.epochs * (recipe.steps_per_epoch or batches.steps_per_epoch) // slices
+        if steps < 1:
+            raise UserError(f"optg: slices is {slices}, more than the run has steps; use fewer slices.")
+        try:
+            schedule = Schedule(slices, config.sparsity, recipe.lr, config.warmup, config.beta)
+        except ValueError as error:
+            raise UserError(f"optg, key slices: {error}.") from None
+        model = add_scores(ctx.build())
+        ctx.fit(
+            model,
+            recipe,
+            optimizers=[ctx.optimizer(recipe, parameter_groups(model))],
+            hooks=[MaskOptimiser(schedule)],
+            batches=batches,
+            epochs=slices,
+            steps_per_epoch=steps,
+            schedule=None,
+        )
+        record_densities(ctx, model)
+        result = export(model, ctx.build())
+        self._record_reranking(ctx, model)
+        return result
+
+    def _record_reranking(self, ctx: "Context", model: nn.Module) -> None:
+        """What the authors' evaluation does: rank the final scores once more, and use those masks."""
+        for name, value in ctx.validate(model).items():
+            ctx.record(f"{name}_last_masks", value)
+        ctx.record("reranking_exchanged", rank(model, self.config.sparsity))
+        for name, value in ctx.validate(model).items():
+            ctx.record(f"{name}_reranked", value)
+
+    @classmethod
+    def facts(cls) -> list[Fact]:
+        """Maskable weights, MACs and parameters of the published networks; weights kept at the published sparsities."""
+        return [fact for network in PUBLISHED for fact in network.facts()]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of the paper or its code, as the authors build it, and the sparsities that they publish."""
+
+    name: str
+    architecture: str
+    arguments: dict[str, object]
+    input_shape: tuple[int, int, int, int]
+    sparsities: dict[str, float]
+
+    def facts(self) -> list[Fact]:
+        from compressbench import accounting
+
+        with torch.device("meta"):
+            network = models.build(self.architecture, **self.arguments)
+        counts = accounting.account(network, self.input_shape)
+        dense = {"weights": counts.weights, "macs": counts.macs, "params": counts.params}
+        kept = {setting: int(counts.weights * (1 - p)) for setting, p in self.sparsities.items()}
+        return [
+            *(Fact(self.name, "dense", metric, value) for metric, value in dense.items()),
+            *(Fact(self.name, setting, "kept_weights", value) for setting, value in kept.items()),
+        ]
+
+
+_IMAGENET, _CIFAR = (1, 3, 224, 224), (1, 3, 32, 32)
+_RESNET_CIFAR = {"blocks": (8, 8, 8), "widths": (32, 64, 128), "shortcut": "pad", "classifier": "conv"}
+PUBLISHED = (
+    Published(
+        "resnet50",
+        "resnet50",
+        {"classifier": "conv"},
+        _IMAGENET,
+        {"p90": 0.9, "p95": 0.95, "p965": 0.965, "p98": 0.98, "p99": 0.99},
+    ),
+    Published("mobilenet_v1", "mobilenet_v1", {"classifier": "conv"}, _IMAGENET, {"p80": 0.8, "p90": 0.9}),
+    Published("resnet50_cifar", "resnet_cifar", _RESNET_CIFAR, _CIFAR, {}),
+    Published("vgg19_cifar10", "vgg", {"depth": 19, "classes": 10}, _CIFAR, {}),
+    Published("vgg19_cifar100", "vgg", {"depth": 19, "classes": 100}, _CIFAR, {}),
+)
