@@ -133,10 +133,14 @@ def _by_channel(x: Tensor, reduce: Callable[[Tensor], Tensor], per_channel: bool
 
 def minmax_range(x: Tensor, per_channel: bool = False) -> tuple[Tensor, Tensor]:
     """(min, max) of a tensor (scalars), or per first dimension (shape [channels, 1, ...])."""
-    return _by_channel(x, lambda rows: rows.amin(1), per_channel), _by_channel(x, lambda rows: rows.amax(1), per_channel)
+    return _by_channel(x, lambda rows: rows.amin(1), per_channel), _by_channel(
+        x, lambda rows: rows.amax(1), per_channel
+    )
 
 
-def percentile_range(x: Tensor, percentile: float, scheme: Scheme = "asymmetric", per_channel: bool = False) -> tuple[Tensor, Tensor]:
+def percentile_range(
+    x: Tensor, percentile: float, scheme: Scheme = "asymmetric", per_channel: bool = False
+) -> tuple[Tensor, Tensor]:
     """(100 - percentile, percentile) percentiles; symmetric: ± the percentile of |x|. Percentile 100 is minmax.
 
     Values beyond `PERCENTILE_EXACT` per row are thinned by an even stride: torch's quantile takes no more, and sorting is slow.

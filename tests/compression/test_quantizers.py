@@ -100,7 +100,9 @@ def test_grid_is_idempotent_keeps_zero_and_bounds_the_error(seed, bits, scheme):
 
 @pytest.mark.parametrize("scheme", ["asymmetric", "symmetric"])
 def test_per_channel_error_is_at_most_the_per_tensor_error(scheme):
-    weight = torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 1, 16).reshape(16, 1, 1, 1)
+    weight = torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 1, 16).reshape(
+        16, 1, 1, 1
+    )
 
     def error(per_channel):
         lo, hi = quant.minmax_range(weight, per_channel)
@@ -109,7 +111,9 @@ def test_per_channel_error_is_at_most_the_per_tensor_error(scheme):
     assert error(True) < error(False)
 
 
-@pytest.mark.parametrize(("scheme", "low", "high", "ratio"), [("asymmetric", 0.44, 0.54, 0.45), ("symmetric", 0.10, 0.15, 0.1)])
+@pytest.mark.parametrize(
+    ("scheme", "low", "high", "ratio"), [("asymmetric", 0.44, 0.54, 0.45), ("symmetric", 0.10, 0.15, 0.1)]
+)
 def test_mse_range_clips_a_lone_outlier(scheme, low, high, ratio):
     """The normal values are the quantiles: with a random draw the smallest value decides between two minima (0.38 and 0.48)."""
     normal = torch.special.ndtri((torch.arange(9999, dtype=torch.float64) + 0.5) / 9999)

@@ -1,0 +1,70 @@
+"""Batch normalisation folded into the convolution before it."""
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compressbench.compression.registry import compressed_layer
+
+
+@compressed_layer
+class FoldedNorm(nn.Identity):
+    """Stands where a batch normalisation was that is now part of the convolution before it."""
+
+    kind = "folded_norm"
+
+    def config(self) -> dict[str, object]:
+        """Nothing to remember."""
+        return {}
+
+    @classmethod
+    def rebuild(cls, original: nn.Module, config: dict[str, object]) -> nn.Module:
+        """A fresh one."""
+        return cls()
+
+
+class _ModulesAsLeaves(fx.Tracer):
+    """Does not look into modules without children: compressed layers are opaque, like torch's own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(True for _ in m.children())
+
+
+def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """(convolution, batch norm) by name, where the norm is the only reader of the convolution; in forward order."""
+    graph = _ModulesAsLeaves().trace(model)
+    pairs = []
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(model.get_submodule(str(node.target)), _BatchNorm):
+            continue
+        source = node.args[0]
+        if (
+            source.op == "call_module"
+            and len(source.users) == 1
+            and isinstance(model.get_submodule(source.target), nn.Conv2d)
+        ):
+            pairs.append((str(source.target), str(node.target)))
+    return pairs
+
+
+@torch.no_grad()
+def fold_norm(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
+    """W' = W·γ/√(σ²+ε), b' = β + (b − μ)·γ/√(σ²+ε) per output channel, in place; the convolution gets a bias."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    gamma = norm.weight if norm.affine else torch.ones_like(norm.running_mean)
+    beta = norm.bias if norm.affine else torch.zeros_like(norm.running_mean)
+    factor = gamma * torch.rsqrt(norm.running_var + norm.eps)
+    bias = 0 if convolution.bias is None else convolution.bias
+    convolution.weight.mul_(factor.reshape(-1, 1, 1, 1))
+    convolution.bias = nn.Parameter(beta + (bias - norm.running_mean) * factor)
+
+
+def fold_norms(model: nn.Module) -> nn.Module:
+    """Fold every batch normalisation that directly follows a convolution, in place; returns the model.
+
+    The same function of the input in eval mode, up to rounding.
+    """
+    for convolution, norm in convolution_norm_pairs(model):
+        fold_norm(model.get_submodule(convolution), model.get_submodule(norm))  # type: ignore[arg-type]
+        model.set_submodule(norm, FoldedNorm())
+    return model

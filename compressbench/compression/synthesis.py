@@ -1,0 +1,103 @@
+"""Synthetic images on disk, and what can be said about a set of labelled images."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressbench.errors import UserError
+from compressbench.files import read_json, write_atomically, write_json
+from compressbench.method import SyntheticImages
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+PREVIEW_CLASSES = 10
+PREVIEW_IMAGES = 10
+
+
+def save_synthetic(synthetic: SyntheticImages, ctx: "Context") -> None:
+    """Write synthetic.safetensors, synthetic.json (what it is and which teacher it belongs to) and preview.png."""
+    from compressbench.storage import save_tensors
+
+    images, labels = synthetic.images.detach().cpu().float().contiguous(), synthetic.labels.cpu().long()
+    if len(images) != len(labels) or not torch.isfinite(images).all():
+        raise UserError(
+            f"{ctx.folder}: the synthetic images are not finite or not one per label; lower the synthesis learning rate."
+        )
+    save_tensors(ctx.folder / "synthetic.safetensors", {"images": images, "labels": labels})
+    description = {
+        "images": list(images.shape),
+        "labels_per_class": torch.bincount(labels, minlength=ctx.info.classes).tolist(),
+        "teacher_sha256": teacher_hash(ctx),
+        "seed": ctx.seed,
+        "settings": "run.json",
+    }
+    write_json(ctx.folder / "synthetic.json", description)
+    write_preview(images, labels, ctx.folder / "preview.png")
+
+
+def teacher_hash(ctx: "Context") -> str | None:
+    """SHA-256 of the dense model's tensors, None where the method has no dense model."""
+    if ctx.dense_folder is None:
+        return None
+    return hashlib.sha256((ctx.dense_folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def check_teacher(ctx: "Context") -> None:
+    """UserError when the synthetic images were made against another dense model than the one in use."""
+    if ctx.synthetic_file is None:
+        return
+    description = ctx.synthetic_file.with_suffix(".json")
+    if read_json(description)["teacher_sha256"] != teacher_hash(ctx):
+        raise UserError(
+            f"{description}: key teacher_sha256 is not that of {ctx.dense_folder}; run the stage synthesize again."
+        )
+
+
+def write_preview(images: Tensor, labels: Tensor, path: Path) -> None:
+    """A row per class (the first ten), each image stretched between its own 1st and 99th percentile."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    classes = labels.unique()[:PREVIEW_CLASSES].tolist()
+    figure = Figure(figsize=(PREVIEW_IMAGES * 0.6 + 0.6, len(classes) * 0.6), facecolor="white")
+    axes = figure.subplots(len(classes), PREVIEW_IMAGES, squeeze=False)
+    for row, label in zip(axes, classes, strict=True):
+        chosen = images[labels == label][:PREVIEW_IMAGES]
+        for axis in row:
+            axis.axis("off")
+        for axis, image in zip(row, chosen, strict=False):
+            axis.imshow(_displayable(image), cmap="gray", vmin=0, vmax=1)
+        row[0].text(-0.15, 0.5, str(label), transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    figure.subplots_adjust(left=0.06, right=1, bottom=0, top=1, wspace=0.05, hspace=0.05)
+    FigureCanvasAgg(figure)
+    write_atomically(path, lambda p: figure.savefig(p, format="png", dpi=150, metadata={"Software": None}))
+
+
+def _displayable(image: Tensor) -> Tensor:
+    """[C, H, W] of any range -> [H, W] or [H, W, 3] in 0..1."""
+    lo, hi = torch.quantile(image.flatten(), torch.tensor([0.01, 0.99]))
+    return ((image - lo) / (hi - lo).clamp(min=1e-8)).clamp(0, 1).permute(1, 2, 0).squeeze(-1)
+
+
+@torch.no_grad()
+def features_of(model: nn.Module, images: Tensor, chunk: int = 64) -> Tensor:
+    """Pooled features [N, d] in chunks."""
+    return torch.cat([model.features(part) for part in images.split(chunk)])  # type: ignore[operator]
+
+
+def class_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """(means [classes, d], counts [classes]); a class without a feature has mean 0."""
+    counts = torch.bincount(labels, minlength=classes)
+    sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, features)
+    return sums / counts.clamp(min=1)[:, None], counts
+
+
+def intra_class_distance(features: Tensor, labels: Tensor, classes: int) -> float:
+    """Mean cosine distance of the features to the mean feature of their class: the diversity within classes."""
+    means, _ = class_means(features, labels, classes)
+    return (1 - F.cosine_similarity(features, means[labels], eps=1e-6)).mean().item()
