@@ -18,5 +18,5 @@ def generator(*parts: object) -> torch.Generator:
 
 def make_deterministic(threads: int = 1) -> None:
     """Same machine, seed and thread count -> same bits, for the rest of this process."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without its second of imports
     torch.set_num_threads(threads)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
 from compressbench.config import Pair, Recipe
+from compressbench.data import DatasetInfo
 from compressbench.errors import UserError
 from compressbench.method import SyntheticImages
 from compressbench.seeding import derive_seed, generator
@@ -59,10 +60,10 @@ class Context:
     @cached_property
     def data(self) -> Any:
         """ClassificationData or SuperResolutionData, loaded when first asked for."""
-        return data.load(self.dataset, self.root / "data", self.pair.images)
+        return data.load(self.dataset, self.root / "data", self.pair.images, self.pair.arguments.get("scale", 2))
 
     @property
-    def info(self) -> data.DatasetInfo:
+    def info(self) -> DatasetInfo:
         return data.info(self.dataset)
 
     @property

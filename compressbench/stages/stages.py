@@ -2,13 +2,15 @@
 
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compressbench import accounting, data, models, quality, registry, storage
+from compressbench import data, models, quality, registry, storage
 from compressbench.config import Scale
+from compressbench.data.imresize import upscale_bicubic
 from compressbench.errors import UserError
 from compressbench.files import write_json
 from compressbench.plan import Plan, Run
@@ -96,23 +98,40 @@ def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Non
     running_stage.tracker.metrics(ctx.records)
 
 
-def _input_shape(plan: Plan, run: Run) -> tuple[int, ...]:
+def _image_shape(plan: Plan, run: Run) -> tuple[int, int, int]:
+    """[C, H, W] of what the network reads in accounting and latency: an image, or a low-resolution patch."""
     info = data.info(run.dataset)
-    size = plan.pair(run).patch or info.size if info.task == "super_resolution" else info.size
-    return (1, info.channels, size, size)
+    size = plan.pair(run).patch if info.task == "super_resolution" else info.size
+    return (info.channels, size or 32, size or 32)
 
 
 def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
-    model = storage.load_model(plan.root / run.folder(plan.final_stage(run)))
-    dataset = data.load(run.dataset, plan.root / "data", plan.pair(run).images)
+    from compressbench import accounting
+
+    ctx = _context(plan, run, stage, running_stage)
+    model = storage.load_model(plan.root / run.folder(plan.final_stage(run))).to(ctx.device)
     metrics: dict[str, Any] = {}
-    if data.info(run.dataset).task == "super_resolution":
-        metrics["quality"] = quality.evaluate_super_resolution(model, dataset.test, dataset.scale, pictures=running_stage.folder / "images")
+    if ctx.info.task == "super_resolution":
+        measured = quality.evaluate_super_resolution(model, ctx.data.test, ctx.data.scale)
+        metrics["quality"] = {"psnr": measured.psnr, "ssim": measured.ssim, "images": measured.images}
+        _write_pictures(measured.outputs, ctx.data, running_stage.folder / "images")
     else:
-        metrics["quality"] = {"top1": quality.top1(model, dataset.test)}
-    metrics |= accounting.account(model, _input_shape(plan, run))._asdict()
+        metrics["quality"] = {"top1": quality.top1(model, ctx.data.test)}
+    metrics |= asdict(accounting.account(model, _image_shape(plan, run)))
     write_json(running_stage.folder / "metrics.json", metrics)
     running_stage.tracker.metrics({k: v for k, v in {**metrics, **metrics["quality"]}.items() if isinstance(v, int | float)})
+
+
+def _write_pictures(outputs: dict[str, torch.Tensor], dataset: data.SuperResolutionData, folder: Path) -> None:
+    """{image}_sr.png, {image}_hr.png and {image}_bicubic.png of every test image."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for pair in dataset.test:
+        bicubic = upscale_bicubic(pair.low[None].float(), dataset.scale)[0]
+        for kind, image in {"sr": outputs[pair.name], "hr": pair.high, "bicubic": bicubic}.items():
+            levels = quality.to_levels(image).permute(1, 2, 0).numpy()
+            Image.fromarray(levels).save(folder / f"{pair.name}_{kind}.png")
 
 
 def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
@@ -123,7 +142,7 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     dense = models.build(pair.architecture, **pair.arguments).eval()
     compressed = storage.load_model(plan.root / run.folder(plan.final_stage(run)))
     result = latency.measure(
-        dense, compressed, _input_shape(plan, run), executors=options.executors, rounds=options.rounds, warmup=options.warmup, seed=run.seed
+        dense, compressed, _image_shape(plan, run), executors=options.executors, rounds=options.rounds, warmup=options.warmup, seed=run.seed
     )
     write_json(running_stage.folder / "latency.json", result)
     running_stage.tracker.metrics(
