@@ -1,0 +1,44 @@
+"""Result files -> tables, figures and the findings page. Reads files only: no model, no method, no torch."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressbench.reporting.outputs import Description, describe, outputs
+
+if TYPE_CHECKING:
+    from compressbench.config import Declaration
+    from compressbench.plan import Run
+
+__all__ = ["Description", "describe", "outputs", "write"]
+
+
+def write(
+    results_root: Path,
+    scale: str,
+    runs: Sequence["Run"],
+    declarations: Mapping[str, "Declaration"],
+    methods_root: Path,
+    out: Path,
+    *,
+    facts: Path | None = None,
+    latency_seeds: Collection[int] | None = None,
+) -> list[Path]:
+    """Write every file that `outputs(runs, declarations)` names into `out`, also when results are missing.
+
+    Args:
+        results_root: the folder that holds `{scale}/{dataset}/{model}/...`.
+        scale: smoke, desk or paper.
+        runs: the expected runs.
+        declarations: of every method in `runs`.
+        methods_root: the folder methods/, for published.csv and README.md.
+        out: the folder of the report.
+        facts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/facts.json`.
+        latency_seeds: the seeds whose latency is measured; default all.
+
+    Returns:
+        The written files.
+    """
+    from compressbench.reporting.writer import write_report
+
+    return write_report(results_root, scale, runs, declarations, methods_root, out, facts, latency_seeds)

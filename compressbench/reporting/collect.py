@@ -1,0 +1,131 @@
+"""Result files -> data frames. Nothing is computed here except flattening."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from compressbench.plan import Run
+
+KEYS = ["dataset", "model", "method", "setting", "seed"]
+COSTS = ["params", "weights", "kept_weights", "macs", "dense_macs", "bit_operations", "stored_bytes"]
+TRAINING_STAGES = ("compress", "finetune")
+STAGES = ("synthesize", *TRAINING_STAGES, "evaluate", "latency")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one scale has measured so far.
+
+    runs: one row per run that has metrics.json: KEYS, `quality` (top-1 in % or PSNR in dB), `ssim`, COSTS.
+    images: one row per (run, photograph): KEYS, `image`, `psnr`, `ssim`.
+    records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
+    latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...
+    skipped: one row per (run, executor that could not run the model): KEYS, `executor`, `reason`.
+    history: one row per (run, stage, epoch): KEYS, `stage`, `epoch`, the logged columns, `quality` where it was validated.
+    missing: one row per expected file that is absent or damaged: KEYS, `result`, `reason`.
+    folders: where the stages of each expected run lie.
+    """
+
+    scale: str
+    root: Path
+    runs: pd.DataFrame
+    images: pd.DataFrame
+    records: pd.DataFrame
+    latency: pd.DataFrame
+    skipped: pd.DataFrame
+    history: pd.DataFrame
+    missing: pd.DataFrame
+    expected: Sequence["Run"]
+
+    def folder(self, run: "Run", stage: str) -> Path:
+        """The folder of a stage under the results root."""
+        return self.root / run.folder(stage).relative_to("results")
+
+
+def collect(results_root: Path, scale: str, expected: Sequence["Run"], latency_seeds: Collection[int] | None = None) -> Results:
+    """Read the results of the expected runs of `scale`.
+
+    Args:
+        results_root: the folder that holds `{scale}/{dataset}/...`.
+        expected: the runs of the plan; what they lack is listed in `missing`.
+        latency_seeds: seeds whose latency is measured; default all.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("runs", "images", "records", "latency", "skipped", "missing")}
+    histories: list[pd.DataFrame] = []
+    for run in expected:
+        key = {name: getattr(run, name) for name in KEYS}
+        folders = {stage: results_root / run.folder(stage).relative_to("results") for stage in STAGES}
+        metrics, reason = _read(folders["evaluate"] / "metrics.json")
+        if metrics is None:
+            rows["missing"].append(key | {"result": "metrics.json", "reason": reason})
+        else:
+            quality = metrics["quality"]
+            measured = quality.get("top1", quality.get("psnr"))
+            rows["runs"].append(key | {"quality": measured, "ssim": quality.get("ssim")} | {c: metrics.get(c) for c in COSTS})
+            rows["images"] += [key | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
+        if latency_seeds is None or run.seed in latency_seeds:
+            latency, reason = _read(folders["latency"] / "latency.json")
+            if latency is None:
+                rows["missing"].append(key | {"result": "latency.json", "reason": reason})
+            else:
+                rows["latency"] += [key | _measurement(m) for m in latency["measurements"]]
+                rows["skipped"] += [key | dict(s) for s in latency.get("skipped", [])]
+        for stage in ("synthesize", *TRAINING_STAGES):
+            recorded, _ = _read(folders[stage] / "record.json")
+            rows["records"] += [key | {"name": n, "value": float(v)} for n, v in (recorded or {}).items() if isinstance(v, int | float)]
+        for stage in TRAINING_STAGES:
+            if (path := folders[stage] / "history.csv").exists() and (history := _history(path)) is not None:
+                histories.append(history.assign(**key, stage=stage))
+    columns = {
+        "runs": [*KEYS, "quality", "ssim", *COSTS],
+        "images": [*KEYS, "image", "psnr", "ssim"],
+        "records": [*KEYS, "name", "value"],
+        "latency": [*KEYS, "executor", "threads", "library", "isa", "rounds", "dense_ms", "latency_ms", "speedup", "low", "high"],
+        "skipped": [*KEYS, "executor", "reason"],
+        "missing": [*KEYS, "result", "reason"],
+    }
+    frames = {name: pd.DataFrame(rows[name], columns=columns[name]) for name in columns}
+    frames["runs"][["quality", "ssim", *COSTS]] = frames["runs"][["quality", "ssim", *COSTS]].astype(float)
+    history = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=[*KEYS, "stage", "epoch", "loss", "quality"])
+    return Results(scale=scale, root=results_root, history=history, expected=tuple(expected), **frames)
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    """The content of a JSON file, or (None, why not): one damaged file must not cost the report of all others."""
+    try:
+        return json.loads(path.read_text()), ""
+    except FileNotFoundError:
+        return None, "not there"
+    except (OSError, ValueError) as error:
+        return None, f"damaged: {error}"
+
+
+def _measurement(measured: Mapping[str, Any]) -> dict[str, Any]:
+    speedup = measured["speedup"]
+    return {
+        **{name: measured.get(name) for name in ("executor", "threads", "library", "isa", "rounds")},
+        "dense_ms": measured["dense_ms"]["median"],
+        "latency_ms": measured["compressed_ms"]["median"],
+        "speedup": speedup["median"],
+        "low": speedup["low"],
+        "high": speedup["high"],
+    }
+
+
+def _history(path: Path) -> pd.DataFrame | None:
+    """A history with a column `quality`: the validated top-1 or PSNR, NaN where an epoch was not validated."""
+    try:
+        frame = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
+        return None
+    if "epoch" not in frame or "loss" not in frame:
+        return None
+    for name in ("validation_top1", "validation_psnr"):
+        if name in frame:
+            return frame.assign(quality=frame[name])
+    return frame.assign(quality=float("nan"))

@@ -1,0 +1,43 @@
+"""Gathers the READMEs' sections "What reproducing it taught us"."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressbench.reporting.published import folder_of
+
+if TYPE_CHECKING:
+    from compressbench.config import Declaration
+
+HEADING = "What reproducing it taught us"
+STYLE = "body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .6em}"
+
+
+def findings(methods_root: Path, declarations: Mapping[str, "Declaration"]) -> str:
+    """The findings page in Markdown: one section per method, methods before baselines."""
+    parts = [
+        "# What reproducing the methods taught us",
+        "Paper against code, and claim against measurement, as each method's README states it.",
+    ]
+    for name in sorted(declarations, key=lambda n: (declarations[n].is_baseline, n)):
+        path = folder_of(methods_root, name, declarations) / "README.md"
+        if path.exists() and (section := read_section(path.read_text(), HEADING)):
+            parts.append(f"## {declarations[name].title}\n\n*{declarations[name].paper}*\n\n{section}")
+    if len(parts) == 2:
+        parts.append("No method has written down a finding yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def read_section(text: str, heading: str) -> str:
+    """The body of a level-2 section, up to the next heading of level 1 or 2."""
+    match = re.search(rf"^## {re.escape(heading)}[ \t]*\n(.*?)(?=^#{{1,2}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    return match.group(1).strip() if match else ""
+
+
+def to_html(markdown: str) -> str:
+    """A self-contained HTML page."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    return f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Findings</title><style>{STYLE}</style>\n{body}</html>\n'

@@ -1,0 +1,177 @@
+"""What is compared with what: one group per (dataset, model), and pretty names inside it."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compressbench.config import Declaration
+    from compressbench.plan import Run
+
+FAMILIES = {
+    "unstructured": "Unstructured pruning",
+    "block": "Block pruning",
+    "filter": "Filter pruning",
+    "quantization": "Quantization",
+    "super_resolution": "Super-resolution",
+    "dense": "Dense networks",
+}
+PRUNING = {"unstructured", "block", "filter"}
+LONGEST_TITLE = 34
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs on one (dataset, model): one comparison table, one set of figures."""
+
+    dataset: str
+    model: str
+    runs: tuple["Run", ...]
+    declarations: Mapping[str, "Declaration"]
+
+    @property
+    def slug(self) -> str:
+        """The group's part of a file name."""
+        return f"{self.dataset}_{self.model}"
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Own methods first, then baselines, then the dense reference."""
+        names = dict.fromkeys(run.method for run in self.runs)
+        return sorted(names, key=lambda m: (self.is_dense(m), self.is_baseline(m), m))
+
+    @cached_property
+    def settings(self) -> dict[str, list[str]]:
+        """The settings that run here, per method, in the order of the declaration."""
+        here = {(run.method, run.setting) for run in self.runs}
+        return {m: [s for s in self.declarations[m].settings if (m, s) in here] for m in self.methods}
+
+    def is_baseline(self, method: str) -> bool:
+        """Whether it lies under methods/baselines."""
+        return self.declarations[method].is_baseline
+
+    def is_dense(self, method: str) -> bool:
+        """Whether it is the uncompressed reference."""
+        return self.declarations[method].family == "dense"
+
+    @cached_property
+    def families(self) -> list[str]:
+        """The families compared here: those of the methods, or of the baselines where no method runs."""
+        compared = [m for m in self.methods if not self.is_dense(m)]
+        chosen = [m for m in compared if not self.is_baseline(m)] or compared or self.methods
+        return [f for f in FAMILIES if f in {self.declarations[m].family for m in chosen}]
+
+    @cached_property
+    def task(self) -> str:
+        """The task that all methods of the group can do."""
+        common = set.intersection(*(set(self.declarations[m].task) for m in self.methods))
+        if len(common) == 1:
+            return common.pop()
+        return "super_resolution" if "super_resolution" in self.families else "classification"
+
+    @property
+    def metric(self) -> str:
+        """The name of the quality in metrics.json."""
+        return "psnr" if self.task == "super_resolution" else "top1"
+
+    @property
+    def quality(self) -> str:
+        """The axis title of the quality."""
+        return "PSNR on Y (dB)" if self.metric == "psnr" else "test accuracy, top-1 (%)"
+
+    @property
+    def unit(self) -> str:
+        """The unit of a difference of qualities."""
+        return "dB" if self.metric == "psnr" else "points"
+
+    @property
+    def kind(self) -> str:
+        """What is done to the networks, in words."""
+        words = [FAMILIES[f] for f in self.families]
+        return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1].lower()
+
+    @property
+    def title(self) -> str:
+        """For headings."""
+        return f"{self.kind}: {self.model} on {self.dataset.replace('_', ' ')}"
+
+    @property
+    def quantized(self) -> bool:
+        """Whether bit-operations, not MACs, measure the work."""
+        return not PRUNING & set(self.families)
+
+    def short(self, method: str) -> str:
+        """A method's title without its subtitle."""
+        title = self.declarations[method].title
+        for mark in (": ", " (", " - ", ", "):
+            title = title.split(mark)[0]
+        return title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 1].rstrip() + "…"
+
+    @cached_property
+    def levels(self) -> dict[str, str]:
+        """Setting -> strength of compression: the part of the setting's name that most methods share.
+
+        `n4_p90` and `p90` are both at the level `p90`. What is left of the name distinguishes variants.
+        """
+        users: Counter[str] = Counter()
+        uses: Counter[str] = Counter()
+        for method, settings in self.settings.items():
+            tokens = [t for s in settings for t in s.split("_")]
+            users.update(set(tokens))
+            uses.update(tokens)
+
+        def rank(token: str) -> tuple[int, int, bool]:
+            return users[token], uses[token], any(c.isdigit() for c in token)
+
+        names = {s for settings in self.settings.values() for s in settings}
+        return {s: max(s.split("_"), key=rank) for s in sorted(names)}
+
+    @cached_property
+    def level_labels(self) -> dict[str, str]:
+        """Level -> words: the label of the first setting that is called like the level, or the name itself."""
+        labels = {level: level for level in self.levels.values()}
+        for method in reversed(self.methods):
+            labels |= {s: text for s, text in self.declarations[method].labels.items() if s in labels}
+        return labels
+
+    def label(self, method: str, setting: str) -> str:
+        """A setting in words."""
+        return self.declarations[method].labels.get(setting, setting)
+
+    def variant(self, method: str, setting: str) -> str:
+        """What distinguishes this setting from the method's other settings at the same level, in words; often nothing."""
+        level = self.levels[setting]
+        words = self.label(method, setting)
+        if words != setting and (plain := self.level_labels[level]) in words:
+            return words.replace(plain, "").replace("()", "").strip(" ,;·:-")
+        return " ".join(t for t in setting.split("_") if t != level)
+
+    def series(self, method: str, setting: str) -> str:
+        """The name of a curve: the method, and the variant where it has several."""
+        siblings = {self.variant(method, s) for s in self.settings[method]}
+        variant = self.variant(method, setting)
+        return f"{self.short(method)}, {variant}" if variant and (len(siblings) > 1 or not self.is_dense(method)) else self.short(method)
+
+    def is_reference(self, method: str) -> bool:
+        """Baselines that have no strength, such as the dense network or bicubic upsampling: lines, not points."""
+        mine = {self.levels[s] for s in self.settings[method]}
+        others = {self.levels[s] for m, settings in self.settings.items() if m != method and not self.is_dense(m) for s in settings}
+        return self.is_dense(method) or (self.is_baseline(method) and not mine & others and len(self.methods) > 2)
+
+
+def group_runs(runs: Sequence["Run"], declarations: Mapping[str, "Declaration"]) -> list[Group]:
+    """The groups of a plan, pruning first, then by name."""
+    pairs: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        pairs.setdefault((run.dataset, run.model), []).append(run)
+    groups = [Group(dataset, model, tuple(own), declarations) for (dataset, model), own in pairs.items()]
+    order = list(FAMILIES)
+    return sorted(groups, key=lambda g: (order.index(g.families[0]), g.slug))
+
+
+def is_number(value: float | None) -> bool:
+    """Whether there is something to print."""
+    return value is not None and not math.isnan(value)

@@ -1,0 +1,103 @@
+"""Writes labels beside points so that they cover neither each other nor the points."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DISTANCES = (8, 13, 20, 29, 40, 54, 70, 90)  # points
+DIRECTIONS = 16
+ARROW_FROM = 14  # points: from here on, a thin line connects label and point
+
+
+class Label(NamedTuple):
+    """A text for the point (x, y) in data coordinates."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def place(axes: "Axes", labels: Sequence[Label], obstacles: np.ndarray) -> None:
+    """Greedy placement: each label takes the nearest position around its point that covers least.
+
+    Args:
+        axes: final limits and scales must be set; the figure's layout is frozen here.
+        labels: one per curve.
+        obstacles: [K, 2] data coordinates not to be covered (points, and samples of curves).
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    point = figure.dpi / 72
+    frame = axes.get_window_extent(renderer)
+    blocked = axes.transData.transform(obstacles) if len(obstacles) else np.empty((0, 2))
+    angles = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
+    offsets = np.array([(d * np.cos(a), d * np.sin(a)) for d in DISTANCES for a in angles])
+    distance = np.hypot(*offsets.T)
+    taken = np.empty((0, 4))
+    anchors = axes.transData.transform([(x.x, x.y) for x in labels]) if labels else np.empty((0, 2))
+    crowd = [np.sum(np.hypot(*(blocked - a).T) < 40 * point) for a in anchors]
+    for i in np.argsort(crowd, kind="stable"):
+        label, anchor = labels[i], anchors[i]
+        text = axes.text(label.x, label.y, label.text, fontsize=8)
+        size = np.array(text.get_window_extent(renderer).size)
+        text.remove()
+        center = anchor + offsets * point + np.sign(np.round(offsets, 6)) * size / 2 * _reach(offsets)
+        boxes = np.hstack([center - size / 2 - 1.5 * point, center + size / 2 + 1.5 * point])
+        cost = distance + 40 * _inside(boxes, blocked, point) + 400 * _overlap(boxes, taken) + 4000 * _outside(boxes, frame)
+        cost += 60 * _crossed(center, anchor, taken)
+        best = int(np.argmin(cost))
+        taken = np.vstack([taken, boxes[best]])
+        arrow = {"arrowstyle": "-", "color": label.color, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+        axes.annotate(
+            label.text, (label.x, label.y), xytext=tuple((center[best] - anchor) / point), textcoords="offset points", ha="center",
+            va="center", fontsize=8, color=label.color, arrowprops=arrow if distance[best] >= ARROW_FROM else None,
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _reach(offsets: np.ndarray) -> np.ndarray:
+    """How far a box is pushed along each axis (0 to 1), so that its nearest edge, not its centre, is at the offset."""
+    unit = np.abs(offsets) / np.abs(offsets).max(axis=1, keepdims=True)
+    return np.minimum(1.0, unit * 2)
+
+
+def _inside(boxes: np.ndarray, points: np.ndarray, point: float) -> np.ndarray:
+    """[B]: how many points each box covers, with a margin for the size of a marker."""
+    x, y = points[:, 0], points[:, 1]
+    margin = 2.5 * point
+    covered = (x > boxes[:, :1] - margin) & (x < boxes[:, 2:3] + margin) & (y > boxes[:, 1:2] - margin) & (y < boxes[:, 3:4] + margin)
+    return covered.sum(axis=1)
+
+
+def _overlap(boxes: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """[B]: how many placed boxes each box touches."""
+    apart = (
+        (boxes[:, None, 0] > taken[:, 2]) | (boxes[:, None, 2] < taken[:, 0])
+        | (boxes[:, None, 1] > taken[:, 3]) | (boxes[:, None, 3] < taken[:, 1])
+    )  # fmt: skip
+    return (~apart).sum(axis=1)
+
+
+def _outside(boxes: np.ndarray, frame: object) -> np.ndarray:
+    """[B]: whether a box leaves the axes."""
+    x0, y0, x1, y1 = frame.extents  # type: ignore[attr-defined]
+    return (boxes[:, 0] < x0) | (boxes[:, 1] < y0) | (boxes[:, 2] > x1) | (boxes[:, 3] > y1)
+
+
+def _crossed(center: np.ndarray, anchor: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """[B]: how many placed boxes the connecting line would cross (sampled)."""
+    if not len(taken):
+        return np.zeros(len(center))
+    steps = np.linspace(0.15, 0.85, 8)[None, :, None]
+    line = anchor + steps * (center[:, None, :] - anchor)
+    x, y = line[..., 0, None], line[..., 1, None]
+    hit = (x > taken[:, 0]) & (x < taken[:, 2]) & (y > taken[:, 1]) & (y < taken[:, 3])
+    return hit.any(axis=1).sum(axis=1)

@@ -1,0 +1,64 @@
+"""The names of everything that the report consists of: known from the plan, before any result exists."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from compressbench.reporting.groups import PRUNING, Group, group_runs
+
+if TYPE_CHECKING:
+    from compressbench.config import Declaration
+    from compressbench.plan import Run
+
+TABLES_PER_GROUP = ("comparison", "latency")
+TABLES = ("overview", "facts", "records", "missing")
+FIGURES = ("quality_by_method", "quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup", "training")
+PAGES = ("findings.md", "findings.html")
+CATEGORIES = {
+    "overview": "1 Overview", "findings": "1 Overview", "missing": "1 Overview", "comparison": "2 Comparison",
+    "quality_by_method": "2 Comparison", "quality_vs_bytes": "3 Quality against cost", "quality_vs_macs": "3 Quality against cost",
+    "quality_vs_speedup": "4 Latency", "speedup_vs_sparsity": "4 Latency", "latency": "4 Latency", "training": "5 Training",
+    "records": "5 Training", "synthetic": "6 Pictures", "photographs": "6 Pictures", "facts": "7 Published against recomputed",
+}  # fmt: skip
+
+
+class Description(NamedTuple):
+    """How a file appears in Snakemake's report: caption file (in workflow/report/), category, and labels."""
+
+    caption: str
+    category: str
+    labels: dict[str, str]
+
+
+def figures_of(group: Group) -> list[str]:
+    """The kinds of figures of a group."""
+    kinds = list(FIGURES)
+    if PRUNING & set(group.families):
+        kinds.append("speedup_vs_sparsity")
+    if any("synthesize" in group.declarations[m].stages for m in group.methods):
+        kinds.append("synthetic")
+    if group.task == "super_resolution":
+        kinds.append("photographs")
+    return kinds
+
+
+def outputs(runs: Sequence["Run"], declarations: Mapping[str, "Declaration"]) -> list[str]:
+    """Every file of the report, relative to its folder; `write` writes exactly these."""
+    groups = group_runs(runs, declarations)
+    tables = [*TABLES, *(f"{kind}_{g.slug}" for kind in TABLES_PER_GROUP for g in groups)]
+    figures = [f"{kind}_{g.slug}" for g in groups for kind in figures_of(g)]
+    return [
+        *PAGES,
+        *(f"tables/{name}.{form}" for name in tables for form in ("csv", "md")),
+        *(f"figures/{name}.{form}" for name in figures for form in ("png", "svg")),
+    ]
+
+
+def describe(output: str) -> Description:
+    """The caption, category and labels of one of `outputs`."""
+    folder, _, file = output.rpartition("/")
+    name, _, form = file.partition(".")
+    kind = max((k for k in CATEGORIES if name == k or name.startswith(f"{k}_")), key=len)
+    subject = name.removeprefix(kind).strip("_").replace("_", " ") or "all"
+    what = {"tables": "table", "figures": "figure"}.get(folder, "page")
+    labels = {"subject": subject, "shows": kind.replace("_", " ").replace(" vs ", " against "), "kind": what, "format": form}
+    return Description(f"{kind}.rst", CATEGORIES[kind], labels)

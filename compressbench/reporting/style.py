@@ -1,0 +1,104 @@
+"""How every figure looks, and how it is saved so that equal results give equal files."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from compressbench.reporting.groups import Group
+
+# Okabe and Ito's palette, distinguishable with every common colour blindness; its yellow is too pale for lines on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#777777"
+FAINT = "#c9c9c9"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", ":", "-.")
+WIDTH = 6.8  # inches: the text width of a page
+DPI = 200
+PARAMETERS = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#ececec",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "compressbench",
+    "svg.fonttype": "path",
+    "path.simplify": False,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The suite's matplotlib settings, for drawing and for saving."""
+    with matplotlib.rc_context(PARAMETERS):
+        yield
+
+
+def new_figure(height: float, title: str, note: str = "", width: float = WIDTH) -> Figure:
+    """An empty figure with a heading on top and a reading aid below."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+    if note:
+        figure.supxlabel(note, x=0.012, ha="left", fontsize=7.5, color="#555555")
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """`name`.png and `name`.svg, without dates or versions inside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    figure.savefig(paths[0], dpi=DPI, metadata={"Software": None})
+    figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths
+
+
+def placeholder(title: str, reason: str) -> Figure:
+    """The picture of a figure that has no data yet: it says what is missing."""
+    figure = new_figure(2.0, title)
+    figure.text(0.5, 0.42, f"No picture yet: {reason}", ha="center", va="center", color=GREY, fontsize=10)
+    return figure
+
+
+def colors(group: "Group") -> dict[str, str]:
+    """A colour per method; baselines are grey."""
+    own = [m for m in group.methods if not group.is_baseline(m) and not group.is_dense(m)]
+    chosen = {m: PALETTE[i % len(PALETTE)] for i, m in enumerate(own)}
+    return {m: chosen.get(m, GREY) for m in group.methods}
+
+
+def dashes(group: "Group") -> dict[str, str]:
+    """Series -> line style. Variants of one method share its colour; grey baselines need it to be told apart."""
+    styles: dict[str, str] = {}
+    for method in group.methods:
+        names = dict.fromkeys(group.series(method, s) for s in group.settings[method])
+        styles |= {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}
+    return styles
+
+
+def level_markers(levels: Sequence[str]) -> dict[str, str]:
+    """A marker per strength of compression."""
+    return {level: MARKERS[i % len(MARKERS)] for i, level in enumerate(levels)}
+
+
+def marker_style(color: str, baseline: bool) -> dict[str, object]:
+    """Filled for methods, hollow for baselines."""
+    return {"color": color, "markerfacecolor": "white" if baseline else color, "markeredgecolor": color, "markeredgewidth": 1.2}
+
+
+def level_legend(axes: "Axes", markers: dict[str, str], labels: dict[str, str]) -> None:
+    """What the marker shapes mean, above the axes."""
+    handles = [axes.plot([], [], linestyle="none", marker=m, color="#333333", markersize=5)[0] for m in markers.values()]
+    axes.legend(handles, [labels[x] for x in markers], loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles),
+                handletextpad=0.2, columnspacing=1.2, borderaxespad=0.1)  # fmt: skip

@@ -1,0 +1,105 @@
+"""One row per (method, setting) of a group: means over seeds, intervals, latency."""
+
+from typing import Any
+
+import pandas as pd
+
+from compressbench.reporting.collect import COSTS, Results
+from compressbench.reporting.groups import Group
+from compressbench.reporting.published import published_quality
+from compressbench.reporting.statistics import t_interval
+
+
+def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of the group's comparison table, unrounded; settings without any result are left out.
+
+    `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights.
+    """
+    runs, latency = _of(results.runs, group), _of(results.latency, group)
+    against, reference = _reference(runs, group)
+    executor = _reference_executor(latency)
+    rows = []
+    for method, settings in group.settings.items():
+        for setting in settings:
+            own = runs[(runs.method == method) & (runs.setting == setting)]
+            if own.empty:
+                continue
+            quality = t_interval(own.quality)
+            dense = own.seed.map(reference.quality)
+            change = t_interval(own.quality - dense)
+            costs = {c: own[c].mean() for c in COSTS}
+            total = reference.weights.mean() if len(reference) else costs["weights"]
+            rows.append(
+                {
+                    "method": method,
+                    "setting": setting,
+                    "title": group.short(method),
+                    "label": group.label(method, setting),
+                    "series": group.series(method, setting),
+                    "level": group.levels[setting],
+                    "baseline": group.is_baseline(method),
+                    "reference": group.is_reference(method),
+                    "quality": quality.mean,
+                    "quality_low": quality.low,
+                    "quality_high": quality.high,
+                    "ssim": own.ssim.mean(),
+                    "n": quality.n,
+                    "against": against,
+                    "change": change.mean,
+                    "change_low": change.low,
+                    "change_high": change.high,
+                    **costs,
+                    "density": costs["kept_weights"] / total if total else float("nan"),
+                    **_latency(latency[(latency.method == method) & (latency.setting == setting)], executor),
+                    "published": published_quality(published, group, method, setting),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def level_order(table: pd.DataFrame) -> list[str]:
+    """The levels of a summary, mild compression first."""
+    points = table[~table.reference] if len(table) else table
+    return list(points.groupby("level").stored_bytes.mean().sort_values(ascending=False, kind="stable").index) if len(points) else []
+
+
+def _of(frame: pd.DataFrame, group: Group) -> pd.DataFrame:
+    return frame[(frame.dataset == group.dataset) & (frame.model == group.model)]
+
+
+def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
+    """(label, runs by seed) of the dense network that changes are measured against: the better one where there are two budgets."""
+    dense = runs[runs.method.map(group.is_dense).astype(bool)]
+    if dense.empty:
+        return "", dense.set_index("seed")
+    method, setting = dense.groupby(["method", "setting"], sort=False).quality.mean().idxmax()
+    return group.series(method, setting), dense[(dense.method == method) & (dense.setting == setting)].set_index("seed")
+
+
+def _reference_executor(latency: pd.DataFrame) -> str:
+    """The executor on which the dense network is fastest with one thread: a fair dense time is the best one."""
+    single = latency[latency.threads == 1]
+    return str(single.groupby("executor").dense_ms.median().idxmin()) if len(single) else ""
+
+
+def _latency(own: pd.DataFrame, executor: str) -> dict[str, Any]:
+    """Times of one thread on `executor`, and on the executor where the compressed model is fastest.
+
+    Over several measured seeds: the median of the medians, and the envelope of the intervals.
+    """
+    single = own[own.threads == 1]
+    chosen = single[single.executor == executor]
+    result: dict[str, Any] = {
+        "executor": executor,
+        "dense_ms": chosen.dense_ms.median(),
+        "latency_ms": chosen.latency_ms.median(),
+        "speedup": chosen.speedup.median(),
+        "speedup_low": chosen.low.min(),
+        "speedup_high": chosen.high.max(),
+        "fastest_executor": "",
+        "fastest_ms": float("nan"),
+    }
+    if len(single):
+        medians = single.groupby("executor").latency_ms.median()
+        result |= {"fastest_executor": medians.idxmin(), "fastest_ms": medians.min()}
+    return result

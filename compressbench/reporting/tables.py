@@ -1,0 +1,221 @@
+"""The tables: complete as CSV, a page as Markdown."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from compressbench.reporting.collect import KEYS, Results
+from compressbench.reporting.groups import Group, is_number
+from compressbench.reporting.statistics import t_interval
+from compressbench.reporting.summary import level_order
+from compressbench.reporting.text import DASH, exact, interval, markdown_table, number, quantity
+
+NOTHING = "No results yet."
+
+
+def write_table(folder: Path, name: str, csv: pd.DataFrame, markdown: str) -> list[Path]:
+    """`name`.csv and `name`.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    csv.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g", lineterminator="\n")
+    (folder / f"{name}.md").write_text(markdown.rstrip() + "\n")
+    return [folder / f"{name}.csv", folder / f"{name}.md"]
+
+
+def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int) -> str:
+    """The Markdown comparison of a group: columns that are the same for every row are said once, below."""
+    heading = f"## {group.title}\n\n"
+    if summary.empty:
+        return heading + NOTHING
+    ordered = _by_level(summary)
+    digits = 2
+    body = pd.DataFrame(
+        {
+            "method": [f"**{t}**" if not b else t for t, b in zip(ordered.title, ordered.baseline, strict=True)],
+            "setting": list(ordered.label),
+            _quality_header(group): _each(ordered, lambda r: interval(r.quality, r.quality_low, r.quality_high, r.n, digits)),
+            f"vs dense ({group.unit})": _each(ordered, lambda r: _change(r, digits)),
+            "params": [quantity(v) for v in ordered.params],
+            "weights kept": [f"{number(100 * v, 1)} %" if is_number(v) else DASH for v in ordered.density],
+            "MACs": [quantity(v) for v in ordered.macs],
+            "bit-operations": [quantity(v) for v in ordered.bit_operations],
+            "stored": [f"{quantity(v)}B" if is_number(v) and v >= 1000 else quantity(v) for v in ordered.stored_bytes],
+            "ms": [number(v, 3) for v in ordered.latency_ms],
+            "speed-up": _each(ordered, _speedup),
+            "published (other data, see note)": list(ordered.published),
+        }
+    )
+    constant = [c for c in ("params", "weights kept", "MACs", "bit-operations") if body[c].nunique() == 1]
+    if not group.quantized:
+        constant.append("bit-operations")
+    same = [f"{c} {body[c].iloc[0]}" for c in constant if body[c].nunique() == 1]
+    body = body.drop(columns=constant)
+    executor = next((e for e in summary.executor if e), "")
+    notes = [
+        f"Bold: methods; plain: baselines. {measured} of {expected} expected runs are in this table.",
+        "± is the 95 % t-interval over seeds (n = seeds; n=1 has no interval). "
+        f"`vs dense` pairs each run with the network of the same seed of: {summary.against.iloc[0] or 'none yet'}.",
+        f"`ms` and `speed-up`: one image, 1 thread, {executor}: the executor on which the dense network is fastest; "
+        "in brackets the 95 % interval of the ratio. Above 1 is faster than dense."
+        if executor
+        else "Latency has not been measured.",
+        "`published`: model, data set: dense → compressed, as the paper reports it; not comparable in absolute terms.",
+    ]
+    if same:
+        notes.append(f"The same in every row: {', '.join(same)}.")
+    return heading + markdown_table(body, list(body.columns[2:-1])) + "\n\n" + "\n".join(f"- {n}" for n in notes)
+
+
+def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, str]:
+    """One row per method and group, at its first setting; and its Markdown."""
+    frames = []
+    for group, summary in zip(groups, summaries, strict=True):
+        if len(summary):
+            main = summary.drop_duplicates("method", keep="first")
+            frames.append(main.assign(group=group.kind, dataset=group.dataset, model=group.model, unit=group.unit))
+    if not frames:
+        return pd.DataFrame(columns=["group", "dataset", "model", "method", "setting"]), f"## Overview\n\n{NOTHING}"
+    table = pd.concat(frames, ignore_index=True)
+    first = ["group", "dataset", "model", "method", "setting"]
+    table = table[first + [c for c in table.columns if c not in first]]
+    body = pd.DataFrame(
+        {
+            "on": [f"{m} / {d}" for m, d in zip(table.model, table.dataset.str.replace("_", " "), strict=True)],
+            "method": [f"**{t}**" if not b else t for t, b in zip(table.title, table.baseline, strict=True)],
+            "setting": list(table.label),
+            "quality": _each(table, lambda r: f"{number(r.quality)} {'dB' if r.unit == 'dB' else '%'}"),
+            "vs dense": _each(table, lambda r: _change(r, 2)),
+            "stored": [f"{quantity(v)}B" if is_number(v) and v >= 1000 else quantity(v) for v in table.stored_bytes],
+            "speed-up": _each(table, _speedup),
+        }
+    )
+    repeated = body["on"].duplicated()
+    body.loc[repeated, "on"] = ""
+    note = "One row per method, at the first setting that it declares; bold: methods, plain: baselines. All settings: the comparison tables."
+    return table, f"## Overview\n\n{markdown_table(body, ['quality', 'vs dense', 'stored', 'speed-up'])}\n\n{note}"
+
+
+def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
+    """Every executor and thread count, and what was skipped with its reason."""
+    own = _of(results.latency, group)
+    skipped = _of(results.skipped, group)
+    heading = f"## Latency. {group.title}\n\n"
+    if own.empty:
+        return own, heading + NOTHING
+    keys = ["method", "setting", "executor", "threads", "library", "isa"]
+    table = own.groupby(keys, sort=False, dropna=False, as_index=False).agg(
+        dense_ms=("dense_ms", "median"), latency_ms=("latency_ms", "median"), speedup=("speedup", "median"),
+        speedup_low=("low", "min"), speedup_high=("high", "max"), seeds=("seed", "nunique"),
+    )  # fmt: skip
+    body = pd.DataFrame(
+        {
+            "method": [group.short(m) for m in table.method],
+            "setting": [group.label(m, s) for m, s in zip(table.method, table.setting, strict=True)],
+            "executor": table.executor,
+            "threads": table.threads.astype(str),
+            "dense ms": [number(v, 3) for v in table.dense_ms],
+            "ms": [number(v, 3) for v in table.latency_ms],
+            "speed-up": _each(table, _speedup),
+        }
+    )
+    environment = table[["executor", "library", "isa"]].drop_duplicates()
+    notes = [f"- {r.executor}: {r.library}, {r.isa}" for r in environment.itertuples()]
+    for row in skipped.drop_duplicates(["method", "setting", "executor", "reason"]).itertuples():
+        notes.append(f"- skipped: {group.short(row.method)}, {group.label(row.method, row.setting)}, {row.executor}: {row.reason}")
+    return table, heading + markdown_table(body, ["threads", "dense ms", "ms", "speed-up"]) + "\n\n" + "\n".join(notes)
+
+
+def records(groups: Sequence[Group], results: Results) -> tuple[pd.DataFrame, str]:
+    """The extra numbers that methods recorded, as means over seeds."""
+    rows, texts = [], []
+    for group in groups:
+        own = _of(results.records, group)
+        for (method, setting, name), part in own.groupby(["method", "setting", "name"], sort=False):
+            value = t_interval(part.value)
+            rows.append(
+                {"dataset": group.dataset, "model": group.model, "method": method, "setting": setting, "name": name}
+                | {"mean": value.mean, "low": value.low, "high": value.high, "n": value.n}
+            )
+            spread = f" ± {exact(float(f'{value.half:.3g}'))}" if value.n > 1 else ""
+            texts.append([group.short(method), group.label(method, setting), name, f"{exact(value.mean)}{spread} (n={value.n})"])
+    columns = ["dataset", "model", "method", "setting", "name", "mean", "low", "high", "n"]
+    heading = "## What the methods measured beside quality\n\n"
+    if not rows:
+        return pd.DataFrame(columns=columns), heading + "No method has recorded anything."
+    body = pd.DataFrame(texts, columns=["method", "setting", "number", "mean ± 95 % interval"])
+    return pd.DataFrame(rows, columns=columns), heading + markdown_table(body, ["mean ± 95 % interval"])
+
+
+def facts(table: pd.DataFrame, title: Callable[[str], str]) -> str:
+    """Published against recomputed, as Markdown."""
+    heading = "## Published against recomputed: what needs no training\n\n"
+    if table.empty:
+        return heading + "No fact has been recomputed yet."
+    counts = table.verdict.value_counts()
+    body = pd.DataFrame(
+        {
+            "method": [title(m) for m in table.method],
+            "model": table.model,
+            "setting": table.setting,
+            "quantity": table.metric,
+            "published": table.published.replace("", DASH),
+            "recomputed": [exact(v) for v in table.recomputed],
+            "difference": [exact(v) for v in table.difference],
+            "": table.verdict.replace("differs", "**differs**"),
+            "source": table.source.replace("", DASH),
+        }
+    )
+    note = (
+        f"{counts.get('ok', 0)} agree to the last printed digit, {counts.get('differs', 0)} differ, "
+        f"{counts.get('not published', 0)} have no published value."
+    )
+    return heading + note + "\n\n" + markdown_table(body, ["published", "recomputed", "difference"])
+
+
+def missing(table: pd.DataFrame, title: Callable[[str], str]) -> str:
+    """Which expected results are not there, one line per run."""
+    heading = "## Missing results\n\n"
+    if table.empty:
+        return heading + "Nothing is missing."
+    lines = []
+    for key, part in table.groupby(KEYS, sort=False):
+        dataset, model, method, setting, seed = key
+        what = "; ".join(f"{r.result} ({r.reason})" for r in part.itertuples())
+        lines.append(f"- {title(str(method))}, `{dataset}/{model}/{method}/{setting}/seed{seed}`: {what}")
+    return heading + f"{len(table)} expected files of {len(lines)} runs; the tables and figures do without them.\n\n" + "\n".join(lines)
+
+
+def _of(frame: pd.DataFrame, group: Group) -> pd.DataFrame:
+    return frame[(frame.dataset == group.dataset) & (frame.model == group.model)]
+
+
+def _each(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:
+    return [text(row) for row in table.itertuples()]
+
+
+def _by_level(summary: pd.DataFrame) -> pd.DataFrame:
+    """References first, then mild to strong compression, best quality first."""
+    rank = {level: i for i, level in enumerate(level_order(summary))}
+    position = [-1 if r.reference else rank[r.level] for r in summary.itertuples()]
+    return summary.assign(position=position).sort_values(["position", "quality"], ascending=[True, False], kind="stable")
+
+
+def _quality_header(group: Group) -> str:
+    return "PSNR on Y, dB" if group.metric == "psnr" else "top-1, %"
+
+
+def _change(row: Any, digits: int) -> str:
+    """The paired change; a dash for the dense network itself."""
+    own = row.change == 0 and row.change_low in (0, row.change_high)
+    if own or not is_number(row.change):
+        return DASH
+    half = (row.change_high - row.change_low) / 2
+    spread = f" ± {number(half, digits)}" if is_number(half) else ""
+    return f"{number(row.change, digits, sign=True)}{spread}"
+
+
+def _speedup(row: Any) -> str:
+    if not is_number(row.speedup):
+        return DASH
+    return f"{number(row.speedup)} [{number(row.speedup_low)}, {number(row.speedup_high)}]"

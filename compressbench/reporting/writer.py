@@ -1,0 +1,84 @@
+"""Writes the whole report."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from compressbench.reporting import figures, pictures, tables
+from compressbench.reporting.collect import Results, collect
+from compressbench.reporting.findings import findings, to_html
+from compressbench.reporting.groups import Group, group_runs
+from compressbench.reporting.outputs import figures_of
+from compressbench.reporting.published import facts_table, read_published
+from compressbench.reporting.style import save, styled
+from compressbench.reporting.summary import summarize
+
+if TYPE_CHECKING:
+    from compressbench.config import Declaration
+    from compressbench.plan import Run
+
+
+def write_report(
+    results_root: Path, scale: str, runs: Sequence["Run"], declarations: Mapping[str, "Declaration"], methods_root: Path, out: Path,
+    facts: Path | None, latency_seeds: Collection[int] | None,
+) -> list[Path]:  # fmt: skip
+    """See `compressbench.reporting.write`."""
+    results = collect(results_root, scale, runs, latency_seeds)
+    published = read_published(methods_root, declarations)
+    groups = group_runs(runs, declarations)
+    summaries = [summarize(results, group, published) for group in groups]
+    recomputed = facts_table(facts or results_root / scale / "facts.json", published)
+    written = _pages(findings(methods_root, declarations), out)
+    written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
+    with styled():
+        for group, summary in zip(groups, summaries, strict=True):
+            for kind in figures_of(group):
+                written += save(_figure(kind, group, summary, results), out / "figures", f"{kind}_{group.slug}")
+    return written
+
+
+def _pages(text: str, out: Path) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    pages = {out / "findings.md": text, out / "findings.html": to_html(text)}
+    for path, content in pages.items():
+        path.write_text(content)
+    return list(pages)
+
+
+def _tables(
+    groups: Sequence[Group], summaries: Sequence[pd.DataFrame], results: Results, recomputed: pd.DataFrame,
+    declarations: Mapping[str, "Declaration"], out: Path,
+) -> list[Path]:  # fmt: skip
+    def title(method: str) -> str:
+        return declarations[method].title if method in declarations else method
+
+    written = tables.write_table(out, "overview", *tables.overview(groups, summaries))
+    written += tables.write_table(out, "facts", recomputed, tables.facts(recomputed, title))
+    written += tables.write_table(out, "records", *tables.records(groups, results))
+    written += tables.write_table(out, "missing", results.missing, tables.missing(results.missing, title))
+    for group, summary in zip(groups, summaries, strict=True):
+        measured = int(summary.n.sum()) if len(summary) else 0
+        text = tables.comparison(group, summary, len(group.runs), measured)
+        written += tables.write_table(out, f"comparison_{group.slug}", summary, text)
+        written += tables.write_table(out, f"latency_{group.slug}", *tables.latency(group, results))
+    return written
+
+
+def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) -> Figure:
+    """The figure of one kind of `outputs.figures_of`."""
+    work = figures.BIT_OPERATIONS if group.quantized else figures.MACS
+    costs = {"quality_vs_bytes": figures.BYTES, "quality_vs_macs": work, "quality_vs_speedup": figures.SPEEDUP}
+    if kind in costs:
+        return figures.quality_against(group, summary, results, costs[kind])
+    if kind == "synthetic":
+        return pictures.synthetic(group, results)
+    drawings = {
+        "quality_by_method": figures.quality_by_method,
+        "training": figures.training,
+        "speedup_vs_sparsity": figures.speedup_against_sparsity,
+        "photographs": pictures.photographs,
+    }
+    return drawings[kind](group, summary, results)
