@@ -94,12 +94,12 @@ def latency(run: RunName) -> None:
 
 
 @app.command()
-def facts(scale: str, file: Path) -> None:
-    """Recompute the published numbers that need no training."""
-    from compressbench.plan import Plan
+def facts(file: Path, methods: str = "") -> None:
+    """Recompute the published numbers that need no training. METHODS is comma-separated; default all."""
+    from compressbench.registry import discover
     from compressbench.stages.stages import write_facts
 
-    write_facts(ROOT, list(Plan(ROOT, scale).declarations), file)
+    write_facts(ROOT, [m for m in methods.split(",") if m] or list(discover(ROOT)), file)
 
 
 @app.command()
@@ -112,8 +112,10 @@ def report(scale: str, out: Path, methods: str = "", seeds: str = "") -> None:
     from compressbench.plan import Plan
 
     plan = Plan(ROOT, scale, [m for m in methods.split(",") if m] or None, [s for s in seeds.split(",") if s] or None)  # type: ignore[misc]
-    for file in reporting.write(ROOT / "results", scale, plan.runs, plan.declarations, ROOT / "methods", out):
-        typer.echo(file)
+    files = reporting.write(
+        ROOT / "results", scale, plan.runs, plan.declarations, ROOT / "methods", out, latency_seeds=plan.latency_seeds
+    )
+    typer.echo(f"{out}: {len(files)} files")
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 # The plan comes from the library; here it only meets Snakemake. All configuration is validated before any job starts.
+import re
 import sys
 from pathlib import Path
 
@@ -32,6 +33,15 @@ DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"
 REPORT_COMMAND = (
     f"{STAGE} report {PLAN.scale_name} {OUT} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
 )
+
+
+def reported(name):
+    """One output of the report stage, with its caption and its place in the Snakemake report."""
+    about = reporting.describe(name)
+    return report(f"{OUT}/{name}", caption=f"../report/{about.caption}", category=about.category, labels=about.labels)
+
+
+REPORTS = [reported(name) for name in reporting.outputs(PLAN.runs, PLAN.declarations)]
 
 
 def one_of(names):

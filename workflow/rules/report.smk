@@ -1,0 +1,34 @@
+# The numbers of the papers that need no training, recomputed from the architectures.
+rule facts:
+    input:
+        "results/data.json",
+    output:
+        f"results/{PLAN.scale_name}/facts.json",
+    params:
+        methods=",".join(PLAN.declarations),
+    log:
+        f"logs/{PLAN.scale_name}/facts.log",
+    threads: 1
+    priority: 40
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "OMP_NUM_THREADS={threads} {STAGE} facts {output} --methods {params.methods} > {log} 2>&1"
+
+
+# Tables and figures out of the result files, every one of them in the Snakemake report.
+rule report:
+    input:
+        results_of(PLAN.runs),
+        facts=rules.facts.output,
+    output:
+        REPORTS,
+    log:
+        f"logs/{PLAN.scale_name}/report.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "({REPORT_COMMAND}) > {log} 2>&1"
