@@ -1,8 +1,8 @@
 """Binary masks: which entries stay (True), with exact counts and stable ties, and what removing an entry means.
 
-Masked training needs no hook while the masks stay fixed: the forward pass uses weight * mask, so a removed weight gets no
-gradient, and with weight and momentum at 0 neither weight decay nor momentum moves it. Where masks change during
-training, call `zero_removed` after each change.
+Masked training needs no hook while the masks stay fixed: the forward pass uses weight * mask, so a removed weight
+gets no gradient, and with weight and momentum at 0 neither weight decay nor momentum moves it. Where masks change
+during training, call `zero_removed` after each change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ def removed_count(count: int, sparsity: float) -> int:
 
 
 def keep_largest(scores: Tensor, removed: int) -> Tensor:
-    """Bool mask of the shape of `scores`: False at exactly the `removed` smallest, the earlier of equal entries first."""
+    """Bool mask like `scores`: False at exactly the `removed` smallest, the earlier of equal entries first."""
     mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[scores.flatten().argsort(stable=True)[:removed]] = False
     return mask.view(scores.shape)
@@ -60,14 +60,14 @@ def random_masks(shapes: Mapping[str, torch.Size], sparsity: float, scope: Scope
     return ranked_masks(scores, sparsity, scope)
 
 
-def prunable(model: nn.Module, keep_first: bool = False, keep_last: bool = False) -> dict[str, nn.Module]:
+def prunable(model: nn.Module, keep_first: bool = False, keep_last: bool = False) -> dict[str, nn.Conv2d | nn.Linear]:
     """Convolutions and linear layers by name, in order; without the first and the last one where these stay dense."""
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return dict(layers[int(keep_first) : len(layers) - int(keep_last)])
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor], block: int | None = None) -> nn.Module:
-    """Mask the named layers in place (masked layers replace plain ones), set their removed weights to 0; returns the model."""
+    """Replace the named layers by masked ones, in place, with their removed weights at 0; returns the model."""
     masked(model, set(masks), block)
     for name, mask in masks.items():
         model.get_submodule(name).mask.copy_(mask)  # type: ignore[operator,union-attr]

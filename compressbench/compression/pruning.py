@@ -16,7 +16,7 @@ class PruningConfig(MethodConfig):
     """How much to remove, compared within what, and which layers stay dense."""
 
     sparsity: float = Field(0.9, ge=0, lt=1, description="fraction removed of the prunable weights")
-    scope: Scope = Field("global", description="compare weights over all prunable layers together, or inside each layer")
+    scope: Scope = Field("global", description="compare weights over all prunable layers, or inside each")
     keep_first: bool = Field(False, description="leave the first layer dense")
     keep_last: bool = Field(False, description="leave the classifier dense")
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from compressbench import models
+from compressbench import accounting, models
 from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked, masked_layers
 from compressbench.compression.masks import Masks, apply_masks, exchanged
 from compressbench.compression.pruning import record_densities
@@ -54,11 +54,14 @@ class ScoredLinear(_Scored, MaskedLinear):
     """The same for classifiers that are linear layers."""
 
 
+_SCORED: dict[type, type[MaskedConv2d | MaskedLinear]] = {nn.Conv2d: ScoredConv2d, nn.Linear: ScoredLinear}
+
+
 def add_scores(model: nn.Module) -> nn.Module:
     """Give every convolution and linear layer scores of 0 and a mask of ones, in place."""
 
     def replace(name: str, module: nn.Module) -> nn.Module | None:
-        cls = {nn.Conv2d: ScoredConv2d, nn.Linear: ScoredLinear}.get(type(module))  # type: ignore[call-overload]
+        cls = _SCORED.get(type(module))
         if cls is None:
             return None
         layer = cls.rebuild(module, {"block": None})
@@ -70,7 +73,7 @@ def add_scores(model: nn.Module) -> nn.Module:
 
 def scores(model: nn.Module) -> dict[str, Tensor]:
     """The score of every masked layer, by layer name."""
-    return {name: layer.score.detach() for name, layer in masked_layers(model).items()}  # type: ignore[union-attr]
+    return {name: layer.score.detach() for name, layer in masked_layers(model).items()}  # type: ignore[union-attr,operator]
 
 
 def masks_from_scores(scores: dict[str, Tensor], keep: int) -> Masks:
@@ -133,7 +136,7 @@ class MaskOptimiser(Hook):
 
 
 def rank(model: nn.Module, sparsity: float) -> float:
-    """Set all masks from the scores, keeping floor(N (1 - sparsity)); returns the share of kept weights that were removed."""
+    """Set all masks from the scores, keeping floor(N (1 - sparsity)); returns the share of returning weights."""
     layers, values = masked_layers(model), scores(model)
     before = {name: layer.mask.clone() for name, layer in layers.items()}
     masks = masks_from_scores(values, int(sum(s.numel() for s in values.values()) * (1 - sparsity)))
@@ -163,9 +166,9 @@ class OptG(Method):
     class Config(MethodConfig):
         """Epochs, batch size, lr0 and weight decay are the pair's shared budget (recipes.scratch)."""
 
-        sparsity: float = Field(0.9, ge=0, lt=1, description="P: fraction removed of all weights, first layer and classifier too")
+        sparsity: float = Field(0.9, ge=0, lt=1, description="P: fraction removed of all weights of all layers")
         beta: float = Field(1.0, gt=0, description="steepness of the sigmoid, per slice")
-        slices: int | None = Field(None, ge=2, description="mask updates in the run (virtual epochs); default: one per epoch")
+        slices: int | None = Field(None, ge=2, description="mask updates in the run; default: one per epoch")
         warmup: int = Field(5, ge=0, description="slices of learning-rate warm-up")
 
         @model_validator(mode="after")
@@ -224,12 +227,10 @@ class Published:
     name: str
     architecture: str
     arguments: dict[str, object]
-    input_shape: tuple[int, int, int, int]
+    input_shape: tuple[int, int, int]
     sparsities: dict[str, float]
 
     def facts(self) -> list[Fact]:
-        from compressbench import accounting
-
         with torch.device("meta"):
             network = models.build(self.architecture, **self.arguments)
         counts = accounting.account(network, self.input_shape)
@@ -241,8 +242,13 @@ class Published:
         ]
 
 
-_IMAGENET, _CIFAR = (1, 3, 224, 224), (1, 3, 32, 32)
-_RESNET_CIFAR = {"blocks": (8, 8, 8), "widths": (32, 64, 128), "shortcut": "pad", "classifier": "conv"}
+_IMAGENET, _CIFAR = (3, 224, 224), (3, 32, 32)
+_RESNET_CIFAR: dict[str, object] = {
+    "blocks": (8, 8, 8),
+    "widths": (32, 64, 128),
+    "shortcut": "pad",
+    "classifier": "conv",
+}
 PUBLISHED = (
     Published(
         "resnet50",

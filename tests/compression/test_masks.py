@@ -28,7 +28,9 @@ SHAPES = {"a": torch.Size([4, 3, 3, 3]), "b": torch.Size([7, 4]), "c": torch.Siz
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(24, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(24, 3)
+    )
 
 
 @given(st.integers(1, 500), st.integers(0, 100))
@@ -82,7 +84,9 @@ def test_applied_masks_remove_weights_from_forward_and_from_the_weights_themselv
     assert densities(model)["0"] == 0.5
 
 
-@pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, 0.1, 0.9, nesterov=True, weight_decay=0.1), torch.optim.Adam])
+@pytest.mark.parametrize(
+    "make", [lambda p: torch.optim.SGD(p, 0.1, 0.9, nesterov=True, weight_decay=0.1), torch.optim.Adam]
+)
 def test_fixed_masks_hold_through_training_without_any_hook(make) -> None:  # type: ignore[no-untyped-def]
     model = network()
     apply_masks(model, layerwise_masks({n: m.weight.detach().abs() for n, m in prunable(model).items()}, 0.5))

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
 
-from compressbench import models
+from compressbench import models, storage
 from compressbench.compression.layers import masked, masked_layers
 from compressbench.compression.masks import kept_weights
+from compressbench.errors import UserError
 from compressbench.training import fit
+from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.optg.method import (
     MaskOptimiser,
     OptG,
@@ -26,9 +28,18 @@ from methods.optg.method import (
     scores,
 )
 
+from .context import make_context
+
 FOLDER = Path(__file__).parents[2] / "methods" / "optg"
 TABLE = Schedule(epochs=100, sparsity=0.95, lr0=0.1, warmup=5, beta=1)
-MINI = {"in_channels": 1, "blocks": (1, 1, 1), "widths": (16, 32, 64), "stem_stride": 2, "shortcut": "pad", "classifier": "conv"}
+MINI = {
+    "in_channels": 1,
+    "blocks": (1, 1, 1),
+    "widths": (16, 32, 64),
+    "stem_stride": 2,
+    "shortcut": "pad",
+    "classifier": "conv",
+}
 
 
 def network() -> nn.Module:
@@ -88,7 +99,10 @@ def test_score_gradients_of_kept_weights_cancel_in_every_normalised_filter() -> 
     (model(torch.randn(16, 3, 9, 9)) * torch.randn(16, 8, 7, 7)).sum().backward()
     layer = masked_layers(model)["0"]
     gradient: torch.Tensor = layer.score.grad  # type: ignore[union-attr,assignment]
-    sums = [(gradient * m).flatten(1).sum(1).abs() / (gradient * m).flatten(1).abs().sum(1) for m in (layer.mask, ~layer.mask)]
+    sums = [
+        (gradient * m).flatten(1).sum(1).abs() / (gradient * m).flatten(1).abs().sum(1)
+        for m in (layer.mask, ~layer.mask)
+    ]
     assert sums[0].max() <= 1e-3
     assert sums[1].max() > 1e-2
 
@@ -128,7 +142,7 @@ def test_removed_weights_decay_and_scores_do_not() -> None:
     model = add_scores(network())
     randomise(model)
     rank(model, 0.5)
-    before = {name: (layer.weight.detach().clone(), layer.score.detach().clone()) for name, layer in masked_layers(model).items()}  # type: ignore[union-attr]
+    before = {name: (m.weight.detach().clone(), m.score.clone()) for name, m in masked_layers(model).items()}
     optimizer = optimizer_of(model, lr=0.1, decay=0.01)
     cross_entropy(model, data()).backward()
     for layer in masked_layers(model).values():
@@ -210,7 +224,9 @@ def test_twenty_slices_or_more_reach_the_target(epochs: int) -> None:
     assert schedule.removed(epochs - 1) == 0.95
 
 
-@pytest.mark.parametrize("wrong", [{"sparsity": 1.0}, {"sparsity": -0.1}, {"beta": 0.0}, {"slices": 1}, {"slices": 10}, {"score_lr": 0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"sparsity": 1.0}, {"sparsity": -0.1}, {"beta": 0}, {"slices": 1}, {"slices": 10}, {"lr": 1}]
+)
 def test_wrong_configurations_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         OptG.Config(**wrong)
@@ -249,18 +265,18 @@ def test_training_ends_with_the_exact_number_of_weights_and_keeps_score_momentum
         epochs=20, steps_per_epoch=2, seed=0, hooks=[MaskOptimiser(schedule)],
     )  # fmt: skip
     assert kept_weights(model) == int(total * (1 - 0.9))
-    assert all((layer.weight != 0).all() for layer in masked_layers(model).values())  # removed weights keep their values
+    # removed weights keep their values
+    assert all((layer.weight != 0).all() for layer in masked_layers(model).values())
     assert [group["lr"] for group in optimizer.param_groups] == [schedule.lr(19), schedule.score_lr(19)]
     assert kept_weights(export(model, network())) == kept_weights(model)
 
 
 def test_a_run_that_is_cut_at_a_slice_resumes_with_the_same_bits(tmp_path: Path) -> None:
-    from compressbench.training.checkpoint import Checkpoint, same_bits
-
     def train(stop: int | None, checkpoint: Checkpoint | None) -> dict[str, torch.Tensor]:
         model = add_scores(network())
         fit(
-            model, lambda step: data(), cross_entropy, [optimizer_of(model)], epochs=stop or 20, steps_per_epoch=1, seed=0,
+            model, lambda step: data(), cross_entropy, [optimizer_of(model)],
+            epochs=stop or 20, steps_per_epoch=1, seed=0,
             hooks=[MaskOptimiser(Schedule(20, 0.9, 0.1, 2))], checkpoint=checkpoint,
         )  # fmt: skip
         return model.state_dict()
@@ -303,3 +319,29 @@ def test_export_does_not_touch_the_trained_model() -> None:
     weights = {name: layer.weight.detach().clone() for name, layer in masked_layers(model).items()}
     export(model, network())
     assert all(torch.equal(layer.weight, weights[name]) for name, layer in masked_layers(model).items())
+
+
+# ---- the whole method
+
+
+def test_compress_stores_a_plain_masked_model_and_records_what_reranking_does(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path, epochs=2)
+    model = OptG(OptG.Config(sparsity=0.95, slices=18, warmup=2)).compress(ctx)
+    total = sum(layer.weight.numel() for layer in masked_layers(model).values())
+    assert kept_weights(model) == int(total * (1 - 0.95))
+    assert {
+        "validation_top1_last_masks",
+        "validation_top1_reranked",
+        "reranking_exchanged",
+        "density_classifier",
+    } <= set(ctx.records)
+    storage.save_model(model, tmp_path / "stored")
+    assert same_bits(storage.load_model(tmp_path / "stored").state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize(("config", "message"), [({}, "more slices"), ({"slices": 10_000}, "fewer slices")])
+def test_a_budget_that_does_not_fit_the_slices_is_one_clear_error(
+    config: dict[str, int], message: str, data_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        OptG(OptG.Config(**config)).compress(make_context(data_root, tmp_path, epochs=2))

@@ -15,6 +15,8 @@ class Dense(Method):
     """The shared dense model as it is, or a network trained for the whole budget that compressed ones get."""
 
     class Config(MethodConfig):
+        """Which of the two."""
+
         source: Literal["checkpoint", "full_budget"] = Field(
             "checkpoint", description="the shared pretrained model, or training from random weights for recipes.scratch"
         )

@@ -30,7 +30,7 @@ class CubicSchedule:
 
     @classmethod
     def over(cls, final: float, steps: int, start: int, end: float, updates: int) -> "CubicSchedule":
-        """A run of `steps` steps with an update every max(1, steps // updates), the last one by the fraction `end` of it."""
+        """An update every max(1, steps // updates) of `steps`, the last one by the fraction `end` of the run."""
         interval = max(1, steps // updates)
         span = (int(end * steps) - start) // interval * interval
         return cls(final, start, span, interval)
@@ -74,6 +74,8 @@ class GradualMagnitude(Method):
     """From random weights to the target sparsity in one run."""
 
     class Config(PruningConfig):
+        """How much, and until when."""
+
         end: float = Field(0.75, gt=0, le=1, description="fraction of the run at which the target sparsity is reached")
         updates: int = Field(100, ge=1, description="mask updates per run, if the run were pruned from start to end")
 

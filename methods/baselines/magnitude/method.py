@@ -24,6 +24,8 @@ class Magnitude(Method):
     """Remove the weights of smallest magnitude, over the whole network or inside every layer."""
 
     class Config(PruningConfig):
+        """How much, and what is measured before fine-tuning."""
+
         calibration_batches: int = Field(100, ge=1, description="training batches that recompute batch-norm statistics")
 
     config: Config

@@ -17,13 +17,16 @@ class Random(Method):
     """Positions drawn uniformly before training, fixed for the whole run."""
 
     class Config(PruningConfig):
+        """How much, and drawn among what."""
+
         scope: Scope = Field("layerwise", description="one permutation per layer, or one over all prunable layers")
 
     config: Config
 
     def compress(self, ctx: "Context") -> nn.Module:
         config, model = self.config, ctx.build()
-        shapes = {name: layer.weight.shape for name, layer in prunable(model, config.keep_first, config.keep_last).items()}
+        layers = prunable(model, config.keep_first, config.keep_last)
+        shapes = {name: layer.weight.shape for name, layer in layers.items()}
         apply_masks(model, random_masks(shapes, config.sparsity, config.scope, ctx.generator("mask")))
         record_densities(ctx, model)
         return ctx.fit(model, ctx.recipes.scratch)

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from compressbench.stages.context import Context
 
 
-def connection_gradients(model: nn.Module, names: list[str], batch: tuple[Tensor, Tensor], loss: Loss) -> dict[str, Tensor]:
-    """g = dL/dc at c = 1, with c multiplying every weight: W * dL/dW. The model, its statistics included, is left alone."""
+def connection_gradients(
+    model: nn.Module, names: list[str], batch: tuple[Tensor, Tensor], loss: Loss
+) -> dict[str, Tensor]:
+    """g = dL/dc at c = 1, with c multiplying every weight: W * dL/dW. Leaves the model and its statistics alone."""
     probe = deepcopy(model).train()
     weights = {name: probe.get_submodule(name).weight for name in names}
     gradients = torch.autograd.grad(loss(probe, batch), list(weights.values()))  # type: ignore[arg-type]
@@ -43,6 +45,8 @@ class Snip(Method):
     """Prunes the random initialisation once, then trains it with fixed masks."""
 
     class Config(PruningConfig):
+        """How much, and measured on how many images."""
+
         images: int = Field(512, ge=128, description="training images of the gradient, balanced over the classes")
 
     config: Config
