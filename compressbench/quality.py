@@ -1,7 +1,8 @@
-"""Quality of a model: top-1 accuracy, and PSNR and SSIM on the luma channel as the super-resolution literature has them."""
+"""Quality of a model: top-1 accuracy, and PSNR and SSIM on the luma channel as super-resolution has them."""
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _gaussian_blur(stack: Tensor, size: int = 11, sigma: float = 1.5) -> Tensor:
 
 
 def ssim_y(sr: Tensor, hr: Tensor, scale: int) -> float:
-    """SSIM on Y (Wang et al. 2004: 11x11 Gaussian, sigma 1.5, K 0.01 and 0.03, L 255), without `scale` border pixels."""
+    """SSIM on Y (Wang et al. 2004: Gaussian 11x11, sigma 1.5, K 0.01 and 0.03, L 255) without `scale` border pixels."""
     a, b = _luma_pair(sr, hr, scale)
     mean_a, mean_b, square_a, square_b, product = _gaussian_blur(torch.stack([a, b, a * a, b * b, a * b]))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -91,7 +92,7 @@ def mean_of_finite(values: Sequence[float]) -> float:
 
 @torch.no_grad()
 def enlarge(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    """The enlarged images, uint8 [3, H, W] by name, one at a time: a quantized model's ranges may depend on the batch."""
+    """The enlarged images, uint8 [3, H, W] by name, one at a time: quantization ranges may depend on the batch."""
     was_training, device = model.training, _device(model)
     model.eval()
     outputs = {pair.name: to_levels(model(pair.low[None].float().to(device))[0]).cpu() for pair in pairs}
@@ -102,7 +103,7 @@ def enlarge(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, Tensor]:
 def evaluate_super_resolution(
     model: nn.Module, pairs: Sequence[Pair], scale: int, pictures: Path | None = None
 ) -> dict[str, Any]:
-    """{"psnr": mean dB, "ssim": mean, "images": {name: {"psnr", "ssim"}}}; writes PNG files to look at into `pictures`."""
+    """{"psnr": mean dB, "ssim": mean, "images": {name: {"psnr", "ssim"}}}; writes PNG files into `pictures`."""
     outputs = enlarge(model, pairs)
     images = {
         pair.name: {name: metric(outputs[pair.name], pair.high, scale) for name, metric in METRICS.items()}
@@ -122,4 +123,4 @@ def _write_pictures(folder: Path, pair: Pair, output: Tensor, scale: int) -> Non
     bicubic = upscale_bicubic(pair.low[None].float(), scale)[0]
     for suffix, image in {"sr": output, "bicubic": bicubic, "hr": pair.high}.items():
         picture = Image.fromarray(to_levels(centre_crop(image, _PICTURE_SIDE)).permute(1, 2, 0).contiguous().numpy())
-        write_atomically(folder / f"{pair.name}_{suffix}.png", lambda path, p=picture: p.save(path, format="PNG"))
+        write_atomically(folder / f"{pair.name}_{suffix}.png", partial(picture.save, format="PNG"))

@@ -1,7 +1,7 @@
 """Imports torchvision beside a torch of another build (CPU torch, CUDA torchvision as PyPI ships it).
 
-There the compiled operators of torchvision do not load, and `import torchvision` fails because two schemas that its Python
-code refers to are missing. Defining them is enough for everything that is pure Python (data sets, transforms, models).
+There the compiled operators of torchvision do not load, and `import torchvision` fails because two schemas that its
+Python code refers to are missing. Defining them is enough for all that is pure Python (data sets, transforms, models).
 Import torchvision from here and nowhere else: `from compressbench.torchvision_compat import torchvision`.
 """
 

@@ -97,7 +97,8 @@ def load_fashion_mnist(folder: Path, limit: int | None) -> ClassificationData:
     folder = folder / "fashion_mnist"
 
     def part(prefix: str) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = read_idx(folder / f"{prefix}-images-idx3-ubyte"), read_idx(folder / f"{prefix}-labels-idx1-ubyte")
+        images = read_idx(folder / f"{prefix}-images-idx3-ubyte")
+        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte")
         if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9:
             raise UserError(f"{folder}/{prefix}-*: images and labels do not fit; delete the folder and fetch it again.")
         return images[..., None], labels
@@ -113,6 +114,8 @@ def load_digits(folder: Path, limit: int | None) -> ClassificationData:
     """
     path = folder / "digits" / "digits.csv"
     try:
+        if path.stat().st_size == 0:
+            raise ValueError("it is empty")
         table = np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2)
         if table.shape != (1797, 65):
             raise ValueError(f"{table.shape} numbers instead of (1797, 65)")
@@ -136,10 +139,11 @@ def load_cifar(name: str, folder: Path, limit: int | None) -> ClassificationData
         train, test = reader(folder, train=True), reader(folder, train=False)
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"{name} is not in {folder} or is damaged; put torchvision's {reader.base_folder}/ there or set COMPRESSBENCH_DATA."
+            f"{name} is not in {folder} or is damaged; "
+            f"put torchvision's {reader.base_folder}/ there or set COMPRESSBENCH_DATA."
         ) from error
-    arrays = [(part.data, np.asarray(part.targets)) for part in (train, test)]
-    return divide(info(name), *arrays, validation=5_000, limit=limit)
+    arrays, test_arrays = ((part.data, np.asarray(part.targets)) for part in (train, test))
+    return divide(info(name), arrays, test_arrays, validation=5_000, limit=limit)
 
 
 def load_imagenet(folder: Path, limit: int | None) -> ClassificationData:
@@ -147,15 +151,18 @@ def load_imagenet(folder: Path, limit: int | None) -> ClassificationData:
     folder = external_folder(folder) / "imagenet"
     if not folder.is_dir():
         raise UserError(f"imagenet is not in {folder}; put train/ and val/ there or set COMPRESSBENCH_DATA.")
-    raise UserError(f"imagenet is in {folder}, but this suite only trains on data sets that fit in memory; use another one.")
+    raise UserError(f"imagenet is in {folder}, but only data sets that fit in memory can be loaded; use another one.")
 
 
 class ClassificationBatches:
-    """Shuffled, augmented batches: `batches(step)` depends on nothing but (seed, step). The last partial batch is dropped."""
+    """Shuffled, augmented batches: `batches(step)` depends on nothing but (seed, step).
+
+    Every pass has its own order and drops the last partial batch.
+    """
 
     def __init__(self, split: Split, batch_size: int, seed: int, augmentation: Augmentation = "none") -> None:
         if not 1 <= batch_size <= len(split):
-            raise UserError(f"batch_size {batch_size} does not fit {len(split)} training images; choose 1 to {len(split)}.")
+            raise UserError(f"batch_size {batch_size} does not fit {len(split)} training images; lower it.")
         self.split, self.batch_size, self.seed, self.augmentation = split, batch_size, seed, augmentation
         self.steps_per_epoch = len(split) // batch_size
         # Gathering rows of [N, H, W, C] keeps channels_last, which gathering from [N, C, H, W] would lose.

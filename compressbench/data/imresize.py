@@ -1,7 +1,7 @@
 """Bicubic resizing as the super-resolution literature does it: MATLAB's imresize down, cubic convolution up.
 
-Low-resolution images must come from `downscale`: Pillow, OpenCV and plain torch interpolation use other kernels or borders,
-and published PSNR values move by tenths of a decibel.
+Low-resolution images must come from `downscale`: Pillow, OpenCV and plain torch interpolation use other kernels or
+borders, and PSNR values are then not comparable with published ones.
 """
 
 import math
@@ -35,7 +35,7 @@ def taps(length: int, factor: int) -> tuple[Tensor, Tensor]:
 
 
 def _downscale_rows(image: Tensor, factor: int) -> Tensor:
-    """Float64 [..., H, W] -> [..., ceil(H / factor), W]; summed tap by tap, so the order does not depend on the machine."""
+    """Float64 [..., H, W] -> [..., ceil(H / factor), W], summed tap by tap: the same bits on any machine."""
     weights, indices = taps(image.shape[-2], factor)
     terms = (image.index_select(-2, i) * w[:, None] for w, i in zip(weights.T, indices.T, strict=True))
     return sum(terms, torch.zeros(1, dtype=torch.float64))
@@ -48,7 +48,7 @@ def downscale_exact(image: Tensor, factor: int) -> Tensor:
 
 
 def downscale(image: Tensor, factor: int) -> Tensor:
-    """Uint8 [..., H, W] -> uint8 [..., ceil(H / factor), ceil(W / factor)], as imresize(im2double(image), 1 / factor)."""
+    """Uint8 [..., H, W] -> uint8 [..., ceil(H / factor), ceil(W / factor)]: imresize(im2double(image), 1 / factor)."""
     if image.dtype != torch.uint8 or factor < 1:
         raise ValueError(f"downscale wants a uint8 image and a factor >= 1, got {image.dtype} and {factor}")
     resized = downscale_exact(image.double() / 255, factor)

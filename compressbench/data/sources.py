@@ -21,9 +21,7 @@ from compressbench.errors import UserError
 
 log = logging.getLogger(__name__)
 
-IDX_FILES = tuple(
-    f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-)
+IDX_FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
 _DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
 
@@ -57,7 +55,8 @@ def _new_folder(target: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         os.replace(temporary, target)
     except OSError as error:
-        raise UserError(f"cannot write {target} ({error.strerror or error}); make room or make its folder writable.") from error
+        reason = error.strerror or error
+        raise UserError(f"cannot write {target} ({reason}); make room or make its folder writable.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -31,7 +31,7 @@ _TRAIN_SIDE = 640  # bounds memory; only the retina and the motorcycles are larg
 
 @dataclass(frozen=True)
 class Pair:
-    """Low [3, h, w] and high [3, scale * h, scale * w] of one image, values 0..255, float32 (DIV2K's training images: uint8)."""
+    """Low [3, h, w] and high [3, scale * h, scale * w] of one image, 0..255; float32 (DIV2K's training: uint8)."""
 
     name: str
     low: Tensor
@@ -80,7 +80,7 @@ def _float(pair: Pair) -> Pair:
 
 
 def load_photographs(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
-    """Seven photographs to train on and the centres of four others to test on; `limit` cuts the training photographs."""
+    """Seven photographs to train on and the centres of four others to test on; `limit` cuts the training ones."""
     folder = folder / "photographs"
 
     def pairs(files: Sequence[str], side: int) -> list[Pair]:
@@ -99,7 +99,10 @@ def load_div2k(folder: Path, limit: int | None, scale: int) -> SuperResolutionDa
     folder = external_folder(folder) / "div2k"
     train, test = (sorted((folder / part).glob("*.png")) for part in ("DIV2K_train_HR", "Set14"))
     if not train or not test:
-        raise UserError(f"div2k wants PNG files in {folder}/DIV2K_train_HR and {folder}/Set14; put them there or set COMPRESSBENCH_DATA.")
+        raise UserError(
+            f"div2k wants PNG files in {folder}/DIV2K_train_HR and {folder}/Set14; "
+            "put them there or set COMPRESSBENCH_DATA."
+        )
     return SuperResolutionData(
         info("div2k"),
         scale,
@@ -111,7 +114,7 @@ def load_div2k(folder: Path, limit: int | None, scale: int) -> SuperResolutionDa
 class PatchBatches:
     """Random aligned patches, flipped and transposed at random: `batches(step)` depends on nothing but (seed, step).
 
-    `patch` is the side of the low-resolution patch. One epoch is as many steps as show every training pixel once on average.
+    `patch` is the side of the low-resolution patch. One epoch shows every training pixel once on average.
     """
 
     def __init__(self, pairs: Sequence[Pair], scale: int, patch: int, batch_size: int, seed: int) -> None:
@@ -120,7 +123,7 @@ class PatchBatches:
             raise UserError(f"patch {patch} does not fit the smallest low-resolution image; choose 1 to {smallest}.")
         for pair in pairs:
             if tuple(pair.high.shape[-2:]) != tuple(scale * n for n in pair.low.shape[-2:]):
-                raise UserError(f"image '{pair.name}' is not enlarged by {scale}: {[*pair.low.shape]} and {[*pair.high.shape]}.")
+                raise UserError(f"'{pair.name}' is not enlarged by {scale}: {[*pair.low.shape]}, {[*pair.high.shape]}.")
         self.pairs, self.scale, self.patch, self.batch_size, self.seed = tuple(pairs), scale, patch, batch_size, seed
         pixels = sum(pair.low.shape[-2] * pair.low.shape[-1] for pair in pairs)
         self.steps_per_epoch = max(1, pixels // (patch * patch * batch_size))
@@ -137,14 +140,15 @@ class PatchBatches:
 
     def _cut(self, pair: Pair, down: float, right: float) -> tuple[Tensor, Tensor]:
         """The window of `patch` low-resolution pixels at the given fractions of the image, in both resolutions."""
-        top, left = (int(place * (n - self.patch + 1)) for place, n in zip((down, right), pair.low.shape[-2:], strict=True))
+        height, width = pair.low.shape[-2:]
+        top, left = int(down * (height - self.patch + 1)), int(right * (width - self.patch + 1))
         low = pair.low[:, top : top + self.patch, left : left + self.patch]
         side, top, left = self.patch * self.scale, top * self.scale, left * self.scale
         return low, pair.high[:, top : top + side, left : left + side]
 
 
 def _turn(images: Tensor, flips: Tensor) -> Tensor:
-    """Mirrors, turns upside down, and transposes those of [B, C, N, N] that `flips` [3, B, 1, 1, 1] says, channels_last."""
+    """Mirrors, turns upside down and transposes the images [B, C, N, N] that `flips` [3, B, 1, 1, 1] marks."""
     mirrored, upside_down, transposed = flips
     images = torch.where(mirrored, images.flip(-1), images)
     images = torch.where(upside_down, images.flip(-2), images)

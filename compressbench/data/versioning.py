@@ -42,7 +42,7 @@ def check(root: Path) -> dict[str, str]:
     ]
     if problems:
         shown = ", ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"data/ is not what {root / PIN} pins: {shown}; delete the data set's folder and fetch it again.")
+        raise UserError(f"data/ is not what {root / PIN} pins: {shown}; delete that folder and fetch it again.")
     if json.loads(_dvc(root, "status", "--json", PIN)):
         _dvc(root, "commit", "--force", PIN)  # equal content: this fills the cache and leaves the pin as it is
     return {name: folder_hash(_below(pinned, name)) for name in sorted({n.split("/")[0] for n in pinned})}
@@ -50,10 +50,10 @@ def check(root: Path) -> dict[str, str]:
 
 def content_hash(root: Path) -> str:
     """The pinned hash of the whole of data/, for run.json."""
-    pinned = _read_pin(root)["outs"][0]["md5"]
-    if pinned != folder_hash(pinned_files(root)):
+    pin = _read_pin(root)
+    if pin["hash"] != folder_hash(pin["files"]):
         raise UserError(f"{root / PIN}: outs and meta.files disagree; restore it from version control or re-pin.")
-    return str(pinned)
+    return str(pin["hash"])
 
 
 def repin(root: Path) -> str:
@@ -61,7 +61,7 @@ def repin(root: Path) -> str:
     _dvc(root, "add", "data")
     path = root / PIN
     content = yaml.safe_load(path.read_text()) | {"meta": {"files": hash_files(root / "data")}}
-    write_atomically(path, lambda p: p.write_text(yaml.safe_dump(content, sort_keys=False)) and None)
+    write_atomically(path, lambda p: p.write_text(yaml.safe_dump(content, sort_keys=False)))
     return content_hash(root)
 
 
@@ -87,7 +87,7 @@ def restore(root: Path) -> bool:
 
 def pinned_files(root: Path) -> dict[str, str]:
     """The pinned MD5 by file name relative to data/."""
-    return dict(_read_pin(root)["meta"]["files"])
+    return dict(_read_pin(root)["files"])
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -99,7 +99,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def folder_hash(files: dict[str, str]) -> str:
     """DVC's hash of a folder: the MD5 of the sorted list of its files as JSON, with the suffix .dir."""
-    listing = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items(), key=lambda item: item[0].split("/"))]
+    listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
@@ -116,15 +116,15 @@ def _md5(path: Path) -> str:
 
 
 def _read_pin(root: Path) -> dict[str, Any]:
+    """{"hash": of the folder, "files": {name: MD5}}."""
     path = root / PIN
     try:
         content = yaml.safe_load(path.read_text())
-        content["outs"][0]["md5"], content["meta"]["files"]  # noqa: B018  (both must be there)
+        return {"hash": str(content["outs"][0]["md5"]), "files": dict(content["meta"]["files"])}
     except FileNotFoundError:
         raise UserError(f"{path} is missing; restore it from version control.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error!r}); restore it from version control.") from error
-    return dict(content)
 
 
 def _dvc(root: Path, *arguments: str) -> str:

@@ -1,0 +1,72 @@
+"""Where data comes from, without a network."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from compressbench.data import sources, versioning
+from compressbench.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_installed_package(monkeypatch):
+    monkeypatch.setattr(sources, "_DEBIAN_FOLDER", Path("usr/share/datasets/nowhere"))
+
+
+def broken(scratch: Path) -> Path:
+    raise OSError("no network")
+
+
+def test_what_the_wheels_ship_is_what_is_pinned(tmp_path):
+    root = Path(__file__).parents[2]
+    pinned = versioning.pinned_files(root)
+    for name in ("digits", "photographs"):
+        (tmp_path / name).mkdir()
+        sources.SOURCES[name](tmp_path / name)
+    fetched = versioning.hash_files(tmp_path)
+    assert fetched == {name: md5 for name, md5 in pinned.items() if not name.startswith("fashion_mnist")}
+
+
+def test_debian_package_is_the_fallback_and_is_decompressed(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command: list[str], folder: Path) -> None:
+        commands.append(command[:2])
+        if command[1] == "download":
+            (folder / "dataset.deb").touch()
+        if command[0] == "dpkg":
+            target = folder / "unpacked" / sources._DEBIAN_FOLDER
+            target.mkdir(parents=True)
+            for name in sources.IDX_FILES:
+                (target / f"{name}.gz").write_bytes(gzip.compress(name.encode()))
+
+    monkeypatch.setattr(sources, "_from_torchvision", broken)
+    monkeypatch.setattr(sources, "_run", run)
+    sources._fetch_fashion_mnist(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in sources.IDX_FILES}
+    assert commands == [["apt-get", "download"], ["dpkg", "-x"]]
+
+
+def test_failure_of_every_source_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_from_torchvision", broken)
+    monkeypatch.setattr(sources, "_from_debian", broken)
+    monkeypatch.setattr(sources, "SOURCES", {"fashion_mnist": sources._fetch_fashion_mnist})
+    with pytest.raises(UserError, match=r"no network.*train-images-idx3-ubyte"):
+        sources.fetch(tmp_path)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_only_missing_data_sets_are_fetched(tmp_path, monkeypatch):
+    (tmp_path / "data/old").mkdir(parents=True)
+    made = {name: lambda folder: (folder / "file").touch() for name in ("old", "new")}
+    monkeypatch.setattr(sources, "SOURCES", made)
+    assert sources.fetch(tmp_path) == ["new"]
+    assert (tmp_path / "data/new/file").exists() and not (tmp_path / "data/old/file").exists()
+
+
+def test_unwritable_place_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SOURCES", {"new": lambda folder: None})
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="data/new"):
+        sources.fetch(tmp_path)

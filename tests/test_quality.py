@@ -1,0 +1,97 @@
+"""Accuracy, PSNR and SSIM; scikit-image is the reference for SSIM."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compressbench import data, quality
+from compressbench.data.imresize import upscale_bicubic
+from compressbench.data.super_resolution import Pair
+
+
+def photograph(seed: int, side: int = 64) -> torch.Tensor:
+    return torch.randint(256, (3, side, side), generator=torch.Generator().manual_seed(seed)).float()
+
+
+class Bicubic(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return upscale_bicubic(x, 2)
+
+
+def test_luma_of_white_and_black():
+    assert quality.luma(torch.full((3, 1, 1), 255.0)).item() == pytest.approx(235)
+    assert quality.luma(torch.zeros(3, 1, 1)).item() == 16
+    assert quality.luma(torch.full((1, 1, 1), 255.0)).item() == pytest.approx(235)
+
+
+def test_psnr_of_one_grey_level():
+    image = photograph(0).clamp(max=254)
+    assert quality.psnr_y(image + 1, image, 2) == pytest.approx(49.4527, abs=5e-5)
+
+
+def test_identical_images():
+    image = photograph(0)
+    assert quality.psnr_y(image, image, 2) == math.inf
+    assert quality.ssim_y(image, image, 2) == pytest.approx(1, abs=1e-12)
+
+
+def test_border_does_not_count_and_results_are_rounded():
+    image = photograph(0)
+    changed = image.clone()
+    changed[:, :2] = changed[:, -2:] = 255 - changed[:, :2]
+    changed[..., :2] = 0
+    changed[..., -2:] = 255
+    assert quality.psnr_y(changed, image, 2) == math.inf
+    assert quality.psnr_y(changed, image, 1) < 40
+    assert quality.psnr_y(image + 0.4, image, 2) == math.inf
+
+
+def test_reference_is_cropped_to_the_result():
+    image = photograph(0)
+    assert quality.psnr_y(image[:, :60, :62], image, 2) == math.inf
+    with pytest.raises(ValueError, match="compare"):
+        quality.psnr_y(image, image[:, :60], 2)
+
+
+def test_ssim_equals_scikit_image():
+    from skimage.metrics import structural_similarity
+
+    hr = photograph(1)
+    sr = (hr + 20 * torch.randn(hr.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 255)
+    a, b = (quality.luma(quality.to_levels(x))[2:-2, 2:-2].numpy() for x in (sr, hr))
+    # With this truncation its window is 11 pixels wide; `full` gives the map, whose border of 5 is not "valid".
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255, "full": True}
+    _, full = structural_similarity(a, b, **options)
+    assert quality.ssim_y(sr, hr, 2) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-9)
+
+
+def test_top1_is_a_percentage_over_uneven_batches_in_eval_mode():
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9)).train()
+    images = torch.eye(10)[:, None, None]
+    labels = torch.arange(10)
+    labels[7:] = 0
+    assert quality.top1(model, data.Split(images, labels), batch=4) == 70.0
+    assert model.training
+
+
+def test_infinite_psnr_is_not_averaged():
+    assert quality.mean_of_finite([30.0, math.inf, 40.0]) == 35.0
+    assert quality.mean_of_finite([math.inf]) == math.inf
+    flat = Pair("flat", torch.full((3, 8, 8), 9.0), torch.full((3, 16, 16), 9.0))
+    noisy = Pair("noisy", photograph(3, 16), photograph(4, 32))
+    result = quality.evaluate_super_resolution(Bicubic(), [flat, noisy], 2)
+    assert result["images"]["flat"]["psnr"] == math.inf
+    assert result["psnr"] == result["images"]["noisy"]["psnr"]
+
+
+def test_bicubic_on_the_photographs_gives_the_known_psnr(data_root, tmp_path):
+    loaded = data.load("photographs", data_root / "data")
+    result = quality.evaluate_super_resolution(Bicubic(), loaded.test, 2, pictures=tmp_path / "images")
+    assert result["psnr"] == pytest.approx(31.31, abs=0.005)
+    assert len(result["images"]) == 4
+    assert len(list((tmp_path / "images").glob("*.png"))) == 12
+    assert set(tmp_path.joinpath("images").glob("china_*")) == {
+        tmp_path / f"images/china_{kind}.png" for kind in ("sr", "bicubic", "hr")
+    }
