@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressbench.compression.boxes import random_boxes, resize_boxes
 from compressbench.errors import UserError
 from compressbench.files import read_json, write_atomically, write_json
 from compressbench.method import SyntheticImages
+from compressbench.seeding import generator
 
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
@@ -101,3 +103,36 @@ def intra_class_distance(features: Tensor, labels: Tensor, classes: int) -> floa
     """Mean cosine distance of the features to the mean feature of their class: the diversity within classes."""
     means, _ = class_means(features, labels, classes)
     return (1 - F.cosine_similarity(features, means[labels], eps=1e-6)).mean().item()
+
+
+def forward_with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """(logits [N, classes], pooled features [N, d]) of one forward pass through a classifier."""
+    pooled: list[Tensor] = []
+    handle = model.pool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))  # type: ignore[union-attr,operator]
+    try:
+        return model(images), pooled[0]
+    finally:
+        handle.remove()
+
+
+class SyntheticBatches:
+    """Shuffled mini-batches of a synthetic set, every image cut to a random box, as a pure function of (seed, step).
+
+    Incomplete batches are dropped; a set smaller than one batch is one batch.
+    """
+
+    def __init__(self, synthetic: SyntheticImages, batch_size: int, smallest_box: float, *seed: object):
+        self.synthetic, self.smallest_box, self.seed = synthetic, smallest_box, seed
+        self.batch_size = min(batch_size, len(synthetic.labels))
+        self.steps_per_epoch = len(synthetic.labels) // self.batch_size
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images float32 [B, C, H, W] and labels int64 [B]."""
+        images, labels = self.synthetic
+        order = torch.randperm(len(labels), generator=generator(*self.seed, "order", step // self.steps_per_epoch))
+        start = step % self.steps_per_epoch * self.batch_size
+        chosen = order[start : start + self.batch_size]
+        boxes = random_boxes(
+            len(chosen), images.shape[2], images.shape[3], self.smallest_box, generator(*self.seed, "boxes", step)
+        )
+        return resize_boxes(images[chosen], boxes), labels[chosen]

@@ -1,0 +1,1 @@
+"""IntraQ: zero-shot quantization with synthetic images that differ within a class."""

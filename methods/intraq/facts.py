@@ -1,0 +1,71 @@
+"""Counts of the published networks: they need no training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compressbench import accounting, models
+from compressbench.method import Fact
+from methods.intraq.generator import Generator
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of the paper and the bit widths that are published for it: {setting: bits}."""
+
+    name: str
+    architecture: str
+    arguments: dict[str, object]
+    size: int
+    bits: dict[str, int]
+
+    def build(self) -> nn.Module:
+        """On the meta device: shapes only."""
+        with torch.device("meta"):
+            return models.build(self.architecture, **self.arguments)
+
+    def facts(self) -> list[Fact]:
+        """Size counts k bits per quantized weight and 32 per other parameter; scales are not counted. MB = 10⁶ bytes."""
+        network = self.build()
+        counts = accounting.account(network, (3, self.size, self.size))
+        kinds = [type(m) for m in network.modules()]
+        dense = {
+            "params": counts.params,
+            "weights": counts.weights,
+            "macs": counts.macs,
+            "weight_layers": kinds.count(nn.Conv2d) + kinds.count(nn.Linear),
+            "activation_quantizers": kinds.count(nn.ReLU) + kinds.count(nn.ReLU6),
+            "norm_layers": kinds.count(nn.BatchNorm2d),
+        }
+        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        for setting, bits in self.bits.items():
+            stored = (counts.weights * bits + (counts.params - counts.weights) * 32) / 8
+            found += [
+                Fact(self.name, setting, "size_mb", stored / 1e6),
+                Fact(self.name, setting, "compression", counts.params * 4 / stored),
+                Fact(self.name, setting, "bit_operations", counts.macs * bits**2),
+            ]
+        return found
+
+
+RESNET20 = {"blocks": (3, 3, 3), "widths": (16, 32, 64), "shortcut": "conv"}
+IMAGENET = {"w4a4_imagenet": 4, "w5a5_imagenet": 5}
+PUBLISHED = (
+    Published("ResNet-20", "resnet_cifar", RESNET20, 32, {"w4a4": 4, "w3a3": 3}),
+    Published("ResNet-20 (100 classes)", "resnet_cifar", RESNET20 | {"classes": 100}, 32, {"w4a4_cifar100": 4, "w3a3_cifar100": 3}),
+    Published("ResNet-18", "resnet18", {}, 224, IMAGENET),
+    Published("MobileNetV1", "mobilenet_v1", {}, 224, IMAGENET),
+    Published("MobileNetV2", "mobilenet_v2", {"variant": "zoo"}, 224, IMAGENET),
+)
+GENERATORS = {"CIFAR-10": (10, 32, False), "CIFAR-100": (100, 32, False), "ImageNet": (1000, 224, True)}
+
+
+def recompute() -> list[Fact]:
+    """Every count of published.csv."""
+    found = [fact for network in PUBLISHED for fact in network.facts()]
+    for dataset, (classes, size, conditional) in GENERATORS.items():
+        with torch.device("meta"):
+            generator = Generator(classes, 3, size, conditional)
+        found.append(Fact(f"generator for {dataset}", "dense", "params", sum(p.numel() for p in generator.parameters())))
+    return found

@@ -1,0 +1,224 @@
+"""IntraQ (arXiv 2111.09136): zero-shot quantization of weights and activations, first and last layer included."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from compressbench import quality
+from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
+from compressbench.compression.registry import replace_modules
+from compressbench.compression.statistics import NormInputs
+from compressbench.compression.synthesis import (
+    SyntheticBatches,
+    check_teacher,
+    features_of,
+    intra_class_distance,
+)
+from compressbench.config import Recipe
+from compressbench.errors import UserError
+from compressbench.method import Fact, Method, MethodConfig, SyntheticImages
+from compressbench.training import Hook, State
+from methods.intraq import facts
+from methods.intraq.generator import NOISE, Generator
+from methods.intraq.images import Synthesizer
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+CALIBRATION_EPOCHS = 4  # the learning-rate milestones count them; `warmup_epochs` in the authors' files is never read
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
+    """L_S = CE + α·τ²·KL(softmax(T/τ) ‖ softmax(S/τ)), KL summed over classes, averaged over the batch. Logits [B, classes]."""
+    log_s, log_t = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
+    divergence = F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+    return F.cross_entropy(student, labels) + alpha * temperature**2 * divergence
+
+
+def quantized(model: nn.Module, config: "IntraQ.Config") -> nn.Module:
+    """Replace, by exact type, every convolution, linear layer, ReLU and ReLU6, in place. Batch norms stay."""
+    weights = [name for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
+    ends = {weights[0], weights[-1]} if config.first_last_bits else set()
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        if type(module) in (nn.Conv2d, nn.Linear):
+            bits = config.first_last_bits if name in ends else config.weight_bits
+            return quantize_layer(module, bits or config.weight_bits, config.activation_bits)
+        if type(module) in (nn.ReLU, nn.ReLU6):
+            return quantize_activation(module, config.activation_bits, config.range_tracker)
+        return None
+
+    return replace_modules(model, replace)
+
+
+class Milestones(Hook):
+    """The learning rate of the recipe, a tenth of it after every milestone that the epoch index has reached."""
+
+    def __init__(self, lr: float, milestones: tuple[int, ...]):
+        self.lr, self.milestones = lr, milestones
+
+    def rate(self, index: int) -> float:
+        """`index` counts the calibration epochs."""
+        return self.lr * 0.1 ** sum(index >= m for m in self.milestones)
+
+    def on_epoch_start(self, state: State) -> None:
+        for group in state.optimizers[0].param_groups:
+            group["lr"] = self.rate(state.epoch + CALIBRATION_EPOCHS)
+
+
+class IntraQ(Method):
+    """Synthesize images, calibrate activation ranges, distil the teacher into its quantized copy."""
+
+    class Config(MethodConfig):
+        """Defaults: CIFAR-10."""
+
+        weight_bits: int = Field(4, ge=1, le=16)
+        activation_bits: int = Field(4, ge=1, le=16)
+        first_last_bits: int | None = Field(None, ge=1, le=16, description="weights of first and last layer; default: weight_bits")
+
+        synthesis: Literal["intraq", "bn_ce", "noise", "real"] = Field(
+            "intraq", description="bn_ce: L_BN + cross-entropy only; noise: Gaussian, labelled by the teacher; real: training images"
+        )
+        batches: int = Field(20, ge=1, description="4 groups of 5 in the paper: one loop, as the groups share their features")
+        batch_size: int = Field(256, ge=1, description="synthetic images per batch")
+        steps: int = Field(1000, ge=1, description="optimisation steps per batch")
+        synthesis_lr: float = Field(0.5, gt=0)
+        patience: int = Field(50, ge=0, description="steps without progress before the rate drops to a tenth; do not scale with steps")
+        eta: float = Field(0.5, gt=0, le=1, description="η: smallest area fraction of a local-object box")
+        lambda_lower: float = Field(0.05, ge=0, le=2, description="λ_l: smallest cosine distance to the class centre")
+        lambda_upper: float = Field(0.8, ge=0, le=2, description="λ_u: largest")
+        epsilon: float = Field(0.95, gt=0, le=1, description="ε: smallest soft target")
+
+        calibration: Literal["generator", "synthetic"] = Field("generator", description="images that set the activation ranges")
+        calibration_steps: int = Field(800, ge=1)
+        calibration_batch: int = Field(16, ge=2)
+        range_tracker: Literal["compounding", "plain"] = Field("compounding", description="compounding needs > 250 steps")
+
+        temperature: float = Field(20, gt=0, description="τ of the distillation")
+        alpha: float = Field(20, ge=0, description="α: weight of the distillation term, times τ²")
+        crop: float = Field(0.5, gt=0, le=1, description="smallest area fraction of a training box")
+        milestones: tuple[int, ...] | None = Field((20, 40, 60), description="epochs (calibration's 4 counted) that divide the rate by 10; null: the recipe's schedule")
+        finetuning: Recipe | None = Field(None, description="replaces the pair's recipes.finetune")
+
+        @model_validator(mode="after")
+        def _ordered(self) -> "IntraQ.Config":
+            if self.lambda_lower > self.lambda_upper:
+                raise ValueError(f"lambda_lower ({self.lambda_lower}) must not exceed lambda_upper ({self.lambda_upper})")
+            return self
+
+    config: Config
+
+    def synthesize(self, ctx: "Context") -> SyntheticImages:
+        teacher = _teacher(ctx)
+        synthetic = self._images(ctx, teacher)
+        _describe(ctx, teacher, synthetic)
+        return synthetic
+
+    def _images(self, ctx: "Context", teacher: nn.Module) -> SyntheticImages:
+        config, generator = self.config, ctx.generator("images")
+        count, shape = config.batches * config.batch_size, (ctx.info.channels, ctx.info.size, ctx.info.size)
+        if config.synthesis == "real":
+            return _real_images(ctx, count, generator)
+        if config.synthesis == "noise":
+            images = torch.randn(count, *shape, generator=generator).to(ctx.device)
+            with torch.no_grad():
+                return SyntheticImages(images, torch.cat([teacher(part).argmax(1) for part in images.split(256)]))
+        synthesizer, made = Synthesizer(teacher, ctx.info.classes, config, generator, ctx.device), []
+        for index in range(config.batches):
+            batch, metrics = synthesizer.batch(shape)
+            made.append(batch)
+            if ctx.logger:
+                ctx.logger.epoch(index, config.batches, metrics)
+        return SyntheticImages(*(torch.cat(parts) for parts in zip(*made, strict=True)))
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        check_teacher(ctx)
+        student = quantized(ctx.dense(), self.config)
+        track_ranges(student, True)
+        calibrate = self._calibrate_with_generator if self.config.calibration == "generator" else self._calibrate_with_images
+        with torch.no_grad():
+            calibrate(ctx, student)
+        track_ranges(student, False)
+        ctx.record("before_finetuning_top1", quality.top1(student, ctx.data.test))
+        return student
+
+    def _calibrate_with_images(self, ctx: "Context", student: nn.Module) -> None:
+        batches = SyntheticBatches(ctx.synthetic(), self.config.calibration_batch, self.config.crop, ctx.seed, "calibration")
+        for step in range(self.config.calibration_steps):
+            student(batches(step)[0].to(ctx.device))
+
+    def _calibrate_with_generator(self, ctx: "Context", student: nn.Module) -> None:
+        """Ranges from the images of a generator in training: loss_G = CE(T(x), y) + 0.1 L_BN(x)."""
+        teacher, random, count = _teacher(ctx), ctx.generator("calibration"), self.config.calibration_batch
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=random)))
+            generator = Generator(ctx.info.classes, ctx.info.channels, ctx.info.size, conditional=ctx.info.size >= 224).to(ctx.device)
+        optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+        with NormInputs(teacher) as statistics:
+            for _ in range(self.config.calibration_steps):
+                noise = torch.randn(count, NOISE, generator=random).to(ctx.device)
+                labels = torch.randint(ctx.info.classes, (count,), generator=random).to(ctx.device)
+                with torch.enable_grad():
+                    images = generator(noise, labels)
+                    loss = F.cross_entropy(teacher(images), labels) + 0.1 * statistics.loss()
+                    optimizer.zero_grad()
+                    loss.backward()
+                optimizer.step()
+                student(images.detach())
+
+    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+        check_teacher(ctx)
+        config, recipe = self.config, self.config.finetuning or ctx.recipes.finetune
+        teacher = _teacher(ctx)
+        batches = SyntheticBatches(ctx.synthetic(), recipe.batch_size, config.crop, ctx.seed, "finetune")
+
+        def loss(student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            with torch.no_grad():
+                target = teacher(batch[0])
+            return distillation_loss(student(batch[0]), target, batch[1], config.temperature, config.alpha)
+
+        # Eval mode while training: batch norms keep the teacher's statistics.
+        stepwise = config.milestones is not None
+        return ctx.fit(
+            model,
+            recipe,
+            loss=loss,
+            hooks=[Milestones(recipe.lr, config.milestones)] if stepwise else [],  # type: ignore[arg-type]
+            batches=batches,
+            schedule=None if stepwise else "recipe",
+            train_mode=False,
+        )
+
+    @classmethod
+    def facts(cls) -> list[Fact]:
+        return facts.recompute()
+
+
+def _teacher(ctx: "Context") -> nn.Module:
+    """The dense model, frozen; without batch norms there is nothing to match."""
+    teacher = ctx.dense().requires_grad_(False)
+    if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules()):
+        raise UserError(f"intraq needs batch normalisation in the teacher; {ctx.spec.architecture} has none, choose another pair.")
+    return teacher
+
+
+def _real_images(ctx: "Context", count: int, generator: torch.Generator) -> SyntheticImages:
+    """A random sample of the training images."""
+    train = ctx.data.train
+    chosen = torch.randperm(len(train.labels), generator=generator)[:count]
+    return SyntheticImages(train.images[chosen].to(ctx.device), train.labels[chosen].to(ctx.device))
+
+
+def _describe(ctx: "Context", teacher: nn.Module, synthetic: SyntheticImages) -> None:
+    """Records of the set; real images only serve as the reference for its diversity."""
+    classes = ctx.info.classes
+    real = _real_images(ctx, len(synthetic.labels), ctx.generator("reference"))
+    with torch.no_grad():
+        hits = [teacher(x).argmax(1) == y for x, y in zip(synthetic.images.split(256), synthetic.labels.split(256), strict=True)]
+    ctx.record("teacher_accuracy", 100 * torch.cat(hits).float().mean().item())
+    ctx.record("smallest_class", int(torch.bincount(synthetic.labels, minlength=classes).min()))
+    for name, (images, labels) in {"intra_class_distance": synthetic, "intra_class_distance_real": real}.items():
+        ctx.record(name, intra_class_distance(features_of(teacher, images), labels, classes))
