@@ -4,9 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from compressbench.errors import UserError
+from compressbench.models.bicubic import Bicubic
 from compressbench.models.mobilenet import (
     mobilenet_mini,
     mobilenet_v1,
@@ -22,7 +21,8 @@ from compressbench.models.vgg import VGG
 
 __all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolver", "build"]
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
+    "bicubic": Bicubic,
     "edsr": EDSR,
     "mobilenet_mini": mobilenet_mini,
     "mobilenet_v1": mobilenet_v1,
@@ -49,7 +49,7 @@ def build(architecture: str, **arguments: Any) -> Any:
     if unknown:
         raise UserError(f"architecture {architecture} has no argument {', '.join(sorted(unknown))}")
     try:
-        model = constructor(**arguments)
+        model: Classifier | SuperResolver = constructor(**arguments)
     except ValueError as error:
         raise UserError(f"architecture {architecture}: {error}") from error
     _check_inner_widths(model, arguments.get("inner_widths"))
@@ -57,7 +57,7 @@ def build(architecture: str, **arguments: Any) -> Any:
     return model
 
 
-def _check_inner_widths(model: nn.Module, inner_widths: dict[str, int] | None) -> None:
+def _check_inner_widths(model: Classifier | SuperResolver, inner_widths: dict[str, int] | None) -> None:
     """A misspelt name would silently leave a layer at its full width."""
     unknown = set(inner_widths or {}) - {coupling.producer for coupling in model.couplings()}
     if unknown:

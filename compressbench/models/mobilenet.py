@@ -193,13 +193,15 @@ class InvertedResidualNet(Classifier):
     ) -> None:
         super().__init__()
         self.stem = conv_unit(in_channels, stem, stride=2, activation=activation, norm=norm)
-        self.blocks = nn.Sequential()
-        inputs = stem
-        for i, stage in enumerate(stages):
-            self.blocks.append(InvertedResidual(f"blocks.{i}", inputs, stage, norm, inner_widths))
-            inputs = stage.outputs
+        widths_in = [stem, *(stage.outputs for stage in stages)]
+        blocks = [
+            InvertedResidual(f"blocks.{i}", inputs, stage, norm, inner_widths)
+            for i, (inputs, stage) in enumerate(zip(widths_in[:-1], stages, strict=True))
+        ]
+        self.blocks = nn.Sequential(*blocks)
+        self.inner_couplings = tuple(coupling for block in blocks for coupling in block.couplings())
         features = inner_width(inner_widths, "last.conv", last)
-        self.last = conv_unit(inputs, features, kernel=1, activation=activation, norm=norm)
+        self.last = conv_unit(widths_in[-1], features, kernel=1, activation=activation, norm=norm)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier_kind = classifier
         self.hidden = hidden
@@ -219,8 +221,11 @@ class InvertedResidualNet(Classifier):
     def couplings(self) -> tuple[Coupling, ...]:
         """The expansions and the last convolution; projections take part in residual sums."""
         consumer = "classifier" if self.hidden is None else "classifier.0"
-        inner = tuple(coupling for block in self.blocks for coupling in block.couplings())
-        return (*inner, Coupling("last.conv", "last.bn", (consumer,)))
+        return (*self.inner_couplings, Coupling("last.conv", "last.bn", (consumer,)))
+
+
+# expansion factor, outputs, blocks, stride of the first block
+_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 def mobilenet_v2(
@@ -230,13 +235,12 @@ def mobilenet_v2(
     classifier: ClassifierKind | None = None,
     inner_widths: Widths = None,
 ) -> InvertedResidualNet:
-    """ImageNet MobileNet-V2; the "zoo" variant keeps a 32 -> 32 expansion in its first block and has a conv classifier."""
+    """ImageNet MobileNet-V2; "zoo" keeps a 32 -> 32 expansion in the first block and has a "conv" classifier."""
     if variant not in ("standard", "zoo"):
         raise ValueError(f"variant must be 'standard' or 'zoo', not {variant!r}")
     zoo = variant == "zoo"
-    settings = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     stages, inputs = [], 32
-    for factor, outputs, count, stride in settings:
+    for factor, outputs, count, stride in _V2:
         for b in range(count):
             expand = zoo or factor > 1
             stages.append(Stage(3, factor * inputs, outputs, stride if b == 0 else 1, nn.ReLU6, expand=expand))

@@ -32,6 +32,7 @@ class Plain(Classifier):
             raise ValueError(f"plain: {len(widths)} widths but {len(strides)} strides")
         chosen = [inner_width(inner_widths, f"body.{i}.conv", width) for i, width in enumerate(widths)]
         inputs = [in_channels, *chosen[:-1]]
+        self.depth = len(chosen)
         units = [conv_unit(i, o, stride=s) for i, o, s in zip(inputs, chosen, strides, strict=True)]
         self.body = nn.Sequential(*units)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -41,5 +42,5 @@ class Plain(Classifier):
 
     def couplings(self) -> tuple[Coupling, ...]:
         """Each convolution feeds the next one, the last the classifier."""
-        consumers = [f"body.{i}.conv" for i in range(1, len(self.body))] + ["classifier"]
+        consumers = [f"body.{i}.conv" for i in range(1, self.depth)] + ["classifier"]
         return tuple(Coupling(f"body.{i}.conv", f"body.{i}.bn", (name,)) for i, name in enumerate(consumers))

@@ -1,4 +1,4 @@
-"""What every architecture of the suite shares: its description, the freedom of its inner widths, its two base classes."""
+"""What every architecture shares: its description, the freedom of its inner widths, the two base classes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping

@@ -1,9 +1,8 @@
-"""Super-resolution networks on RGB 0..255: EDSR (Lim et al. 2017), SRResNet (Ledig et al. 2017), RDN (Zhang et al. 2018).
+"""Super-resolution networks on RGB 0..255.
 
+EDSR (Lim et al. 2017), SRResNet (Ledig et al. 2017), RDN (Zhang et al. 2018).
 The modules `q...` are identities that mark where the body's activations may be quantized.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +24,13 @@ def _upsampling_factors(scale: int) -> tuple[int, ...]:
 
 
 class MeanShift(nn.Conv2d):
-    """Adds `sign` times the mean colour of DIV2K; a frozen 1x1 convolution, as the authors' parameter counts have it."""
+    """Adds `sign` times the mean colour of DIV2K; a frozen 1x1 convolution, as in the papers' counts."""
 
     def __init__(self, sign: int) -> None:
         super().__init__(3, 3, 1)
         with torch.no_grad():
             self.weight.copy_(torch.eye(3)[:, :, None, None])
-            self.bias.copy_(torch.tensor(RGB_MEAN) * 255 * sign)
+            self.get_parameter("bias").copy_(torch.tensor(RGB_MEAN) * 255 * sign)
         self.requires_grad_(False)
 
 
@@ -160,9 +159,7 @@ class RDNBlock(nn.Module):
 class RDN(SuperResolver):
     """Residual dense network, configuration B by default: D = 16 blocks of C = 8 convolutions, growth 64."""
 
-    def __init__(
-        self, blocks: int = 16, convs: int = 8, channels: int = 64, growth: int = 64, scale: int = 4
-    ) -> None:
+    def __init__(self, blocks: int = 16, convs: int = 8, channels: int = 64, growth: int = 64, scale: int = 4) -> None:
         super().__init__()
         self.scale = scale
         self.shallow1 = _conv3(3, channels)
@@ -183,7 +180,7 @@ class RDN(SuperResolver):
         outputs = self._block_outputs(self.shallow2(shallow))
         return self.global_conv(self.global_fuse(self.q_global(torch.cat(outputs, dim=1)))) + shallow
 
-    def _block_outputs(self, x: Tensor) -> Sequence[Tensor]:
+    def _block_outputs(self, x: Tensor) -> list[Tensor]:
         outputs = []
         for block in self.blocks:
             x = block(x)
