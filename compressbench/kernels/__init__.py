@@ -1,0 +1,1 @@
+"""Running networks on the CPU and timing them."""

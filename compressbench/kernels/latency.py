@@ -1,0 +1,193 @@
+"""Milliseconds per image of a compressed model beside its dense model, interleaved in one process."""
+
+import contextlib
+import gc
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.utils.deterministic
+from torch import Tensor, nn
+
+from compressbench.compression.deploy import simulated_kinds
+from compressbench.kernels import machine
+from compressbench.kernels.executors import Call, Skip, make_executor
+from compressbench.seeding import derive_seed, generator
+
+Clock = Callable[[], float]
+Times = npt.NDArray[np.float64]
+
+DEFAULT_EXECUTORS = ("torch_eager", "torch_compiled", "onnxruntime")
+WINDOW = 5e-4  # seconds a timed stretch should last at least: 10,000 times the resolution of the timer
+RESAMPLES = 2000
+
+
+class OutputMismatch(RuntimeError):
+    """An executor computes something else than the model."""
+
+
+def measure(
+    dense: nn.Module,
+    compressed: nn.Module,
+    input_shape: Sequence[int],
+    executors: Sequence[str] = DEFAULT_EXECUTORS,
+    threads: Sequence[int] | None = None,
+    rounds: int = 30,
+    warmup: int = 10,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Any]:
+    """The content of latency.json for batch 1; `input_shape` is one image's [C, H, W].
+
+    Every executor runs at every thread count (1 and all cores unless given), dense and compressed interleaved round by
+    round. "simulated" names the kinds of compressed layers that the dense libraries only imitate in fp32 (quantizers):
+    times of such a model say what the simulation costs, not what compression buys.
+    """
+    if rounds < 1:
+        raise ValueError(f"latency needs at least one round, not {rounds}")
+    example = torch.randn(1, *input_shape, generator=generator("latency", "input", seed))
+    simulated = simulated_kinds(compressed)
+    pair = [_Subject("dense", dense, example), _Subject("compressed", compressed, example, loose=bool(simulated))]
+    measurements: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    counts = sorted(set(threads or (1, machine.usable_cores())))
+    for name in executors:
+        try:
+            for count in counts:
+                rng = random.Random(derive_seed("latency", name, count, seed))
+                with _measuring(count):
+                    measurements.append(_measure_one(name, count, pair, example, rounds, warmup, rng, clock))
+        except Skip as reason:
+            skipped.append({"executor": name, "reason": str(reason)})
+    return {
+        "batch": 1,
+        "input_shape": list(input_shape),
+        "machine": machine.describe(),
+        "simulated": simulated,
+        "measurements": measurements,
+        "skipped": skipped,
+    }
+
+
+class _Subject:
+    """A model to be timed and the output that every executor must reproduce."""
+
+    def __init__(self, label: str, model: nn.Module, example: Tensor, loose: bool = False) -> None:
+        self.label, self.model = label, model.eval()
+        # A quantizer turns the last bit of its input into a whole step now and then.
+        self.tolerance = 0.05 if loose else 1e-3
+        with torch.no_grad():
+            self.expected = self.model(example)
+
+    def check(self, executor: str, output: Any) -> None:
+        """Relative error in the 2-norm."""
+        output = torch.as_tensor(output)
+        if output.shape != self.expected.shape:
+            raise OutputMismatch(
+                f"{executor} returns {tuple(output.shape)} for the {self.label} model, not {tuple(self.expected.shape)}"
+            )
+        error = ((output - self.expected).norm() / self.expected.norm().clamp_min(1e-6)).item()
+        if not error <= self.tolerance:
+            raise OutputMismatch(
+                f"{executor} differs from the {self.label} model by {error:.2g} (relative), above {self.tolerance:g}"
+            )
+
+
+def _measure_one(
+    name: str,
+    threads: int,
+    pair: Sequence[_Subject],
+    example: Tensor,
+    rounds: int,
+    warmup: int,
+    rng: random.Random,
+    clock: Clock,
+) -> dict[str, Any]:
+    executor = make_executor(name)
+    calls = []
+    for subject in pair:
+        calls.append(executor.prepare(subject.model, example))
+        subject.check(name, calls[-1]())
+    dense, compressed = interleaved_times(calls, rounds, warmup, rng, clock)
+    return {
+        "executor": name,
+        "threads": threads,
+        **executor.describe(),
+        "rounds": rounds,
+        "dense_ms": _summary(dense),
+        "compressed_ms": _summary(compressed),
+        "speedup": ratio_of_medians(dense, compressed, seed=rng.getrandbits(32)),
+    }
+
+
+def interleaved_times(
+    calls: Sequence[Call], rounds: int, warmup: int, rng: random.Random, clock: Clock = time.perf_counter
+) -> Times:
+    """Milliseconds per call, [len(calls), rounds]: in each round every candidate once, in a random order.
+
+    What disturbs the machine for longer than a round then disturbs all candidates, and none always follows the same
+    one into the caches. Short calls are repeated within a round until the timer's resolution does not matter.
+    """
+    repetitions = [_repetitions(call, warmup, clock) for call in calls]
+    times = np.empty((len(calls), rounds))
+    for r in range(rounds):
+        for c in rng.sample(range(len(calls)), len(calls)):
+            call, count = calls[c], repetitions[c]
+            start = clock()
+            for _ in range(count):
+                call()
+            times[c, r] = (clock() - start) / count * 1e3
+    return times
+
+
+def ratio_of_medians(numerator: Times, denominator: Times, seed: int, level: float = 0.95) -> dict[str, float]:
+    """median(numerator) / median(denominator) with the percentile bootstrap interval that resamples whole rounds."""
+    rounds = len(numerator)
+    picks = np.random.default_rng(seed).integers(rounds, size=(RESAMPLES, rounds))
+    ratios = np.median(numerator[picks], axis=1) / np.median(denominator[picks], axis=1)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return {"median": float(np.median(numerator) / np.median(denominator)), "low": float(low), "high": float(high)}
+
+
+def _repetitions(call: Call, warmup: int, clock: Clock) -> int:
+    """Warm up, and find how many calls fill the window, judged by the fastest."""
+    fastest = math.inf
+    for _ in range(max(1, warmup)):
+        start = clock()
+        call()
+        fastest = min(fastest, clock() - start)
+    return max(1, math.ceil(WINDOW / max(fastest, 1e-7)))
+
+
+def _summary(times: Times) -> dict[str, float]:
+    return {"median": float(np.median(times)), "minimum": float(times.min())}
+
+
+@contextlib.contextmanager
+def _measuring(threads: int) -> Iterator[None]:
+    """The state in which inference is timed: so many threads, no autograd, no garbage collector. Restores the former.
+
+    The deterministic mode of training also fills every new tensor with NaN, which is no part of inference: that is off.
+    (`use_deterministic_algorithms` itself would do, but imports the compiler, which takes a second.)
+    """
+    machine.keep_freed_memory()
+    deterministic: Any = torch.utils.deterministic  # a module whose attribute is a property, unknown to type checkers
+    threads_before, filling = torch.get_num_threads(), deterministic.fill_uninitialized_memory
+    collecting = gc.isenabled()
+    torch.set_num_threads(threads)
+    deterministic.fill_uninitialized_memory = False
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads_before)
+        deterministic.fill_uninitialized_memory = filling
+        if collecting:
+            gc.enable()

@@ -1,0 +1,93 @@
+"""What a measurement ran on: the machine, and which of oneDNN's kernels a call executed."""
+
+import ctypes
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# What fp32, int8, bf16 and binary kernels choose between, in rising order.
+ISA_FLAGS = (
+    "sse4_2", "avx", "fma", "avx2", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
+    "avx512_vpopcntdq", "amx_tile", "asimd", "asimddp", "bf16", "i8mm", "sve", "sve2",
+)  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """{"cpu": model, "cores": usable ones, "isa": [flags], "memory_gib", "system"}. Imports nothing heavy."""
+    cpuinfo = _cpuinfo()
+    flags = set(cpuinfo.get("flags", cpuinfo.get("Features", "")).split())
+    return {
+        "cpu": cpuinfo.get("model name") or platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def usable_cores() -> int:
+    """The cores this process may run on (a scheduler may have given it fewer than the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed blocks up to 32 MiB (its maximum) instead of returning them to the system.
+
+    Otherwise every large activation of an eager network pays page faults, which makes the dense baseline look up to
+    1.4x slower than it is. Does nothing where there is no `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold, limit = -1, -3, 32 << 20
+        mallopt(mmap_threshold, limit)
+        mallopt(trim_threshold, 8 * limit)
+
+
+def onednn_implementations(call: Callable[[], object]) -> set[str]:
+    """Names like "jit:avx512_core" of the oneDNN kernels that convolve and multiply matrices in one run of `call`.
+
+    Empty when PyTorch chose its native kernels, as eager mode does for one small image on one thread. oneDNN tells only
+    its standard output, so the file descriptor is redirected for the time of the call.
+    """
+    from torch.backends import mkldnn
+
+    if not mkldnn.is_available() or os.name != "posix":
+        return set()
+    sys.stdout.flush()
+    original = os.dup(1)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 1)
+        try:
+            with mkldnn.verbose(mkldnn.VERBOSE_ON):
+                call()
+            ctypes.CDLL(None).fflush(None)
+        finally:
+            os.dup2(original, 1)
+            os.close(original)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    return set(re.findall(r"exec,cpu,(?:convolution|inner_product|matmul),([^,]+),", text))
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo; empty where there is none."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,31 @@
+"""A static fp32 ONNX graph of a model."""
+
+import io
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def export(model: nn.Module, example: Tensor) -> bytes:
+    """The model as a serialised ONNX graph for inputs of exactly `example`'s shape. RuntimeError where it cannot be.
+
+    Uses the TorchScript exporter: about 0.05 s a model, where the newer exporter takes 3.4 s for the first model of
+    a process and 0.7 s for each other, for the same graph. Its warnings say just that, and what was not constant-folded
+    (ONNX Runtime folds it when it loads the graph), so they are silenced.
+    """
+    buffer: Any = io.BytesIO()  # which the TorchScript exporter takes, though the annotation has paths only
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, (example,), buffer, dynamo=False, input_names=["input"], output_names=["output"])
+    except (torch.onnx.errors.OnnxExporterError, TypeError, ValueError, IndexError) as error:
+        raise RuntimeError(f"no ONNX graph: {str(error).splitlines()[0]}") from error
+    finally:
+        log.setLevel(level)
+    return buffer.getvalue()

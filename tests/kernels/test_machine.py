@@ -1,0 +1,35 @@
+import os
+import subprocess
+import sys
+
+import torch
+
+from compressbench.kernels import machine
+
+
+def test_description_names_the_processor_and_has_at_least_one_core():
+    description = machine.describe()
+    assert description["cpu"]
+    assert 1 <= description["cores"] <= (os.cpu_count() or 1)
+    assert set(description["isa"]) <= set(machine.ISA_FLAGS)
+
+
+def test_description_works_without_cpuinfo(monkeypatch):
+    monkeypatch.setattr(machine, "_cpuinfo", dict)
+    description = machine.describe()
+    assert description["cpu"]
+    assert description["isa"] == []
+
+
+def test_description_imports_nothing_heavy():
+    code = "import sys; from compressbench.kernels import machine; machine.describe(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_onednn_is_seen_at_work_and_standard_output_stays_clean(capfd):
+    convolution, image = torch.nn.Conv2d(16, 16, 3), torch.randn(4, 16, 32, 32)
+    seen = machine.onednn_implementations(lambda: convolution(image))
+    assert bool(seen) == torch.backends.mkldnn.is_available()
+    assert all(":" in name for name in seen)
+    print("still here")
+    assert capfd.readouterr().out == "still here\n"
