@@ -16,11 +16,16 @@ ROOT = Path()
 
 
 @app.command()
-def data(record: Annotated[Path | None, typer.Option(help="write the hashes to this JSON file")] = None) -> None:
+def data(
+    record: Annotated[Path | None, typer.Option(help="write the hashes to this JSON file")] = None,
+    repin: Annotated[bool, typer.Option("--repin", help="for maintainers: make data.dvc pin what is in data/ now")] = False,
+) -> None:
     """Fetch data/, compare it with data.dvc, and bring it into the DVC cache."""
     from compressbench.data import versioning
     from compressbench.files import write_json
 
+    if repin:
+        typer.echo(versioning.repin(ROOT))
     hashes = versioning.prepare(ROOT)
     for name, digest in hashes.items():
         typer.echo(f"{name}: {digest}")

@@ -10,7 +10,7 @@ from typing import Any
 from compressbench.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it. Raises UserError when the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

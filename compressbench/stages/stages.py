@@ -10,7 +10,6 @@ import torch
 
 from compressbench import data, models, quality, registry, storage
 from compressbench.config import Scale
-from compressbench.data.imresize import upscale_bicubic
 from compressbench.errors import UserError
 from compressbench.files import write_json
 from compressbench.plan import Plan, Run
@@ -112,26 +111,13 @@ def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     model = storage.load_model(plan.root / run.folder(plan.final_stage(run))).to(ctx.device)
     metrics: dict[str, Any] = {}
     if ctx.info.task == "super_resolution":
-        measured = quality.evaluate_super_resolution(model, ctx.data.test, ctx.data.scale)
-        metrics["quality"] = {"psnr": measured.psnr, "ssim": measured.ssim, "images": measured.images}
-        _write_pictures(measured.outputs, ctx.data, running_stage.folder / "images")
+        pictures = running_stage.folder / "images"
+        metrics["quality"] = quality.evaluate_super_resolution(model, ctx.data.test, ctx.data.scale, pictures=pictures)
     else:
         metrics["quality"] = {"top1": quality.top1(model, ctx.data.test)}
     metrics |= asdict(accounting.account(model, _image_shape(plan, run)))
     write_json(running_stage.folder / "metrics.json", metrics)
     running_stage.tracker.metrics({k: v for k, v in {**metrics, **metrics["quality"]}.items() if isinstance(v, int | float)})
-
-
-def _write_pictures(outputs: dict[str, torch.Tensor], dataset: data.SuperResolutionData, folder: Path) -> None:
-    """{image}_sr.png, {image}_hr.png and {image}_bicubic.png of every test image."""
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for pair in dataset.test:
-        bicubic = upscale_bicubic(pair.low[None].float(), dataset.scale)[0]
-        for kind, image in {"sr": outputs[pair.name], "hr": pair.high, "bicubic": bicubic}.items():
-            levels = quality.to_levels(image).permute(1, 2, 0).numpy()
-            Image.fromarray(levels).save(folder / f"{pair.name}_{kind}.png")
 
 
 def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
