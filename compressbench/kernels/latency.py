@@ -181,7 +181,6 @@ def _measuring(threads: int) -> Iterator[None]:
     collecting = gc.isenabled()
     torch.set_num_threads(threads)
     deterministic.fill_uninitialized_memory = False
-    gc.collect()
     gc.disable()
     try:
         with torch.no_grad():
