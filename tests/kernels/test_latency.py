@@ -142,6 +142,22 @@ def test_executor_that_computes_something_else_is_an_error(register, network, wr
         measure(network, network, (1, 8, 8), ("wrong",), threads=(1,), rounds=3)
 
 
+def test_quantized_model_may_differ_by_rounding_steps_and_is_skipped_beyond(register, network):
+    factor = {"steps": 1.1, "nonsense": 2.0}
+    quantized = copy.deepcopy(network)
+    quantized[0] = quantize_layer(quantized[0], weight_bits=4, input_bits=32)
+    for name, wrong in factor.items():
+
+        class Off(Plain):
+            def prepare(self, model: nn.Module, example: Tensor, wrong: float = wrong):
+                return lambda: model(example) * (wrong if model is quantized else 1.0)
+
+        register(type(name, (Off,), {"name": name}))
+    result = measure(network, quantized, (1, 8, 8), tuple(factor), threads=(1,), rounds=2, warmup=1)
+    assert [m["executor"] for m in result["measurements"]] == ["steps"]
+    assert [s["executor"] for s in result["skipped"]] == ["nonsense"]
+
+
 def test_output_that_is_not_a_number_is_an_error(register, network):
     class Broken(Plain):
         name = "broken"
