@@ -4,13 +4,14 @@ Blocks are numbered with the input channel as the slow index and the output grou
 block = c * (c_out / N) + r holds weight[r N : (r + 1) N, c].
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.masks import keep_largest, removed_count
+from compressbench.compression.masks import keep_largest
 
 Rows = Literal["ranked", "uniform"]
 
@@ -44,13 +45,23 @@ def expand_blocks(kept: Tensor, shape: torch.Size, n: int) -> Tensor:
     return kernels.reshape(c_out, c_in, *[1] * (len(shape) - 2)).expand(shape).contiguous()
 
 
+def removed_blocks(blocks: int, rate: float) -> int:
+    """floor(rate * blocks) in double precision, as the authors compute it.
+
+    0.7 * B rounds to just below the whole number for some layers, which then lose one block less; their counts say so.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"the rate is a fraction of the blocks, between 0 and 1, not {rate}")
+    return math.floor(rate * blocks)
+
+
 def kept_blocks(scores: Tensor, rate: float, groups: int, rows: Rows = "ranked") -> Tensor:
-    """Drop the floor(rate * blocks) smallest of scores [blocks]; ties are dropped in block order. Returns bool [blocks].
+    """scores [blocks] -> bool [blocks] without the floor(rate * blocks) smallest; of equal ones the earlier is dropped.
 
     rows: "ranked" ranks all blocks of the layer; "uniform" drops equally many (give or take one) from each of the
     `groups` output groups, the smallest of each, so that no output group is emptied while others stay full.
     """
-    removed = removed_count(scores.numel(), rate)
+    removed = removed_blocks(scores.numel(), rate)
     if rows == "ranked":
         return keep_largest(scores, removed)
     order = scores.argsort(stable=True)
@@ -101,9 +112,7 @@ def prunable_layers(model: nn.Module, classifier: bool = False) -> list[str]:
     return [
         name
         for name, layer in layers.items()
-        if name != first
-        and getattr(layer, "groups", 1) == 1
-        and (classifier or name.split(".")[0] != "classifier")
+        if name != first and getattr(layer, "groups", 1) == 1 and (classifier or name.split(".")[0] != "classifier")
     ]
 
 
@@ -116,7 +125,7 @@ def block_statistics(layers: list[tuple[Tensor, Tensor]], n: int) -> dict[str, f
     group_spread: mean over layers of the standard deviation of (blocks of a group / mean blocks per group).
     """
     empty, unread, spread = [], [], []
-    for weight, mask in layers:
+    for _, mask in layers:
         kept = mask.flatten(2).any(2) if mask.dim() > 2 else mask
         per_group = kept.reshape(kept.shape[0] // n, n, -1).any(1).sum(1).float()
         empty.append(per_group == 0)
@@ -145,6 +154,7 @@ class BlockSparse:
 
     @property
     def stored_bytes(self) -> int:
+        """Bytes of data, indices and pointers."""
         return sum(t.numel() * t.element_size() for t in (self.data, self.indices, self.indptr))
 
     def decode(self) -> Tensor:

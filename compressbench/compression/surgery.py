@@ -24,7 +24,7 @@ def _take(state: State, module: str, index: Tensor, dim: int) -> None:
 
 
 def select_channels(state: State, coupling: Coupling, index: Tensor) -> State:
-    """The state with the coupling's channels replaced by channels[index]; index int64 [kept] (a permutation or a choice).
+    """The state with the coupling's channels replaced by channels[index]; index int64 [kept].
 
     Rows of the producer (filter, bias, mask), its normalisation, the depthwise filters that follow, the outer sides
     of the squeeze-excite layers, and the input columns of every consumer.
@@ -63,14 +63,15 @@ def keep_filters(model: nn.Module, kept: Mapping[str, Tensor]) -> nn.Module:
     """A narrower network of the same architecture with only the filters `kept[producer]` (int64, ascending)."""
     if any(isinstance(m, CompressedLayer) for m in model.modules()):
         raise ValueError("keep_filters narrows dense networks; remove filters before masking or quantizing")
-    narrow = build_narrow(model, {name: index.numel() for name, index in kept.items()})
+    with torch.random.fork_rng(devices=[]):
+        narrow = build_narrow(model, {name: index.numel() for name, index in kept.items()})
+    narrow.to(next(model.parameters()).device)
     narrow.load_state_dict(_select(model, kept))
     return narrow.train(model.training)
 
 
 def build_narrow(model: nn.Module, widths: Mapping[str, int]) -> nn.Module:
-    """The same architecture with other inner widths, freshly initialised."""
+    """The same architecture with other inner widths, initialised from torch's current generator."""
     arguments = dict(model.spec.arguments)  # type: ignore[union-attr,arg-type]
     arguments["inner_widths"] = {**(arguments.get("inner_widths") or {}), **widths}
-    with torch.random.fork_rng(devices=[]):
-        return models.build(model.spec.architecture, **arguments)  # type: ignore[union-attr,arg-type]
+    return models.build(model.spec.architecture, **arguments)  # type: ignore[union-attr,arg-type,no-any-return]

@@ -1,0 +1,44 @@
+"""Random blocks: the control of every block criterion. The 1xN pattern, drawn without replacement."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from torch import nn
+
+from compressbench.compression.blocks import Rows, block_statistics, prunable_layers, random_block_mask
+from compressbench.compression.masks import apply_masks
+from compressbench.compression.one_shot import record_untrained_quality
+from compressbench.method import Method, MethodConfig
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class RandomBlocks(Method):
+    """Exactly floor(p B) random blocks of each layer removed from the dense model, then fine-tuning with fixed masks."""
+
+    class Config(MethodConfig):
+        """The pattern."""
+
+        n: int = Field(4, ge=1, description="output kernels per block")
+        sparsity: float = Field(0.5, ge=0, le=1, description="fraction of the blocks of every prunable layer removed")
+        rows: Rows = Field("ranked", description="uniform: equally many blocks in every output group")
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        config, model = self.config, ctx.dense()
+        weights = {name: model.get_submodule(name).weight for name in prunable_layers(model)}
+        generator = ctx.generator("blocks")
+        masks = {
+            name: random_block_mask(weight, config.n, config.sparsity, generator, config.rows, name)
+            for name, weight in weights.items()
+        }
+        for name, value in block_statistics([(weights[name], mask) for name, mask in masks.items()], config.n).items():
+            ctx.record(name, value)
+        apply_masks(model, masks, block=config.n)
+        record_untrained_quality(ctx, model)
+        return model
+
+    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+        return ctx.fit(model, ctx.recipes.finetune)

@@ -1,0 +1,210 @@
+"""1xN pattern (arXiv 2105.14713): remove blocks of N consecutive output kernels that read one input channel."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressbench import accounting, models
+from compressbench.compression.blocks import (
+    Rows,
+    block_mask,
+    block_statistics,
+    prunable_layers,
+    rearranged_block_mask,
+    rearrangement,
+    removed_blocks,
+)
+from compressbench.compression.masks import apply_masks, zero_removed
+from compressbench.compression.one_shot import record_untrained_quality
+from compressbench.compression.surgery import permute_filters
+from compressbench.errors import UserError
+from compressbench.method import Fact, Method, MethodConfig
+from compressbench.training import Hook, State
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+WARMUP = 5
+
+
+class OneByN(Method):
+    """Sort the filters, remove the weakest blocks of every layer in one shot, fine-tune with fixed masks."""
+
+    class Config(MethodConfig):
+        """The pattern, what carries it, and where the authors' code differs from the paper."""
+
+        n: int = Field(4, ge=1, description="output kernels per block")
+        sparsity: float = Field(0.5, ge=0, le=1, description="fraction of the blocks of every prunable layer removed")
+        rearrange: bool = Field(True, description="sort filters by l1 norm before blocks are formed")
+        rows: Rows = Field("ranked", description="uniform: control with equally many blocks in every output group")
+        prune_classifier: bool = Field(False, description="as the published ResNet-50 configuration does")
+        straddle: bool = Field(False, description="blocks reach into the next input channel where n does not divide")
+        as_published: bool = Field(False, description="rearrange shortcut convolutions and classifier too (masks only)")
+        freeze_classifier_bias: bool | None = Field(None, description="default: as `as_published`")
+        schedule: Literal["published", "recipe"] = Field("published", description="learning rate of the fine-tuning")
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        model = ctx.dense()
+        masks = self.masks(model)
+        weights = {name: model.get_submodule(name).weight for name in masks}
+        aligned = [(weights[name], mask) for name, mask in masks.items() if mask.shape[0] % self.config.n == 0]
+        for name, value in block_statistics(aligned, self.config.n).items():
+            ctx.record(name, value)
+        self.apply(model, masks)
+        record_untrained_quality(ctx, model)
+        return model
+
+    @torch.no_grad()
+    def masks(self, model: nn.Module) -> dict[str, Tensor]:
+        """Sort the filters of `model`, in place, so that blocks are consecutive; masks of the prunable layers.
+
+        Training the permuted network is training the original one with masks scattered back to its filter order.
+        """
+        names = prunable_layers(model, self.config.prune_classifier)
+        if self.config.rearrange:
+            free = {coupling.producer for coupling in model.couplings()}  # type: ignore[operator]
+            orders = {name: rearrangement(model.get_submodule(name).weight) for name in names if name in free}
+            permute_filters(model, orders)
+        return {name: self._mask(name, model.get_submodule(name).weight) for name in names}  # type: ignore[arg-type]
+
+    def _mask(self, name: str, weight: Tensor) -> Tensor:
+        config = self.config
+        choose = rearranged_block_mask if self._is_virtual(name) else block_mask
+        return choose(weight, config.n, config.sparsity, config.rows, config.straddle, name)
+
+    def _is_virtual(self, name: str) -> bool:
+        """Whether the authors rearrange a layer whose outputs cannot move: its mask is scattered, not consecutive."""
+        fixed = ".shortcut." in name or name.split(".")[0] == "classifier"
+        return self.config.rearrange and self.config.as_published and fixed
+
+    def apply(self, model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+        """Mask the layers in place, W <- M * W; consecutive blocks are declared storable as (N, 1) blocks."""
+        n = self.config.n
+        blocks = {name: mask for name, mask in masks.items() if mask.shape[0] % n == 0 and not self._is_virtual(name)}
+        apply_masks(model, blocks, block=n)
+        return apply_masks(model, {name: mask for name, mask in masks.items() if name not in blocks})
+
+    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+        recipe, frozen = ctx.recipes.finetune, self.config.freeze_classifier_bias
+        if self.config.as_published if frozen is None else frozen:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(not (name.startswith("classifier") and name.endswith("bias")))
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        published = self.config.schedule == "published"
+        ctx.fit(
+            model,
+            recipe,
+            optimizers=[ctx.optimizer(recipe, trainable)],
+            hooks=[PublishedSchedule(recipe.lr)] if published else [],
+            schedule=None if published else "recipe",
+        )
+        zero_removed(model)
+        return model.requires_grad_(True)
+
+    @classmethod
+    def facts(cls) -> list[Fact]:
+        """MACs, weights and stored bytes of the published networks, dense and with 1x4 blocks."""
+        return [fact for name in PRUNABLE_NETWORKS for fact in network_facts(name)]
+
+
+def learning_rate(lr0: float, epoch: int, step: int, epochs: int, steps_per_epoch: int) -> float:
+    """The authors' schedule: a cosine per epoch; in the first 5 epochs times a linear warm-up per step.
+
+    `step` counts inside the epoch.
+    """
+    rate = 0.5 * lr0 * (1 + math.cos(math.pi * (epoch - WARMUP) / (epochs - WARMUP)))
+    return rate * (1 + step + epoch * steps_per_epoch) / (WARMUP * steps_per_epoch) if epoch < WARMUP else rate
+
+
+class PublishedSchedule(Hook):
+    """Sets the authors' learning rate before every step."""
+
+    def __init__(self, lr0: float):
+        self.lr0 = lr0
+
+    def on_start(self, state: State) -> None:
+        if state.epochs <= WARMUP:
+            raise UserError(
+                f"recipes.finetune.epochs: the authors' schedule warms up for {WARMUP} epochs, so {state.epochs} "
+                "are too few; train longer or set schedule: recipe in methods/one_by_n/config.yaml."
+            )
+
+    def on_step_start(self, state: State) -> None:
+        step = state.step - state.epoch * state.steps_per_epoch
+        rate = learning_rate(self.lr0, state.epoch, step, state.epochs, state.steps_per_epoch)
+        for group in state.optimizers[0].param_groups:
+            group["lr"] = rate
+
+
+# ---- facts
+
+PRUNABLE_NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "resnet50")
+SPARSITIES = {"p50": 0.5, "p70": 0.7, "p90": 0.9}
+
+
+class LayerShape(NamedTuple):
+    """What the counts of a masked layer follow from."""
+
+    weights: int
+    rows: int
+    kernel: int
+    positions: int
+    prunable: bool
+
+    def kept(self, n: int, sparsity: float) -> int:
+        """Weights in the blocks that stay."""
+        per_block = n * self.kernel
+        removed = removed_blocks(self.weights // per_block, sparsity) if self.prunable else 0
+        return self.weights - removed * per_block
+
+    def stored_bytes(self, n: int, sparsity: float) -> int:
+        """float32 data and int32 indices and pointers of (n, 1) blocks (n = 1: CSR); dense layers have data only."""
+        if not self.prunable:
+            return 4 * self.weights
+        kept = self.kept(n, sparsity)
+        return 4 * (kept + kept // n + self.rows // n + 1)
+
+
+def layer_shapes(network: nn.Module, classifier: bool = False) -> list[LayerShape]:
+    """The convolutions and linear layers of an ImageNet network, on any device."""
+    prunable = set(prunable_layers(network, classifier))
+    positions = {row.name: row.positions for row in accounting.layer_table(network, (3, 224, 224))}
+    return [
+        LayerShape(w.weight.numel(), w.weight.shape[0], w.weight[0, 0].numel(), positions[name], name in prunable)
+        for name, w in accounting.weight_layers(network)
+    ]
+
+
+def network_facts(name: str) -> Iterator[Fact]:
+    """The counts of one network; ResNet-50 also with its classifier pruned, as its published configuration does."""
+    with torch.device("meta"):
+        network = models.build(name)
+    for suffix, classifier in {"": False, "_fc": True}.items() if name == "resnet50" else {"": False}.items():
+        shapes = layer_shapes(network, classifier)
+        yield Fact(name, f"dense{suffix}", "prunable_weights", sum(s.weights for s in shapes if s.prunable))
+        for label, sparsity in SPARSITIES.items():
+            kept = [s.kept(4, sparsity) for s in shapes]
+            macs = sum(k * s.positions for k, s in zip(kept, shapes, strict=True))
+            yield Fact(name, f"n4_{label}{suffix}", "macs", macs)
+            yield Fact(name, f"n4_{label}{suffix}", "kept_weights", sum(kept))
+    yield Fact(name, "dense", "macs", sum(s.weights * s.positions for s in shapes))
+    yield Fact(name, "dense", "weights", sum(s.weights for s in shapes))
+    yield Fact(name, "dense", "params", sum(p.numel() for p in network.parameters()))
+    yield from storage_facts(name, layer_shapes(network))
+
+
+def storage_facts(name: str, shapes: list[LayerShape]) -> Iterator[Fact]:
+    """Bytes of the weights alone: dense, in blocks, and as single weights in CSR (n = 1, pruned weight by weight)."""
+    single = [s._replace(kernel=1) for s in shapes]
+    yield Fact(name, "dense", "weight_bytes", 4 * sum(s.weights for s in shapes))
+    for setting, n, sparsity in (("n4_p50", 4, 0.5), ("n16_p50", 16, 0.5), ("n4_p90", 4, 0.9)):
+        if all(s.rows % n == 0 for s in shapes if s.prunable):
+            yield Fact(name, setting, "weight_bytes", sum(s.stored_bytes(n, sparsity) for s in shapes))
+    for label in ("p50", "p90"):
+        yield Fact(name, f"weight_{label}", "weight_bytes", sum(s.stored_bytes(1, SPARSITIES[label]) for s in single))
