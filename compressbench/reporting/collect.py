@@ -26,9 +26,9 @@ class Results:
     records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
     latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...
     skipped: one row per (run, executor that could not run the model): KEYS, `executor`, `reason`.
-    history: one row per (run, stage, epoch): KEYS, `stage`, `epoch`, the logged columns, `quality` where it was validated.
+    history: one row per (run, stage, epoch): KEYS, `stage`, `epoch`, what was logged, `quality` (NaN: not validated).
     missing: one row per expected file that is absent or damaged: KEYS, `result`, `reason`.
-    folders: where the stages of each expected run lie.
+    expected: the runs of the plan.
     """
 
     scale: str
@@ -47,7 +47,9 @@ class Results:
         return self.root / run.folder(stage).relative_to("results")
 
 
-def collect(results_root: Path, scale: str, expected: Sequence["Run"], latency_seeds: Collection[int] | None = None) -> Results:
+def collect(
+    results_root: Path, scale: str, expected: Sequence["Run"], latency_seeds: Collection[int] | None = None
+) -> Results:
     """Read the results of the expected runs of `scale`.
 
     Args:
@@ -55,7 +57,9 @@ def collect(results_root: Path, scale: str, expected: Sequence["Run"], latency_s
         expected: the runs of the plan; what they lack is listed in `missing`.
         latency_seeds: seeds whose latency is measured; default all.
     """
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("runs", "images", "records", "latency", "skipped", "missing")}
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("runs", "images", "records", "latency", "skipped", "missing")
+    }
     histories: list[pd.DataFrame] = []
     for run in expected:
         key = {name: getattr(run, name) for name in KEYS}
@@ -66,7 +70,9 @@ def collect(results_root: Path, scale: str, expected: Sequence["Run"], latency_s
         else:
             quality = metrics["quality"]
             measured = quality.get("top1", quality.get("psnr"))
-            rows["runs"].append(key | {"quality": measured, "ssim": quality.get("ssim")} | {c: metrics.get(c) for c in COSTS})
+            rows["runs"].append(
+                key | {"quality": measured, "ssim": quality.get("ssim")} | {c: metrics.get(c) for c in COSTS}
+            )
             rows["images"] += [key | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
         if latency_seeds is None or run.seed in latency_seeds:
             latency, reason = _read(folders["latency"] / "latency.json")
@@ -77,7 +83,9 @@ def collect(results_root: Path, scale: str, expected: Sequence["Run"], latency_s
                 rows["skipped"] += [key | dict(s) for s in latency.get("skipped", [])]
         for stage in ("synthesize", *TRAINING_STAGES):
             recorded, _ = _read(folders[stage] / "record.json")
-            rows["records"] += [key | {"name": n, "value": float(v)} for n, v in (recorded or {}).items() if isinstance(v, int | float)]
+            rows["records"] += [
+                key | {"name": n, "value": float(v)} for n, v in (recorded or {}).items() if isinstance(v, int | float)
+            ]
         for stage in TRAINING_STAGES:
             if (path := folders[stage] / "history.csv").exists() and (history := _history(path)) is not None:
                 histories.append(history.assign(**key, stage=stage))
@@ -85,13 +93,29 @@ def collect(results_root: Path, scale: str, expected: Sequence["Run"], latency_s
         "runs": [*KEYS, "quality", "ssim", *COSTS],
         "images": [*KEYS, "image", "psnr", "ssim"],
         "records": [*KEYS, "name", "value"],
-        "latency": [*KEYS, "executor", "threads", "library", "isa", "rounds", "dense_ms", "latency_ms", "speedup", "low", "high"],
+        "latency": [
+            *KEYS,
+            "executor",
+            "threads",
+            "library",
+            "isa",
+            "rounds",
+            "dense_ms",
+            "latency_ms",
+            "speedup",
+            "low",
+            "high",
+        ],
         "skipped": [*KEYS, "executor", "reason"],
         "missing": [*KEYS, "result", "reason"],
     }
     frames = {name: pd.DataFrame(rows[name], columns=columns[name]) for name in columns}
     frames["runs"][["quality", "ssim", *COSTS]] = frames["runs"][["quality", "ssim", *COSTS]].astype(float)
-    history = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=[*KEYS, "stage", "epoch", "loss", "quality"])
+    history = (
+        pd.concat(histories, ignore_index=True)
+        if histories
+        else pd.DataFrame(columns=[*KEYS, "stage", "epoch", "loss", "quality"])
+    )
     return Results(scale=scale, root=results_root, history=history, expected=tuple(expected), **frames)
 
 

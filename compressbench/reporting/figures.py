@@ -9,14 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from compressbench.reporting.collect import Results
+from compressbench.reporting.frames import each, of_group
 from compressbench.reporting.groups import Group, is_number
 from compressbench.reporting.labels import Label, place
 from compressbench.reporting.style import (
-    FAINT, GREY, colors, dashes, level_legend, level_markers, marker_style, new_figure, placeholder,
-)  # fmt: skip
+    FAINT,
+    GREY,
+    colors,
+    dashes,
+    level_legend,
+    level_markers,
+    marker_style,
+    new_figure,
+    placeholder,
+)
 from compressbench.reporting.summary import level_order
 
-SEEDS = "Bars: lowest and highest seed. Hollow grey: baselines."
+SEEDS = "Vertical bars: lowest and highest seed. Hollow grey: baselines."
 
 
 class Cost(NamedTuple):
@@ -25,142 +34,193 @@ class Cost(NamedTuple):
     column: str
     title: str
     axis: str
-    unit: float
     hint: str
 
 
-BYTES = Cost("stored_bytes", "Quality against stored size", "stored size (kB, logarithmic)", 1e3, "Better is up and left.")
-MACS = Cost("macs", "Quality against arithmetic", "multiply-accumulates per image (millions, logarithmic)", 1e6, "Better is up and left.")
+LEFT, RIGHT = "Better is up and left.", "Better is up and right."
+BYTES = Cost("stored_bytes", "Quality against stored size", "stored size ({}B, logarithmic)", LEFT)
+MACS = Cost("macs", "Quality against arithmetic", "multiply-accumulates per image ({}, logarithmic)", LEFT)
 BIT_OPERATIONS = Cost(
-    "bit_operations", "Quality against arithmetic", "bit-operations per image (millions, logarithmic)", 1e6, "Better is up and left."
+    "bit_operations", "Quality against arithmetic", "bit-operations per image ({}, logarithmic)", LEFT
 )
-SPEEDUP = Cost("speedup", "Quality against measured speed-up", "speed-up over dense, one thread", 1.0, "Better is up and right.")
+SPEEDUP = Cost("best_speedup", "Quality against measured speed-up", "speed-up over dense (one thread)", RIGHT)
+PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
+WORDS = {"k": "thousands", "M": "millions", "G": "billions"}
 
 
 def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost: Cost) -> Figure:
     """Curves of one series each over its levels of compression; the dense network as a star, bicubic as a line."""
-    title = f"{cost.title}. {group.title}"
+    title = cost.title
     drawn = summary[summary[cost.column].notna() & summary.quality.notna()] if len(summary) else summary
     if drawn.empty or drawn.reference.all():
-        return placeholder(title, "no compressed model has " + ("a measured latency" if cost is SPEEDUP else "been evaluated"))
+        return placeholder(
+            title,
+            group.title,
+            "no compressed model has " + ("a measured latency" if cost is SPEEDUP else "been evaluated"),
+        )
     levels = level_order(drawn)
     markers, palette, lines = level_markers(levels), colors(group), dashes(group)
+    prefix, unit = _unit(drawn[cost.column]) if cost is not SPEEDUP else ("", 1.0)
+    floor = _floor(drawn.quality)
     executor = next((e for e in drawn.executor if e), "")
-    how = f" Speed-up: one image, one thread, {executor}; bars: 95 % interval." if cost is SPEEDUP else ""
-    figure = new_figure(4.5, title, f"{cost.hint} {SEEDS}{how}")
+    how = (
+        f"\nOne image, one thread. Dense on {executor}, where it is fastest, over each compressed model on the "
+        "executor where that one is fastest; horizontal bars: 95 % interval."
+    )
+    figure = new_figure(4.5, title, group.title, f"{cost.hint} {SEEDS}{how if cost is SPEEDUP else ''}")
     axes = figure.add_subplot()
     spread = _seed_range(results.runs, group)
-    labels, obstacles = [], []
+    labels: list[Label] = []
+    obstacles: list[np.ndarray] = []
     points = drawn[~drawn.reference].assign(order=lambda t: t.level.map({v: i for i, v in enumerate(levels)}))
     for series, part in points.groupby("series", sort=False):
         part = part.sort_values("order")
         method, baseline = part.method.iloc[0], bool(part.baseline.iloc[0])
-        x, y, color = part[cost.column].to_numpy() / cost.unit, part.quality.to_numpy(), palette[method]
+        x, y, color = part[cost.column].to_numpy() / unit, part.quality.to_numpy(), palette[method]
         axes.plot(x, y, lines[str(series)], color=color, lw=1.0, alpha=0.65, zorder=2)
-        for row, a, b in zip(part.itertuples(), x, y, strict=True):
+        for row, a, b in zip(each(part), x, y, strict=True):
+            if b < floor:
+                _off_scale(axes, a, floor, b, color)
+                continue
             low, high = spread[row.method, row.setting]
             axes.plot([a, a], [low, high], color=color, lw=1.0, zorder=2)
             if cost is SPEEDUP:
-                axes.plot([row.speedup_low, row.speedup_high], [b, b], color=color, lw=1.0, zorder=2)
+                axes.plot([row.best_low, row.best_high], [b, b], color=color, lw=1.0, zorder=2)
+                obstacles.append(np.column_stack([np.linspace(row.best_low, row.best_high, 7), np.full(7, b)]))
             axes.plot(a, b, marker=markers[row.level], markersize=6, zorder=3, **marker_style(color, baseline))
-        labels.append(_end_label(x, y, str(series), color, len(labels)))
+        seen = y >= floor if (y >= floor).any() else y == y.max()
+        labels.append(_end_label(x[seen], y[seen].clip(floor), str(series), color, len(labels)))
         obstacles.append(_samples(x, y, log=cost is not SPEEDUP))
-    _references(axes, drawn[drawn.reference], cost, labels, obstacles)
+    _references(axes, drawn[drawn.reference], cost.column, unit, labels, obstacles)
     if cost is SPEEDUP:
         axes.axvline(1, color=FAINT, lw=1, zorder=1)
     else:
         _log_axis(axes)
-    axes.set_xlabel(cost.axis)
+    axes.set_xlabel(cost.axis.format(prefix if cost is BYTES else WORDS.get(prefix)))
     axes.set_ylabel(group.quality)
     axes.margins(x=0.14, y=0.12)
-    level_legend(axes, markers, group.level_labels)
+    if drawn.quality.min() < floor:
+        best = drawn.quality.max()
+        axes.set_ylim(floor, best + 0.12 * (best - floor))
+    level_legend(axes, {group.level_name(k): m for k, m in markers.items()})
     place(axes, labels, np.vstack(obstacles))
     return figure
 
 
 def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
     """Dot plot: a block per level, a row per series, single seeds as small dots, the interval as a line."""
-    title = f"Quality by method. {group.title}"
+    title = "Quality by method"
     points = summary[~summary.reference & summary.quality.notna()] if len(summary) else summary
     if points.empty:
-        return placeholder(title, "no compressed model has been evaluated")
+        return placeholder(title, group.title, "no compressed model has been evaluated")
     levels = level_order(points)
     palette = colors(group)
     note = (
-        "Large: mean. Small: single seeds. Line: 95 % t-interval of the mean; with an arrow it goes on beyond the axis.\n"
-        "Hollow grey: baselines. Vertical: networks or methods that have no strength to choose."
+        "Large: mean. Small: single seeds. Line: 95 % t-interval of the mean; an arrow: it goes on beyond the axis.\n"
+        "Hollow grey: baselines. Vertical lines: the dense network, and baselines without a strength to choose."
     )
-    figure = new_figure(1.45 + 0.23 * (len(points) + 0.9 * len(levels)), title, note)
+    figure = new_figure(1.45 + 0.23 * (len(points) + 0.9 * len(levels)), title, group.title, note)
     counts = [int((points.level == level).sum()) for level in levels]
-    panels = figure.subplots(len(levels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [c + 0.6 for c in counts]})[:, 0]
-    seeds = _of(results.runs, group)
+    panels = figure.subplots(
+        len(levels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [c + 0.6 for c in counts]}
+    )[:, 0]
+    seeds = of_group(results.runs, group)
     shown = seeds.merge(summary[["method", "setting"]], on=["method", "setting"]).quality
-    margin = 0.06 * (shown.max() - shown.min() or 1.0)
-    left, right = shown.min() - margin, shown.max() + margin
+    floor = _floor(summary.quality)
+    margin = 0.06 * (shown.max() - max(floor, shown.min()) or 1.0)
+    left, right = max(floor, shown.min()) - margin, shown.max() + margin
     for panel, level in zip(panels, levels, strict=True):
         rows = points[points.level == level].sort_values("quality")
-        for y, row in enumerate(rows.itertuples()):
+        for y, row in enumerate(each(rows)):
             color = palette[row.method]
             own = seeds[(seeds.method == row.method) & (seeds.setting == row.setting)].quality
+            if row.quality < left:
+                panel.annotate(
+                    f"◂ {row.quality:.2f}",
+                    (left, y),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                    color=color,
+                )
+                continue
             if is_number(row.quality_low):
                 _clipped_line(panel, y, row.quality_low, row.quality_high, left, right, color)
             panel.plot(own, np.full(len(own), y), "o", markersize=2.2, color=color, alpha=0.8, zorder=3)
             panel.plot(row.quality, y, "o", markersize=6.5, zorder=4, **marker_style(color, row.baseline))
-        for row in summary[summary.reference].itertuples():
-            panel.axvline(row.quality, color="#999999", lw=1, ls="--" if row.baseline and not group.is_dense(row.method) else "-", zorder=1)
+        for row in each(summary[summary.reference]):
+            panel.axvline(
+                row.quality,
+                color="#999999",
+                lw=1,
+                ls="--" if row.baseline and not group.is_dense(row.method) else "-",
+                zorder=1,
+            )
         panel.set_yticks(range(len(rows)), list(rows.series), fontsize=8.5)
-        for tick, row in zip(panel.get_yticklabels(), rows.itertuples(), strict=True):
+        for tick, row in zip(panel.get_yticklabels(), each(rows), strict=True):
             tick.set_color(palette[row.method] if not row.baseline else "#444444")
         panel.set_ylim(-0.6, len(rows) - 0.4)
-        panel.set_title(group.level_labels[level], fontsize=9, pad=3)
+        panel.set_title(group.level_name(level), fontsize=9, pad=3)
         panel.tick_params(axis="y", length=0)
         panel.grid(axis="y", visible=False)
     panels[0].set_xlim(left, right)
-    for row in summary[summary.reference].itertuples():
+    for i, row in enumerate(each(summary[summary.reference])):
         panels[0].annotate(
-            f"{row.title} {row.quality:.2f}", (row.quality, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-            ha="right" if row.quality > (left + right) / 2 else "left", fontsize=8, color="#666666",
-        )  # fmt: skip
+            f"{row.series} {row.quality:.2f}",
+            (row.quality, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3 + 10 * i),
+            textcoords="offset points",
+            ha="right" if row.quality > (left + right) / 2 else "left",
+            fontsize=8,
+            color="#666666",
+        )
     panels[-1].set_xlabel(group.quality)
     return figure
 
 
 def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
     """Training loss and validation quality over each method's own training, one row of panels per level."""
-    title = f"Training curves. {group.title}"
-    history = _of(results.history, group)
+    title = "Training curves"
+    history = of_group(results.history, group)
     if history.empty:
-        return placeholder(title, "no method has a training history")
+        return placeholder(title, group.title, "no method has a training history")
     keys = ["method", "setting", "seed"]
     history = history[history.groupby(keys).epoch.transform("size") > 1].copy()
     if history.empty:
-        return placeholder(title, "no history is longer than one epoch")
+        return placeholder(title, group.title, "no history is longer than one epoch")
     history["step"] = history.groupby(keys).cumcount() + 1
     history["progress"] = 100 * history.step / history.groupby(keys).step.transform("max")
     history["level"] = history.setting.map(group.levels)
     trained = set(history[~history.method.map(group.is_reference)].level)
-    levels = [level for level in (level_order(summary) or sorted(trained)) if level in trained] or sorted(set(history.level))
+    levels = [level for level in (level_order(summary) or sorted(trained)) if level in trained] or sorted(
+        set(history.level)
+    )
     levels = levels[-3:]
     note = (
-        "Mean over seeds. Each method's own training (compress and fine-tune stage) from 0 to 100 %: lengths differ between methods.\n"
+        "Mean over seeds. 0 to 100 %: each method's own training (compress and fine-tune stages); lengths differ.\n"
         "Methods without training have no curve. Grey: baselines; black: dense."
     )
-    figure = new_figure(0.9 + 2.35 * len(levels), title, note)
+    figure = new_figure(0.9 + 2.35 * len(levels), title, group.title, note)
     panels = figure.subplots(len(levels), 2, squeeze=False, sharex=True)
     palette, lines = colors(group), dashes(group)
     for (left, right), level in zip(panels, levels, strict=True):
         chosen = history[(history.level == level) | history.method.map(group.is_dense)]
         ends: dict[Axes, list[tuple[float, str, str]]] = {left: [], right: []}
-        for (method, setting), part in chosen.groupby(["method", "setting"], sort=False):
-            series = group.series(str(method), str(setting))
+        for key, part in chosen.groupby(["method", "setting"], sort=False):
+            method, setting = map(str, key)
+            series = group.series(method, setting)
             color = "black" if group.is_dense(method) else palette[method]
             for axes, column in ((left, "loss"), (right, "quality")):
                 mean = part.groupby("progress")[column].mean().dropna()
                 if len(mean):
-                    axes.plot(mean.index, mean, lines[series], color=color, lw=1.0 if group.is_baseline(method) else 1.6)
+                    axes.plot(
+                        mean.index, mean, lines[series], color=color, lw=1.0 if group.is_baseline(method) else 1.6
+                    )
                     ends[axes].append((float(mean.iloc[-1]), series, color))
-        left.set_title(f"{group.level_labels[level]}: training loss")
-        right.set_title(f"{group.level_labels[level]}: validation, {'PSNR (dB)' if group.metric == 'psnr' else 'top-1 (%)'}")
+        left.set_title(f"{group.level_name(level)}: training loss")
+        right.set_title(f"Validation, {'PSNR (dB)' if group.metric == 'psnr' else 'top-1 (%)'}")
         _zoom(left, chosen.loss, top=True)
         _zoom(right, chosen.quality, top=False)
         for axes in (left, right):
@@ -172,64 +232,92 @@ def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
 
 
 def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
-    """Measured speed-up of each executor (one thread) over the removed fraction of the arithmetic, with the ideal line."""
-    title = f"Measured speed-up against sparsity. {group.title}"
-    latency = _of(results.latency, group)
+    """Measured speed-up of each executor (one thread) over the removed part of the arithmetic, with the ideal line."""
+    title = "Measured speed-up against sparsity"
+    latency = of_group(results.latency, group)
     latency = latency[latency.threads == 1]
     if latency.empty or summary.empty:
-        return placeholder(title, "no latency has been measured")
-    executors = list(latency.groupby("executor").latency_ms.median().sort_values().index)[:3]
+        return placeholder(title, group.title, "no latency has been measured")
+    executors = list(latency.groupby("executor").speedup.max().sort_values(ascending=False).index)[:4]
     dense_macs = summary.dense_macs.max()
-    points = summary[~summary.reference].assign(sparsity=lambda t: 100 * (1 - t.macs / dense_macs))
-    note = (
-        "Ideal: 1 / density, i.e. the time falls like the multiply-accumulates that are left. One image, one thread.\n"
-        "Bars: 95 % interval of the ratio. Hollow grey: baselines. Below the line at 1, the compressed model is slower."
+    points = (
+        summary[~summary.reference].assign(sparsity=lambda t: 100 * (1 - t.macs / dense_macs)).drop(columns="speedup")
     )
-    figure = new_figure(4.1, title, note)
-    panels = figure.subplots(1, len(executors), sharey=True, squeeze=False)[0]
+    note = (
+        "A panel per executor; each compares with the dense network on the same executor. One image, one thread. "
+        "Below the line at 1×, the compressed model is slower.\n"
+        "Ideal: the time falls like the multiply-accumulates that are left. Bars: 95 % interval of the ratio. "
+        "Hollow grey: baselines."
+    )
+    rows = (len(executors) + 1) // 2
+    figure = new_figure(1.4 + 2.5 * rows, title, group.title, note)
+    grid = figure.subplots(rows, min(2, len(executors)), sharey=True, sharex=True, squeeze=False)
+    panels = list(grid.flat)[: len(executors)]
+    for empty in list(grid.flat)[len(executors) :]:
+        empty.set_visible(False)
     palette, markers = colors(group), level_markers(level_order(points))
-    top = max(2.0, latency.high.max() * 1.15)
+    top = max(2.0, latency.high.max() * 1.25)
     ideal = np.linspace(0, 99.5, 400)
+    curve = np.column_stack([ideal, 100 / (100 - ideal)])
+    curve = curve[curve[:, 1] < top]
     todo: list[tuple[Axes, list[Label], np.ndarray]] = []
     for axes, executor in zip(panels, executors, strict=True):
-        own = latency[latency.executor == executor].groupby(["method", "setting"]).agg({"speedup": "median", "low": "min", "high": "max"})
-        shown = points.drop(columns=["speedup"]).merge(own.reset_index(), on=["method", "setting"])
-        axes.plot(ideal, 100 / (100 - ideal), color="#333333", lw=1, ls="--")
+        own = (
+            latency[latency.executor == executor]
+            .groupby(["method", "setting"])
+            .agg({"speedup": "median", "low": "min", "high": "max"})
+        )
+        shown = points.merge(own.reset_index(), on=["method", "setting"])
+        axes.plot(*curve.T, color="#333333", lw=1, ls="--")
         axes.axhline(1, color=GREY, lw=0.8)
-        labels: dict[str, Label] = {}
-        for row in shown.itertuples():
+        for row in each(shown):
             color = palette[row.method]
             axes.plot([row.sparsity] * 2, [row.low, row.high], color=color, lw=1)
-            axes.plot(row.sparsity, row.speedup, markers[row.level], markersize=5.5, **marker_style(color, row.baseline))
-            if not row.baseline:
-                labels[row.series] = Label(row.sparsity, row.speedup, row.series, color)
-        curve = np.column_stack([ideal, 100 / (100 - ideal)])
-        curve = curve[curve[:, 1] < top]
-        end = curve[len(curve) * 3 // 4]
-        texts = [Label(end[0], end[1], "ideal: 1 / density", "#333333"), *labels.values()]
-        todo.append((axes, texts, np.vstack([shown[["sparsity", "speedup"]].to_numpy(float), curve])))
+            axes.plot(
+                row.sparsity, row.speedup, markers[row.level], markersize=5.5, **marker_style(color, row.baseline)
+            )
+        middle = curve[len(curve) * 3 // 5]
+        names = [Label(middle[0], middle[1], "ideal: 1 / density", "#333333"), *_speedup_labels(group, shown, palette)]
+        todo.append((axes, names, np.vstack([shown[["sparsity", "speedup"]].to_numpy(float), curve])))
         axes.set_title(executor)
-        axes.set_xlim(min(0.0, points.sparsity.min() - 5), 104)
-        axes.set_yscale("log")
-        axes.set_ylim(min(0.4, latency.low.min() * 0.85), top)
-        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}×"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(min(0.0, points.sparsity.min() - 5), 104)
+    axes.set_yscale("log")
+    axes.set_ylim(min(0.45, latency.low.min() * 0.85), top)
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}×"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    for row in grid:
+        row[0].set_ylabel("speed-up (logarithmic)")
+    for axes in panels[-2:]:
         axes.set_xlabel("multiply-accumulates removed (%)")
-    panels[0].set_ylabel("speed-up over dense (logarithmic)")
-    level_legend(panels[-1], markers, group.level_labels)
-    for axes, texts, obstacles in todo:
-        place(axes, texts, obstacles)
+        axes.tick_params(labelbottom=True)
+    level_legend(panels[0], {group.level_name(k): m for k, m in markers.items()}, inside=True)
+    for axes, names, obstacles in todo:
+        place(axes, names, obstacles)
     return figure
 
 
-def _of(frame: pd.DataFrame, group: Group) -> pd.DataFrame:
-    return frame[(frame.dataset == group.dataset) & (frame.model == group.model)]
+def _speedup_labels(group: Group, shown: pd.DataFrame, palette: dict[str, str]) -> list[Label]:
+    """A name per method at its strongest level; per variant where they differ by more than 8 %."""
+    labels = []
+    for method, part in shown[~shown.baseline].groupby("method", sort=False):
+        strongest = part[part.sparsity > part.sparsity.max() - 3]
+        together = strongest.speedup.max() < 1.08 * strongest.speedup.min()
+        for row in each(strongest[:1] if together else strongest):
+            labels.append(
+                Label(
+                    row.sparsity,
+                    row.speedup,
+                    group.short(str(method)) if together else row.series,
+                    palette[str(method)],
+                )
+            )
+    return labels
 
 
 def _seed_range(runs: pd.DataFrame, group: Group) -> dict[Any, tuple[float, float]]:
     """(method, setting) -> lowest and highest quality."""
-    ranges = _of(runs, group).groupby(["method", "setting"]).quality.agg(["min", "max"])
+    ranges = of_group(runs, group).groupby(["method", "setting"]).quality.agg(["min", "max"])
     return {key: (float(row["min"]), float(row["max"])) for key, row in ranges.iterrows()}
 
 
@@ -248,18 +336,47 @@ def _samples(x: np.ndarray, y: np.ndarray, log: bool) -> np.ndarray:
     return np.column_stack([np.exp(between) if log else between, np.interp(position, index, y)])
 
 
-def _references(axes: Axes, rows: pd.DataFrame, cost: Cost, labels: list[Label], obstacles: list[np.ndarray]) -> None:
+def _references(
+    axes: Axes, rows: pd.DataFrame, column: str, unit: float, labels: list[Label], obstacles: list[np.ndarray]
+) -> None:
     """The dense network as a star at its cost; what has no network (bicubic) as a horizontal line."""
-    for row in rows.itertuples():
-        x = getattr(row, cost.column) / cost.unit
+    for row in each(rows):
+        x = getattr(row, column) / unit
         if is_number(row.params) and row.params > 0:
             axes.plot(x, row.quality, "*", color="black", markersize=10, zorder=4)
-            labels.append(Label(x, row.quality, row.title, "black"))
+            labels.append(Label(x, row.quality, row.series, "black"))
             obstacles.append(np.array([[x, row.quality]]))
         else:
             axes.axhline(row.quality, color=GREY, lw=1, ls="--", zorder=1)
-            axes.annotate(row.title, (0.01, row.quality), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                          textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
+            axes.annotate(
+                row.series,
+                (1, row.quality),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 2),
+                ha="right",
+                textcoords="offset points",
+                fontsize=8,
+                color="#555555",
+            )
+
+
+def _unit(values: pd.Series) -> tuple[str, float]:
+    """The largest prefix that leaves the smallest positive value at 0.5 or above."""
+    smallest = values[values > 0].min()
+    return max(((p, f) for p, f in PREFIXES.items() if f <= 2 * smallest), key=lambda x: x[1], default=("k", 1e3))
+
+
+def _floor(quality: pd.Series) -> float:
+    """Where to cut the axis: a collapsed network must not squeeze all others into a corner."""
+    best = quality.max()
+    return float(best - 5 * (best - quality.median()))
+
+
+def _off_scale(axes: Axes, x: float, floor: float, value: float, color: str) -> None:
+    """A value below the axis, as text at its lower edge."""
+    axes.annotate(
+        f"{value:.2f} ▾", (x, floor), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5, color=color
+    )
 
 
 def _log_axis(axes: Axes) -> None:
@@ -268,7 +385,7 @@ def _log_axis(axes: Axes) -> None:
     low, high = axes.get_xlim()
     subs = (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 4, 5, 6, 8)
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=subs))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -305,10 +422,16 @@ def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     placed = _spread(wanted, height, low, high)
     for (value, text, color), y in zip(ordered, placed, strict=True):
         axes.annotate(
-            text, (100, min(max(value, low), high)), xytext=(1.06, (y - low) / (high - low)), textcoords="axes fraction", fontsize=6.8,
-            va="center", color="#555555" if color == GREY else color, annotation_clip=False,
+            text,
+            (100, min(max(value, low), high)),
+            xytext=(1.06, (y - low) / (high - low)),
+            textcoords="axes fraction",
+            fontsize=6.8,
+            va="center",
+            color="#555555" if color == GREY else color,
+            annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
-        )  # fmt: skip
+        )
 
 
 def _spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:

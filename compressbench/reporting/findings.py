@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from compressbench.config import Declaration
 
 HEADING = "What reproducing it taught us"
-STYLE = "body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .6em}"
+STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .6em}"
+)
 
 
 def findings(methods_root: Path, declarations: Mapping[str, "Declaration"]) -> str:
@@ -40,4 +43,5 @@ def to_html(markdown: str) -> str:
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Findings</title><style>{STYLE}</style>\n{body}</html>\n'
+    head = f'<meta charset="utf-8"><title>Findings</title><style>{STYLE}</style>'
+    return f'<!DOCTYPE html>\n<html lang="en">{head}\n{body}</html>\n'

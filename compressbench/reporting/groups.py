@@ -1,6 +1,7 @@
 """What is compared with what: one group per (dataset, model), and pretty names inside it."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Group:
     @property
     def title(self) -> str:
         """For headings."""
-        return f"{self.kind}: {self.model} on {self.dataset.replace('_', ' ')}"
+        return f"{self.kind}: {self.model} on {self.dataset}"
 
     @property
     def quantized(self) -> bool:
@@ -118,7 +119,7 @@ class Group:
         """
         users: Counter[str] = Counter()
         uses: Counter[str] = Counter()
-        for method, settings in self.settings.items():
+        for settings in self.settings.values():
             tokens = [t for s in settings for t in s.split("_")]
             users.update(set(tokens))
             uses.update(tokens)
@@ -137,12 +138,17 @@ class Group:
             labels |= {s: text for s, text in self.declarations[method].labels.items() if s in labels}
         return labels
 
+    def level_name(self, level: str) -> str:
+        """A level in words that stand alone: a bare percentage is a sparsity."""
+        words = self.level_labels[level]
+        return f"{words} sparsity" if re.fullmatch(r"[\d.]+ ?%", words) else words
+
     def label(self, method: str, setting: str) -> str:
         """A setting in words."""
         return self.declarations[method].labels.get(setting, setting)
 
     def variant(self, method: str, setting: str) -> str:
-        """What distinguishes this setting from the method's other settings at the same level, in words; often nothing."""
+        """What distinguishes a setting from the method's others at the same level, in words; often nothing."""
         level = self.levels[setting]
         words = self.label(method, setting)
         if words != setting and (plain := self.level_labels[level]) in words:
@@ -153,12 +159,21 @@ class Group:
         """The name of a curve: the method, and the variant where it has several."""
         siblings = {self.variant(method, s) for s in self.settings[method]}
         variant = self.variant(method, setting)
-        return f"{self.short(method)}, {variant}" if variant and (len(siblings) > 1 or not self.is_dense(method)) else self.short(method)
+        return (
+            f"{self.short(method)}, {variant}"
+            if variant and (len(siblings) > 1 or not self.is_dense(method))
+            else self.short(method)
+        )
 
     def is_reference(self, method: str) -> bool:
         """Baselines that have no strength, such as the dense network or bicubic upsampling: lines, not points."""
         mine = {self.levels[s] for s in self.settings[method]}
-        others = {self.levels[s] for m, settings in self.settings.items() if m != method and not self.is_dense(m) for s in settings}
+        others = {
+            self.levels[s]
+            for m, settings in self.settings.items()
+            if m != method and not self.is_dense(m)
+            for s in settings
+        }
         return self.is_dense(method) or (self.is_baseline(method) and not mine & others and len(self.methods) > 2)
 
 

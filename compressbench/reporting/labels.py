@@ -1,13 +1,14 @@
 """Writes labels beside points so that they cover neither each other nor the points."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DISTANCES = (8, 13, 20, 29, 40, 54, 70, 90)  # points
 DIRECTIONS = 16
@@ -31,7 +32,7 @@ def place(axes: "Axes", labels: Sequence[Label], obstacles: np.ndarray) -> None:
         labels: one per curve.
         obstacles: [K, 2] data coordinates not to be covered (points, and samples of curves).
     """
-    figure = axes.figure
+    figure = cast("Figure", axes.figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -51,16 +52,28 @@ def place(axes: "Axes", labels: Sequence[Label], obstacles: np.ndarray) -> None:
         text.remove()
         center = anchor + offsets * point + np.sign(np.round(offsets, 6)) * size / 2 * _reach(offsets)
         boxes = np.hstack([center - size / 2 - 1.5 * point, center + size / 2 + 1.5 * point])
-        cost = distance + 40 * _inside(boxes, blocked, point) + 400 * _overlap(boxes, taken) + 4000 * _outside(boxes, frame)
+        cost = (
+            distance
+            + 40 * _inside(boxes, blocked, point)
+            + 2000 * _overlap(boxes, taken)
+            + 4000 * _outside(boxes, frame)
+        )
         cost += 60 * _crossed(center, anchor, taken)
         best = int(np.argmin(cost))
         taken = np.vstack([taken, boxes[best]])
         arrow = {"arrowstyle": "-", "color": label.color, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
         axes.annotate(
-            label.text, (label.x, label.y), xytext=tuple((center[best] - anchor) / point), textcoords="offset points", ha="center",
-            va="center", fontsize=8, color=label.color, arrowprops=arrow if distance[best] >= ARROW_FROM else None,
+            label.text,
+            (label.x, label.y),
+            xytext=tuple((center[best] - anchor) / point),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=label.color,
+            arrowprops=arrow if distance[best] >= ARROW_FROM else None,
             annotation_clip=False,
-        )  # fmt: skip
+        )
 
 
 def _reach(offsets: np.ndarray) -> np.ndarray:
@@ -73,16 +86,23 @@ def _inside(boxes: np.ndarray, points: np.ndarray, point: float) -> np.ndarray:
     """[B]: how many points each box covers, with a margin for the size of a marker."""
     x, y = points[:, 0], points[:, 1]
     margin = 2.5 * point
-    covered = (x > boxes[:, :1] - margin) & (x < boxes[:, 2:3] + margin) & (y > boxes[:, 1:2] - margin) & (y < boxes[:, 3:4] + margin)
+    covered = (
+        (x > boxes[:, :1] - margin)
+        & (x < boxes[:, 2:3] + margin)
+        & (y > boxes[:, 1:2] - margin)
+        & (y < boxes[:, 3:4] + margin)
+    )
     return covered.sum(axis=1)
 
 
 def _overlap(boxes: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """[B]: how many placed boxes each box touches."""
     apart = (
-        (boxes[:, None, 0] > taken[:, 2]) | (boxes[:, None, 2] < taken[:, 0])
-        | (boxes[:, None, 1] > taken[:, 3]) | (boxes[:, None, 3] < taken[:, 1])
-    )  # fmt: skip
+        (boxes[:, None, 0] > taken[:, 2])
+        | (boxes[:, None, 2] < taken[:, 0])
+        | (boxes[:, None, 1] > taken[:, 3])
+        | (boxes[:, None, 3] < taken[:, 1])
+    )
     return (~apart).sum(axis=1)
 
 

@@ -14,11 +14,22 @@ TABLES = ("overview", "facts", "records", "missing")
 FIGURES = ("quality_by_method", "quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup", "training")
 PAGES = ("findings.md", "findings.html")
 CATEGORIES = {
-    "overview": "1 Overview", "findings": "1 Overview", "missing": "1 Overview", "comparison": "2 Comparison",
-    "quality_by_method": "2 Comparison", "quality_vs_bytes": "3 Quality against cost", "quality_vs_macs": "3 Quality against cost",
-    "quality_vs_speedup": "4 Latency", "speedup_vs_sparsity": "4 Latency", "latency": "4 Latency", "training": "5 Training",
-    "records": "5 Training", "synthetic": "6 Pictures", "photographs": "6 Pictures", "facts": "7 Published against recomputed",
-}  # fmt: skip
+    "overview": "1 Overview",
+    "findings": "1 Overview",
+    "missing": "1 Overview",
+    "comparison": "2 Comparison",
+    "quality_by_method": "2 Comparison",
+    "quality_vs_bytes": "3 Quality against cost",
+    "quality_vs_macs": "3 Quality against cost",
+    "quality_vs_speedup": "4 Latency",
+    "speedup_vs_sparsity": "4 Latency",
+    "latency": "4 Latency",
+    "training": "5 Training",
+    "records": "5 Training",
+    "synthetic": "6 Pictures",
+    "photographs": "6 Pictures",
+    "facts": "7 Published against recomputed",
+}
 
 
 class Description(NamedTuple):
@@ -60,5 +71,10 @@ def describe(output: str) -> Description:
     kind = max((k for k in CATEGORIES if name == k or name.startswith(f"{k}_")), key=len)
     subject = name.removeprefix(kind).strip("_").replace("_", " ") or "all"
     what = {"tables": "table", "figures": "figure"}.get(folder, "page")
-    labels = {"subject": subject, "shows": kind.replace("_", " ").replace(" vs ", " against "), "kind": what, "format": form}
+    labels = {
+        "subject": subject,
+        "shows": kind.replace("_", " ").replace(" vs ", " against "),
+        "kind": what,
+        "format": form,
+    }
     return Description(f"{kind}.rst", CATEGORIES[kind], labels)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from compressbench.reporting.collect import Results
+from compressbench.reporting.frames import each
 from compressbench.reporting.groups import Group
 from compressbench.reporting.style import WIDTH, new_figure, placeholder
 from compressbench.reporting.summary import level_order
@@ -30,7 +31,7 @@ class Column(NamedTuple):
 
 def synthetic(group: Group, results: Results) -> Figure:
     """Per method that synthesizes: a row per class, a column per image; first seed, first setting that has images."""
-    title = f"Synthetic images. {group.title}"
+    title = "Synthetic images"
     found: dict[str, Path] = {}
     for run in sorted(group.runs, key=lambda r: r.seed):
         for setting in group.settings[run.method]:
@@ -38,16 +39,17 @@ def synthetic(group: Group, results: Results) -> Figure:
             if run.setting == setting and path.exists():
                 found.setdefault(run.method, path)
     if not found:
-        return placeholder(title, "no images have been synthesized")
-    shown = {method: grid for method, path in list(found.items())[:3] if (grid := _class_grid(path)) is not None}
+        return placeholder(title, group.title, "no images have been synthesized")
+    grids = {method: _class_grid(path) for method, path in list(found.items())[:3]}
+    shown = {method: grid for method, grid in grids.items() if grid is not None}
     if not shown:
-        return placeholder(title, "the files of synthetic images are damaged")
+        return placeholder(title, group.title, "the files of synthetic images are damaged")
     rows = max(len(classes) for _, classes in shown.values())
     note = (
-        "Images that a method made from the trained network alone, without any data, each grid with its contrast stretched.\n"
+        "Images that a method made from the trained network alone, without any data; contrast is stretched per grid.\n"
         "A row is a class: images that look alike within a row mean little diversity."
     )
-    figure = new_figure(0.95 + min(5.2, 0.42 * rows), title, note)
+    figure = new_figure(0.95 + min(5.2, 0.42 * rows), title, group.title, note)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (method, (grid, classes)) in zip(panels, shown.items(), strict=True):
         size = grid.shape[0] / len(classes)
@@ -82,16 +84,16 @@ def _class_grid(path: Path) -> tuple[np.ndarray, list[int]] | None:
 
 def photographs(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
     """A row per photograph: bicubic, the networks at the strongest level that most methods have, the original."""
-    title = f"Super-resolved photographs. {group.title}"
+    title = "Super-resolved photographs"
     networks = _networks(group, summary, results)
     if not networks:
-        return placeholder(title, "no crops have been written by the evaluate stage")
+        return placeholder(title, group.title, "no crops have been written by the evaluate stage")
     crops = networks[0].folder
     names = sorted(p.name.removesuffix("_hr.png") for p in crops.glob("*_hr.png"))[:PHOTOGRAPHS]
     bicubic = next((m for m in group.methods if "bicubic" in m), "")
     columns = [Column("bicubic", bicubic, "", crops, "bicubic"), *networks, Column("original", "", "", crops, "hr")]
     note = "Under each crop: PSNR on Y of the whole photograph, first seed."
-    figure = new_figure(0.8 + len(names) * (WIDTH / len(columns) + 0.1), title, note)
+    figure = new_figure(0.8 + len(names) * (WIDTH / len(columns) + 0.1), title, group.title, note)
     panels = figure.subplots(len(names), len(columns), squeeze=False)
     for row, name in zip(panels, names, strict=True):
         for axes, column in zip(row, columns, strict=True):
@@ -114,7 +116,7 @@ def _networks(group: Group, summary: pd.DataFrame, results: Results) -> list[Col
     level = max(reversed(level_order(summary)), key=lambda x: counts[x])
     compared = points[points.level == level].sort_values(["baseline", "quality"], ascending=[True, False])
     columns = []
-    for row in pd.concat([summary[summary.method.map(group.is_dense)][:1], compared]).itertuples():
+    for row in each(pd.concat([summary[summary.method.map(group.is_dense)][:1], compared])):
         folder = results.folder(runs[row.method, row.setting], "evaluate") / "images"
         if any(folder.glob("*_sr.png")):
             strength = "" if group.is_dense(row.method) else f", {group.level_labels[level]}"

@@ -39,7 +39,7 @@ def read_published(methods_root: Path, declarations: Mapping[str, "Declaration"]
 
 
 def published_quality(published: pd.DataFrame, group: Group, method: str, setting: str) -> str:
-    """The paper's nearest result in words, `ResNet-50, ImageNet: 77.0 → 72.45`; a dash when it has none at this setting."""
+    """The paper's nearest result in words, `ResNet-50, ImageNet: 77.0 → 72.45`; a dash without one at this setting."""
     own = published[(published.method == method) & (published.metric == group.metric)]
     rows = own[own.setting == setting]
     if rows.empty:
@@ -72,7 +72,7 @@ def facts_table(path: Path, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compare(published: object, recomputed: float) -> tuple[float, str]:
-    """(recomputed - published, verdict). Tolerance: half a unit of the last digit that was printed (74.5e3 has two before e3)."""
+    """(recomputed - published, verdict). Tolerance: half a unit of the last printed digit (74.5e3: half of 0.1e3)."""
     try:
         printed = Decimal(str(published).strip())
     except InvalidOperation:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from compressbench.reporting.groups import Group
 
-# Okabe and Ito's palette, distinguishable with every common colour blindness; its yellow is too pale for lines on white.
+# Okabe and Ito's palette, distinguishable with every common colour blindness, less yellow: too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#777777"
 FAINT = "#c9c9c9"
@@ -21,7 +22,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")
 WIDTH = 6.8  # inches: the text width of a page
 DPI = 200
-PARAMETERS = {
+NOTE_LENGTH = 120  # characters of a reading aid's line at that width
+PARAMETERS: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -46,12 +48,16 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float, title: str, note: str = "", width: float = WIDTH) -> Figure:
-    """An empty figure with a heading on top and a reading aid below."""
+def new_figure(height: float, title: str, subtitle: str, note: str = "", width: float = WIDTH) -> Figure:
+    """An empty figure with a heading on top and a reading aid (paragraphs separated by newlines) below."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+    figure.suptitle(
+        f"{title}\n ", x=0.012, ha="left", fontsize=11, fontweight="bold"
+    )  # its empty line is the subtitle's place
+    figure.text(0.012, 1 - 0.28 / height, subtitle, ha="left", va="top", fontsize=9.5, color="#555555")
     if note:
-        figure.supxlabel(note, x=0.012, ha="left", fontsize=7.5, color="#555555")
+        text = "\n".join(fill(paragraph, NOTE_LENGTH) for paragraph in note.split("\n"))
+        figure.supxlabel(text, x=0.012, ha="left", fontsize=7.5, color="#555555")
     return figure
 
 
@@ -64,9 +70,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def placeholder(title: str, reason: str) -> Figure:
+def placeholder(title: str, subtitle: str, reason: str) -> Figure:
     """The picture of a figure that has no data yet: it says what is missing."""
-    figure = new_figure(2.0, title)
+    figure = new_figure(2.0, title, subtitle)
     figure.text(0.5, 0.42, f"No picture yet: {reason}", ha="center", va="center", color=GREY, fontsize=10)
     return figure
 
@@ -79,11 +85,16 @@ def colors(group: "Group") -> dict[str, str]:
 
 
 def dashes(group: "Group") -> dict[str, str]:
-    """Series -> line style. Variants of one method share its colour; grey baselines need it to be told apart."""
+    """Series -> line style: it tells apart the variants of one method, which share a colour, and the grey baselines."""
     styles: dict[str, str] = {}
+    grey = 0
     for method in group.methods:
         names = dict.fromkeys(group.series(method, s) for s in group.settings[method])
-        styles |= {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}
+        if group.is_dense(method):
+            grey = 0
+        first = grey if group.is_baseline(method) else 0
+        styles |= {name: DASHES[(first + i) % len(DASHES)] for i, name in enumerate(names)}
+        grey += len(names) if group.is_baseline(method) else 0
     return styles
 
 
@@ -92,13 +103,22 @@ def level_markers(levels: Sequence[str]) -> dict[str, str]:
     return {level: MARKERS[i % len(MARKERS)] for i, level in enumerate(levels)}
 
 
-def marker_style(color: str, baseline: bool) -> dict[str, object]:
+def marker_style(color: str, baseline: bool) -> dict[str, Any]:
     """Filled for methods, hollow for baselines."""
-    return {"color": color, "markerfacecolor": "white" if baseline else color, "markeredgecolor": color, "markeredgewidth": 1.2}
+    return {
+        "color": color,
+        "markerfacecolor": "white" if baseline else color,
+        "markeredgecolor": color,
+        "markeredgewidth": 1.2,
+    }
 
 
-def level_legend(axes: "Axes", markers: dict[str, str], labels: dict[str, str]) -> None:
-    """What the marker shapes mean, above the axes."""
-    handles = [axes.plot([], [], linestyle="none", marker=m, color="#333333", markersize=5)[0] for m in markers.values()]
-    axes.legend(handles, [labels[x] for x in markers], loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles),
-                handletextpad=0.2, columnspacing=1.2, borderaxespad=0.1)  # fmt: skip
+def level_legend(axes: "Axes", markers: dict[str, str], inside: bool = False) -> None:
+    """What the marker shapes mean (words -> marker): above the axes, or in their lower left corner."""
+    handles = [
+        axes.plot([], [], linestyle="none", marker=m, color="#333333", markersize=5)[0] for m in markers.values()
+    ]
+    where = (
+        {"loc": "lower left"} if inside else {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(handles)}
+    )
+    axes.legend(handles, list(markers), handletextpad=0.2, columnspacing=1.2, borderaxespad=0.1, **where)

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from compressbench.reporting.collect import COSTS, Results
+from compressbench.reporting.frames import of_group
 from compressbench.reporting.groups import Group
 from compressbench.reporting.published import published_quality
 from compressbench.reporting.statistics import t_interval
@@ -15,7 +16,7 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
 
     `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights.
     """
-    runs, latency = _of(results.runs, group), _of(results.latency, group)
+    runs, latency = of_group(results.runs, group), of_group(results.latency, group)
     against, reference = _reference(runs, group)
     executor = _reference_executor(latency)
     rows = []
@@ -60,19 +61,20 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
 def level_order(table: pd.DataFrame) -> list[str]:
     """The levels of a summary, mild compression first."""
     points = table[~table.reference] if len(table) else table
-    return list(points.groupby("level").stored_bytes.mean().sort_values(ascending=False, kind="stable").index) if len(points) else []
-
-
-def _of(frame: pd.DataFrame, group: Group) -> pd.DataFrame:
-    return frame[(frame.dataset == group.dataset) & (frame.model == group.model)]
+    return (
+        list(points.groupby("level").stored_bytes.mean().sort_values(ascending=False, kind="stable").index)
+        if len(points)
+        else []
+    )
 
 
 def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
-    """(label, runs by seed) of the dense network that changes are measured against: the better one where there are two budgets."""
+    """(label, runs by seed) of the dense network to compare with: the better one where there are two budgets."""
     dense = runs[runs.method.map(group.is_dense).astype(bool)]
     if dense.empty:
         return "", dense.set_index("seed")
-    method, setting = dense.groupby(["method", "setting"], sort=False).quality.mean().idxmax()
+    best: Any = dense.groupby(["method", "setting"], sort=False).quality.mean().idxmax()
+    method, setting = best
     return group.series(method, setting), dense[(dense.method == method) & (dense.setting == setting)].set_index("seed")
 
 
@@ -85,21 +87,28 @@ def _reference_executor(latency: pd.DataFrame) -> str:
 def _latency(own: pd.DataFrame, executor: str) -> dict[str, Any]:
     """Times of one thread on `executor`, and on the executor where the compressed model is fastest.
 
-    Over several measured seeds: the median of the medians, and the envelope of the intervals.
+    Over several measured seeds: the median of the medians, and the envelope of the intervals. `best_*` compares
+    dense on `executor` with compressed on `fastest_executor`; its interval is that of the latter, scaled.
     """
     single = own[own.threads == 1]
-    chosen = single[single.executor == executor]
-    result: dict[str, Any] = {
-        "executor": executor,
-        "dense_ms": chosen.dense_ms.median(),
-        "latency_ms": chosen.latency_ms.median(),
-        "speedup": chosen.speedup.median(),
-        "speedup_low": chosen.low.min(),
-        "speedup_high": chosen.high.max(),
-        "fastest_executor": "",
-        "fastest_ms": float("nan"),
-    }
-    if len(single):
-        medians = single.groupby("executor").latency_ms.median()
-        result |= {"fastest_executor": medians.idxmin(), "fastest_ms": medians.min()}
+    times = single.groupby("executor").agg(
+        dense_ms=("dense_ms", "median"),
+        latency_ms=("latency_ms", "median"),
+        speedup=("speedup", "median"),
+        speedup_low=("low", "min"),
+        speedup_high=("high", "max"),
+    )
+    same = {name: times[name].get(executor, float("nan")) for name in times.columns}
+    result: dict[str, Any] = {"executor": executor, **same, "fastest_executor": "", "fastest_ms": float("nan")}
+    result |= dict.fromkeys(("best_speedup", "best_low", "best_high"), float("nan"))
+    if len(times):
+        fastest = times.loc[str(times.latency_ms.idxmin())]
+        scale = 1.0 if fastest.name == executor else same["dense_ms"] / fastest.latency_ms / fastest.speedup
+        result |= {
+            "fastest_executor": str(fastest.name),
+            "fastest_ms": fastest.latency_ms,
+            "best_speedup": scale * fastest.speedup,
+            "best_low": scale * fastest.speedup_low,
+            "best_high": scale * fastest.speedup_high,
+        }
     return result

@@ -7,11 +7,13 @@ from typing import Any
 import pandas as pd
 
 from compressbench.reporting.collect import KEYS, Results
+from compressbench.reporting.frames import each, of_group
 from compressbench.reporting.groups import Group, is_number
 from compressbench.reporting.statistics import t_interval
 from compressbench.reporting.summary import level_order
 from compressbench.reporting.text import DASH, exact, interval, markdown_table, number, quantity
 
+COMPARED = ("params", "weights kept", "MACs", "bit-operations")
 NOTHING = "No results yet."
 
 
@@ -34,7 +36,9 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         {
             "method": [f"**{t}**" if not b else t for t, b in zip(ordered.title, ordered.baseline, strict=True)],
             "setting": list(ordered.label),
-            _quality_header(group): _each(ordered, lambda r: interval(r.quality, r.quality_low, r.quality_high, r.n, digits)),
+            _quality_header(group): _each(
+                ordered, lambda r: interval(r.quality, r.quality_low, r.quality_high, r.n, digits)
+            ),
             f"vs dense ({group.unit})": _each(ordered, lambda r: _change(r, digits)),
             "params": [quantity(v) for v in ordered.params],
             "weights kept": [f"{number(100 * v, 1)} %" if is_number(v) else DASH for v in ordered.density],
@@ -43,13 +47,18 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
             "stored": [f"{quantity(v)}B" if is_number(v) and v >= 1000 else quantity(v) for v in ordered.stored_bytes],
             "ms": [number(v, 3) for v in ordered.latency_ms],
             "speed-up": _each(ordered, _speedup),
-            "published (other data, see note)": list(ordered.published),
+            "fastest": _each(ordered, _fastest),
+            "published": list(ordered.published),
         }
     )
-    constant = [c for c in ("params", "weights kept", "MACs", "bit-operations") if body[c].nunique() == 1]
+    constant = [c for c in COMPARED if body[c].nunique() == 1]
     if not group.quantized:
         constant.append("bit-operations")
-    same = [f"{c} {body[c].iloc[0]}" for c in constant if body[c].nunique() == 1]
+    if (body["published"] == DASH).all():
+        constant.append("published")
+    if (summary.fastest_executor == summary.executor).all():
+        constant.append("fastest")
+    same = [f"{c} {body[c].iloc[0]}" for c in constant if c in COMPARED and body[c].nunique() == 1]
     body = body.drop(columns=constant)
     executor = next((e for e in summary.executor if e), "")
     notes = [
@@ -60,11 +69,23 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         "in brackets the 95 % interval of the ratio. Above 1 is faster than dense."
         if executor
         else "Latency has not been measured.",
-        "`published`: model, data set: dense → compressed, as the paper reports it; not comparable in absolute terms.",
     ]
+    if "published" in body:
+        notes.append(
+            "`published`: model, data set: dense → compressed, as the paper has it; compare the loss, not the value."
+        )
+    if "fastest" in body:
+        notes.append(
+            "`fastest`: on the executor where this network is fastest, and the dense time (of `ms`' executor) over it."
+        )
     if same:
         notes.append(f"The same in every row: {', '.join(same)}.")
-    return heading + markdown_table(body, list(body.columns[2:-1])) + "\n\n" + "\n".join(f"- {n}" for n in notes)
+    return (
+        heading
+        + markdown_table(body, [c for c in body.columns[2:] if c != "published"])
+        + "\n\n"
+        + "\n".join(f"- {n}" for n in notes)
+    )
 
 
 def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, str]:
@@ -81,7 +102,7 @@ def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tupl
     table = table[first + [c for c in table.columns if c not in first]]
     body = pd.DataFrame(
         {
-            "on": [f"{m} / {d}" for m, d in zip(table.model, table.dataset.str.replace("_", " "), strict=True)],
+            "on": [f"{m} / {d}" for m, d in zip(table.model, table.dataset, strict=True)],
             "method": [f"**{t}**" if not b else t for t, b in zip(table.title, table.baseline, strict=True)],
             "setting": list(table.label),
             "quality": _each(table, lambda r: f"{number(r.quality)} {'dB' if r.unit == 'dB' else '%'}"),
@@ -92,22 +113,29 @@ def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tupl
     )
     repeated = body["on"].duplicated()
     body.loc[repeated, "on"] = ""
-    note = "One row per method, at the first setting that it declares; bold: methods, plain: baselines. All settings: the comparison tables."
+    note = (
+        "One row per method, at the first setting that it declares; bold: methods, plain: baselines. "
+        "All settings: the comparison tables."
+    )
     return table, f"## Overview\n\n{markdown_table(body, ['quality', 'vs dense', 'stored', 'speed-up'])}\n\n{note}"
 
 
 def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
     """Every executor and thread count, and what was skipped with its reason."""
-    own = _of(results.latency, group)
-    skipped = _of(results.skipped, group)
+    own = of_group(results.latency, group)
+    skipped = of_group(results.skipped, group)
     heading = f"## Latency. {group.title}\n\n"
     if own.empty:
         return own, heading + NOTHING
     keys = ["method", "setting", "executor", "threads", "library", "isa"]
     table = own.groupby(keys, sort=False, dropna=False, as_index=False).agg(
-        dense_ms=("dense_ms", "median"), latency_ms=("latency_ms", "median"), speedup=("speedup", "median"),
-        speedup_low=("low", "min"), speedup_high=("high", "max"), seeds=("seed", "nunique"),
-    )  # fmt: skip
+        dense_ms=("dense_ms", "median"),
+        latency_ms=("latency_ms", "median"),
+        speedup=("speedup", "median"),
+        speedup_low=("low", "min"),
+        speedup_high=("high", "max"),
+        seeds=("seed", "nunique"),
+    )
     body = pd.DataFrame(
         {
             "method": [group.short(m) for m in table.method],
@@ -120,9 +148,10 @@ def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
         }
     )
     environment = table[["executor", "library", "isa"]].drop_duplicates()
-    notes = [f"- {r.executor}: {r.library}, {r.isa}" for r in environment.itertuples()]
-    for row in skipped.drop_duplicates(["method", "setting", "executor", "reason"]).itertuples():
-        notes.append(f"- skipped: {group.short(row.method)}, {group.label(row.method, row.setting)}, {row.executor}: {row.reason}")
+    notes = [f"- {r.executor}: {r.library}, {r.isa}" for r in each(environment)]
+    for row in each(skipped.drop_duplicates(["method", "setting", "executor", "reason"])):
+        what = f"{group.short(row.method)}, {group.label(row.method, row.setting)}, {row.executor}"
+        notes.append(f"- skipped: {what}: {row.reason}")
     return table, heading + markdown_table(body, ["threads", "dense ms", "ms", "speed-up"]) + "\n\n" + "\n".join(notes)
 
 
@@ -130,15 +159,23 @@ def records(groups: Sequence[Group], results: Results) -> tuple[pd.DataFrame, st
     """The extra numbers that methods recorded, as means over seeds."""
     rows, texts = [], []
     for group in groups:
-        own = _of(results.records, group)
-        for (method, setting, name), part in own.groupby(["method", "setting", "name"], sort=False):
+        own = of_group(results.records, group)
+        for key, part in own.groupby(["method", "setting", "name"], sort=False):
+            method, setting, name = map(str, key)
             value = t_interval(part.value)
             rows.append(
                 {"dataset": group.dataset, "model": group.model, "method": method, "setting": setting, "name": name}
                 | {"mean": value.mean, "low": value.low, "high": value.high, "n": value.n}
             )
             spread = f" ± {exact(float(f'{value.half:.3g}'))}" if value.n > 1 else ""
-            texts.append([group.short(method), group.label(method, setting), name, f"{exact(value.mean)}{spread} (n={value.n})"])
+            texts.append(
+                [
+                    group.short(method),
+                    group.label(method, setting),
+                    name.replace("_", " "),
+                    f"{exact(value.mean)}{spread} (n={value.n})",
+                ]
+            )
     columns = ["dataset", "model", "method", "setting", "name", "mean", "low", "high", "n"]
     heading = "## What the methods measured beside quality\n\n"
     if not rows:
@@ -181,24 +218,26 @@ def missing(table: pd.DataFrame, title: Callable[[str], str]) -> str:
     lines = []
     for key, part in table.groupby(KEYS, sort=False):
         dataset, model, method, setting, seed = key
-        what = "; ".join(f"{r.result} ({r.reason})" for r in part.itertuples())
+        what = "; ".join(f"{r.result} ({r.reason})" for r in each(part))
         lines.append(f"- {title(str(method))}, `{dataset}/{model}/{method}/{setting}/seed{seed}`: {what}")
-    return heading + f"{len(table)} expected files of {len(lines)} runs; the tables and figures do without them.\n\n" + "\n".join(lines)
-
-
-def _of(frame: pd.DataFrame, group: Group) -> pd.DataFrame:
-    return frame[(frame.dataset == group.dataset) & (frame.model == group.model)]
+    return (
+        heading
+        + f"{len(table)} expected files of {len(lines)} runs; the tables and figures do without them.\n\n"
+        + "\n".join(lines)
+    )
 
 
 def _each(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:
-    return [text(row) for row in table.itertuples()]
+    return [text(row) for row in each(table)]
 
 
 def _by_level(summary: pd.DataFrame) -> pd.DataFrame:
     """References first, then mild to strong compression, best quality first."""
     rank = {level: i for i, level in enumerate(level_order(summary))}
-    position = [-1 if r.reference else rank[r.level] for r in summary.itertuples()]
-    return summary.assign(position=position).sort_values(["position", "quality"], ascending=[True, False], kind="stable")
+    position = [-1 if r.reference else rank[r.level] for r in each(summary)]
+    return summary.assign(position=position).sort_values(
+        ["position", "quality"], ascending=[True, False], kind="stable"
+    )
 
 
 def _quality_header(group: Group) -> str:
@@ -219,3 +258,11 @@ def _speedup(row: Any) -> str:
     if not is_number(row.speedup):
         return DASH
     return f"{number(row.speedup)} [{number(row.speedup_low)}, {number(row.speedup_high)}]"
+
+
+def _fastest(row: Any) -> str:
+    if not is_number(row.fastest_ms):
+        return DASH
+    if row.fastest_executor == row.executor:
+        return "the same"
+    return f"{number(row.fastest_ms, 3)} ms, {number(row.best_speedup)}× ({row.fastest_executor})"

@@ -26,10 +26,12 @@ def quantity(value: float) -> str:
     """Three significant digits with a decimal prefix: 74.5 k, 1.23 M."""
     if value is None or math.isnan(value):
         return DASH
-    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= factor * 0.9995:
-            return f"{_significant(value / factor)}{prefix}"
-    return f"{value:.0f}"
+    if abs(value) < 1e3:
+        return f"{value:.0f}"
+    rounded = float(f"{value:.3g}")
+    factor, prefix = next((f, p) for f, p in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(rounded) >= f)
+    decimals = max(0, 2 - math.floor(math.log10(abs(rounded) / factor)))
+    return f"{rounded / factor:.{decimals}f} {prefix}"
 
 
 def exact(value: float) -> str:
@@ -41,14 +43,11 @@ def exact(value: float) -> str:
     return f"{value:,.6g}".replace("-", "−")
 
 
-def _significant(value: float) -> str:
-    decimals = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:.{decimals}f}"
-
-
 def markdown_table(table: pd.DataFrame, numeric: Sequence[str] = ()) -> str:
     """A Markdown table of texts; the columns named in `numeric` are right-aligned."""
     lines = ["| " + " | ".join(table.columns) + " |"]
     lines.append("|" + "|".join("---:" if c in numeric else "---" for c in table.columns) + "|")
-    lines += ["| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in table.itertuples(index=False)]
+    lines += [
+        "| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in table.itertuples(index=False)
+    ]
     return "\n".join(lines)

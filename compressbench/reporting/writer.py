@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 
 def write_report(
-    results_root: Path, scale: str, runs: Sequence["Run"], declarations: Mapping[str, "Declaration"], methods_root: Path, out: Path,
-    facts: Path | None, latency_seeds: Collection[int] | None,
-) -> list[Path]:  # fmt: skip
+    results_root: Path,
+    scale: str,
+    runs: Sequence["Run"],
+    declarations: Mapping[str, "Declaration"],
+    methods_root: Path,
+    out: Path,
+    facts: Path | None,
+    latency_seeds: Collection[int] | None,
+) -> list[Path]:
     """See `compressbench.reporting.write`."""
     results = collect(results_root, scale, runs, latency_seeds)
     published = read_published(methods_root, declarations)
@@ -49,9 +55,13 @@ def _pages(text: str, out: Path) -> list[Path]:
 
 
 def _tables(
-    groups: Sequence[Group], summaries: Sequence[pd.DataFrame], results: Results, recomputed: pd.DataFrame,
-    declarations: Mapping[str, "Declaration"], out: Path,
-) -> list[Path]:  # fmt: skip
+    groups: Sequence[Group],
+    summaries: Sequence[pd.DataFrame],
+    results: Results,
+    recomputed: pd.DataFrame,
+    declarations: Mapping[str, "Declaration"],
+    out: Path,
+) -> list[Path]:
     def title(method: str) -> str:
         return declarations[method].title if method in declarations else method
 

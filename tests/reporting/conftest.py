@@ -1,4 +1,4 @@
-"""A results tree as the stages would write it: four groups, fifteen methods, two seeds; numbers are drawn, not trained."""
+"""A results tree as the stages would write it: four groups, two seeds; the numbers are drawn, not trained."""
 
 import json
 import math
@@ -13,7 +13,12 @@ from compressbench.plan import Run
 from compressbench.reporting import write
 
 SEEDS = (0, 1)
-RESNET, PLAIN, RESNET8, EDSR = "fashion_mnist/resnet_mini", "fashion_mnist/plain_mini", "fashion_mnist/resnet8", "photographs/edsr_mini"
+RESNET, PLAIN, RESNET8, EDSR = (
+    "fashion_mnist/resnet_mini",
+    "fashion_mnist/plain_mini",
+    "fashion_mnist/resnet8",
+    "photographs/edsr_mini",
+)
 SPARSITIES = {"p95": "95 %", "p98": "98 %"}
 BLOCKS = {"n4_p75": "1×4, 75 %", "n16_p75": "1×16, 75 %", "n16_plain_p75": "1×16 plain, 75 %"}
 BLOCKS |= {name.replace("75", "90"): label.replace("75", "90") for name, label in BLOCKS.items()}
@@ -28,7 +33,14 @@ METHODS = {
     "random": ("Random", "unstructured", True, [RESNET], SPARSITIES, 31.0),
     "magnitude": ("Magnitude, one shot", "unstructured", True, [RESNET, PLAIN], SPARSITIES | FILTERS, 2.5),
     "one_by_n": ("1×N pattern", "block", False, [PLAIN], BLOCKS, 5.5),
-    "random_blocks": ("Random blocks", "block", True, [PLAIN], {k: v for k, v in BLOCKS.items() if "plain" not in k}, 8.5),
+    "random_blocks": (
+        "Random blocks",
+        "block",
+        True,
+        [PLAIN],
+        {k: v for k, v in BLOCKS.items() if "plain" not in k},
+        8.5,
+    ),
     "l1_filter": ("L1 filters", "filter", True, [PLAIN], FILTERS, 11.0),
     "intraq": ("IntraQ", "quantization", False, [RESNET8], WIDTHS | {"w4a4_bnloss": "W4A4, BN loss only"}, 4.0),
     "minmax": ("MinMax PTQ", "quantization", True, [RESNET8, EDSR], WIDTHS | BITS, 17.0),
@@ -37,8 +49,18 @@ METHODS = {
     "bicubic": ("Bicubic", "super_resolution", True, [EDSR], {"default": "default"}, 1.2),
     "dense": ("Dense", "dense", True, [RESNET, PLAIN, RESNET8, EDSR], {"default": "default"}, 0.0),
 }
-SETTINGS_ON = {RESNET: set(SPARSITIES), PLAIN: set(BLOCKS) | set(FILTERS), RESNET8: {*WIDTHS, "w4a4_bnloss"}, EDSR: set(BITS)}
-DENSE = {RESNET: (90.4, 74_512, 4.1e6), PLAIN: (90.2, 70_154, 2.9e6), RESNET8: (91.0, 78_042, 12.5e6), EDSR: (32.4, 31_043, 1.9e9)}
+SETTINGS_ON = {
+    RESNET: set(SPARSITIES),
+    PLAIN: set(BLOCKS) | set(FILTERS),
+    RESNET8: {*WIDTHS, "w4a4_bnloss"},
+    EDSR: set(BITS),
+}
+DENSE = {
+    RESNET: (90.4, 74_512, 4.1e6),
+    PLAIN: (90.2, 70_154, 2.9e6),
+    RESNET8: (91.0, 78_042, 12.5e6),
+    EDSR: (32.4, 31_043, 1.9e9),
+}
 
 
 def declare(name: str) -> Declaration:
@@ -46,11 +68,16 @@ def declare(name: str) -> Declaration:
     title, family, baseline, pairs, settings, _ = METHODS[name]
     task = ["super_resolution" if p == EDSR else "classification" for p in pairs]
     content = {
-        "title": title, "paper": f"arXiv 0000.00000 ({name})", "family": family, "task": sorted(set(task)), "starts_from": "dense",
+        "title": title,
+        "paper": f"arXiv 0000.00000 ({name})",
+        "family": family,
+        "task": sorted(set(task)),
+        "starts_from": "dense",
         "stages": ["synthesize", "compress", "finetune"] if name == "intraq" else ["compress", "finetune"],
-        "settings": {s: {} for s in settings}, "labels": settings,
-        "scales": {"desk": {"runs": {p: [s for s in settings if s == "default" or s in SETTINGS_ON[p]] for p in pairs}}},
-    }  # fmt: skip
+        "settings": {s: {} for s in settings},
+        "labels": settings,
+        "scales": {"desk": {"runs": {p: [s for s in settings if s in SETTINGS_ON[p] | {"default"}] for p in pairs}}},
+    }
     package = f"methods.baselines.{name}" if baseline else f"methods.{name}"
     return Declaration.model_validate(content).model_copy(update={"package": package})
 
@@ -79,24 +106,38 @@ def write_run(root: Path, run: Run) -> None:
     rng = np.random.default_rng([run.seed, *map(ord, run.name)])
     quality, weights, macs = DENSE[run.pair]
     density, bits = strength(run.setting)
-    loss = METHODS[run.method][5] * {"p95": 0.35, "p75": 0.4, "w4a4": 0.3, "b4": 0.25, "b3": 0.5}.get(run.setting.split("_")[-1], 1.0)
+    loss = METHODS[run.method][5] * {"p95": 0.35, "p75": 0.4, "w4a4": 0.3, "b4": 0.25, "b3": 0.5}.get(
+        run.setting.split("_")[-1], 1.0
+    )
     loss *= 1.25 if "plain" in run.setting or "bnloss" in run.setting else 1.1 if "n16" in run.setting else 1.0
     scatter = 0.02 if run.pair == EDSR else 0.15
     final = quality - loss + rng.normal(0, scatter) if run.method != "bicubic" else 31.31
     structured = METHODS[run.method][1] == "filter"
     scores = {"psnr": final, "ssim": 0.93} if run.pair == EDSR else {"top1": final}
     if run.pair == EDSR:
-        scores["images"] = {n: {"psnr": final + d, "ssim": 0.9} for n, d in (("astronaut", 0.5), ("chelsea", -0.2), ("coffee", 0.8))}
+        scores["images"] = {
+            n: {"psnr": final + d, "ssim": 0.9} for n, d in (("astronaut", 0.5), ("chelsea", -0.2), ("coffee", 0.8))
+        }
         write_crops(root / run.folder("evaluate").relative_to("results") / "images", rng, loss)
     kept = round(weights * density)
     exists = run.method != "bicubic"
-    save(root, run, "evaluate", "metrics.json", {
-        "quality": scores, "params": exists * (kept + 500 if structured else weights + 500), "weights": exists * (kept if structured else weights),
-        "kept_weights": exists * kept, "macs": exists * macs * density**0.9, "dense_macs": macs, "bit_operations": exists * macs * density**0.9 * bits**2,
-        "stored_bytes": exists * (kept * bits / 8 + (0 if structured or density == 1 else weights / 8) + 2_000),
-    })  # fmt: skip
-    if exists:
-        write_latency(root, run, density, structured, rng)
+    save(
+        root,
+        run,
+        "evaluate",
+        "metrics.json",
+        {
+            "quality": scores,
+            "params": exists * (kept + 500 if structured else weights + 500),
+            "weights": exists * (kept if structured else weights),
+            "kept_weights": exists * kept,
+            "macs": exists * macs * density**0.9,
+            "dense_macs": macs,
+            "bit_operations": exists * macs * density**0.9 * bits**2,
+            "stored_bytes": exists * (kept * bits / 8 + (0 if structured or density == 1 else weights / 8) + 2_000),
+        },
+    )
+    write_latency(root, run, density, structured, rng)
     if run.method not in ("minmax", "bicubic"):
         write_history(root, run, final, rng)
     if run.method == "intraq":
@@ -112,20 +153,37 @@ def save(root: Path, run: Run, stage: str, name: str, content: object) -> None:
 
 def write_latency(root: Path, run: Run, density: float, structured: bool, rng: np.random.Generator) -> None:
     measurements = []
-    for executor, dense_ms, gain in (("torch_eager", 0.62, 0.0), ("onnxruntime", 0.21, 0.1), ("block_sparse", 0.24, 0.75)):
+    for executor, dense_ms, gain in (
+        ("torch_eager", 0.62, 0.0),
+        ("onnxruntime", 0.21, 0.1),
+        ("block_sparse", 0.24, 0.75),
+    ):
         if executor == "block_sparse" and "n4" not in run.setting and "n16" not in run.setting:
             continue
         for threads in (1, 2):
             speedup = density ** -(0.8 if structured else gain) * (0.97 + 0.05 * rng.random())
-            measurements.append({
-                "executor": executor, "threads": threads, "library": f"{executor} 1.0", "isa": "AVX2", "rounds": 50,
-                "dense_ms": {"median": dense_ms / threads**0.3, "minimum": dense_ms * 0.9},
-                "compressed_ms": {"median": dense_ms / speedup / threads**0.3, "minimum": dense_ms * 0.9 / speedup},
-                "speedup": {"median": speedup, "low": speedup * 0.96, "high": speedup * 1.05},
-            })  # fmt: skip
-    skipped = [] if len(measurements) > 4 else [{"executor": "block_sparse", "reason": "the model has no block-sparse layer"}]
-    save(root, run, "latency", "latency.json",
-         {"batch": 1, "input_shape": [1, 1, 28, 28], "machine": {}, "measurements": measurements, "skipped": skipped})  # fmt: skip
+            measurements.append(
+                {
+                    "executor": executor,
+                    "threads": threads,
+                    "library": f"{executor} 1.0",
+                    "isa": "AVX2",
+                    "rounds": 50,
+                    "dense_ms": {"median": dense_ms / threads**0.3, "minimum": dense_ms * 0.9},
+                    "compressed_ms": {"median": dense_ms / speedup / threads**0.3, "minimum": dense_ms * 0.9 / speedup},
+                    "speedup": {"median": speedup, "low": speedup * 0.96, "high": speedup * 1.05},
+                }
+            )
+    skipped = (
+        [] if len(measurements) > 4 else [{"executor": "block_sparse", "reason": "the model has no block-sparse layer"}]
+    )
+    save(
+        root,
+        run,
+        "latency",
+        "latency.json",
+        {"batch": 1, "input_shape": [1, 1, 28, 28], "machine": {}, "measurements": measurements, "skipped": skipped},
+    )
 
 
 def write_history(root: Path, run: Run, final: float, rng: np.random.Generator) -> None:
@@ -134,7 +192,8 @@ def write_history(root: Path, run: Run, final: float, rng: np.random.Generator) 
     lines = [f"epoch,loss,lr,{column}"]
     for epoch in range(epochs):
         rest = math.exp(-4 * (epoch + 1) / epochs)
-        lines.append(f"{epoch},{0.3 + (95 - min(final, 95)) / 60 + 1.5 * rest + rng.normal(0, 0.01)},0.1,{final * (1 - 0.3 * rest) + 0.3}")
+        loss = 0.3 + (95 - min(final, 95)) / 60 + 1.5 * rest + rng.normal(0, 0.01)
+        lines.append(f"{epoch},{loss},0.1,{final * (1 - 0.3 * rest) + 0.3}")
     folder = root / run.folder("finetune").relative_to("results")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
@@ -145,10 +204,15 @@ def write_synthetic(root: Path, run: Run, rng: np.random.Generator) -> None:
 
     labels = np.repeat(np.arange(10), 8)
     y, x = np.mgrid[0:28, 0:28] / 28
-    waves = [np.sin((c + 2) * x * 3 + rng.normal(0, 1)) * np.cos((c % 4 + 1) * y * 4 + rng.normal(0, 1)) for c in labels]
+    waves = [
+        np.sin((c + 2) * x * 3 + rng.normal(0, 1)) * np.cos((c % 4 + 1) * y * 4 + rng.normal(0, 1)) for c in labels
+    ]
     folder = root / run.folder("synthesize").relative_to("results")
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"images": np.stack(waves)[:, None].astype(np.float32), "labels": labels.astype(np.int64)}, folder / "synthetic.safetensors")
+    save_file(
+        {"images": np.stack(waves)[:, None].astype(np.float32), "labels": labels.astype(np.int64)},
+        folder / "synthetic.safetensors",
+    )
     save(root, run, "synthesize", "record.json", {"diversity_within_class": 0.4 + 0.1 * run.seed, "seconds": 12.5})
 
 
@@ -170,7 +234,8 @@ def write_methods(root: Path) -> None:
     optg = root / "optg"
     optg.mkdir(parents=True)
     (optg / "README.md").write_text(
-        "# OptG\n\nWhat it does.\n\n## What reproducing it taught us\n\nMasks collapse when re-ranked **once per epoch**.\n\n"
+        "# OptG\n\nWhat it does.\n\n## What reproducing it taught us\n\n"
+        "Masks collapse when re-ranked **once per epoch**.\n\n"
         "| run | top-1 |\n|---|---|\n| once | 17.1 |\n\n## References\n\nNot a finding.\n"
     )
     (optg / "published.csv").write_text(
@@ -187,7 +252,7 @@ FACTS = [
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def report(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Results, methods folder, plan, and the written report."""
     root = tmp_path_factory.mktemp("project")
     declarations = {name: declare(name) for name in METHODS}
@@ -197,4 +262,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     (root / "results" / "desk" / "facts.json").write_text(json.dumps(FACTS))
     write_methods(root / "methods")
     written = write(root / "results", "desk", runs, declarations, root / "methods", root / "reports")
-    return SimpleNamespace(root=root, results=root / "results", runs=runs, declarations=declarations, out=root / "reports", written=written)
+    return SimpleNamespace(
+        root=root, results=root / "results", runs=runs, declarations=declarations, out=root / "reports", written=written
+    )
