@@ -77,8 +77,8 @@ def measure(
 class _Subject:
     """A model to be timed and the output that every executor must reproduce.
 
-    Not `exact` are models with quantizers: they turn the last bit of their input into a whole step now and then, and two
-    bits in a gate amplify that. Only a gross difference counts there, and it costs this executor, not the measurement.
+    Not `exact` are models with quantizers: they turn the last bit of their input into a whole step now and then, and
+    two bits in a gate amplify that. Only a gross difference counts there, and it costs this executor, not the measurement.
     """
 
     def __init__(self, label: str, model: nn.Module, example: Tensor, exact: bool = True) -> None:
