@@ -1,0 +1,74 @@
+"""Convolutions whose weight passes a quantizer in every forward pass, its range recomputed from the weight itself."""
+
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from compressbench.compression.bounds import dual_bounds_quantize, percentiles
+from compressbench.compression.quantizers import straight_through, symmetric_parameters
+from compressbench.compression.registry import compressed_layer
+
+WeightRange = Literal["percentile", "minmax", "symmetric"]
+
+
+class WeightQuantizedConv2d(nn.Conv2d):
+    """Base: a convolution with `effective_weight`, of `weight_bits`, that reads `input_bits` wide numbers.
+
+    `settings` is what `config` stores; each becomes an attribute. 32 bits: the weight itself.
+    """
+
+    weight_bits: int
+    input_bits: int
+    settings: tuple[str, ...] = ("weight_bits", "input_bits")
+
+    @classmethod
+    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
+        """The layer in place of a convolution: same parameters (shared, not copied), then its own by `add_tensors`."""
+        layer = cls.__new__(cls)
+        layer.__dict__.update(original.__dict__)
+        layer.__dict__.update(config, _parameters=dict(original._parameters), _buffers=dict(original._buffers))
+        layer.add_tensors()
+        return layer
+
+    def add_tensors(self) -> None:
+        """Register what the quantizer itself needs; nothing by default."""
+
+    def config(self) -> dict[str, Any]:
+        """The settings."""
+        return {name: getattr(self, name) for name in self.settings}
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        """The weight on its grid, with its gradient."""
+        raise NotImplementedError
+
+    def effective_weight(self) -> Tensor:
+        """The weight that the forward pass uses."""
+        return self.weight if self.weight_bits == 32 else self.quantize(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> as the convolution it replaces."""
+        return self._conv_forward(x, self.effective_weight(), self.bias)
+
+
+@compressed_layer
+class RangedConv2d(WeightQuantizedConv2d):
+    """One range for the whole weight, nothing trained, no gradient through the range.
+
+    `weight_range`: percentile (DDTB: the 1st and 99th), minmax, or symmetric (± the largest magnitude, 2^bits - 1 levels used).
+    """
+
+    kind: ClassVar[str] = "ranged_conv2d"
+    settings = ("weight_bits", "input_bits", "weight_range", "percentile")
+    weight_range: WeightRange
+    percentile: float
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        """Gradient 1 inside the range, 0 for clipped weights."""
+        values = weight.detach()
+        if self.weight_range == "symmetric":
+            scale, _ = symmetric_parameters(values.abs().max(), self.weight_bits)
+            return straight_through(weight, torch.round(values / scale) * scale)
+        percent = 100.0 if self.weight_range == "minmax" else self.percentile
+        upper, lower = (values.max(), values.min()) if percent == 100.0 else percentiles(values, percent)
+        return dual_bounds_quantize(weight, upper, lower, self.weight_bits)
