@@ -199,7 +199,7 @@ class IntraQ(Method):
 
 def _teacher(ctx: "Context") -> nn.Module:
     """The dense model, frozen; without batch norms there is nothing to match."""
-    teacher = ctx.dense().requires_grad_(False)
+    teacher = ctx.dense().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules()):
         raise UserError(f"intraq needs batch normalisation in the teacher; {ctx.spec.architecture} has none, choose another pair.")
     return teacher

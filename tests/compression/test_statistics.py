@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from compressbench.compression.statistics import NormInputs
+from compressbench.compression.statistics import NormInputs, channel_moments
 from torch import nn
 
 
@@ -52,3 +52,11 @@ def test_execution_order_and_no_trace_left():
 def test_model_without_batch_norm_is_refused():
     with pytest.raises(ValueError, match="no batch normalisation"):
         NormInputs(nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2, 5)])
+def test_channel_moments_and_their_gradient(shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    variance, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
+    torch.testing.assert_close(channel_moments(x), (mean, variance))
+    assert torch.autograd.gradcheck(channel_moments, x)
