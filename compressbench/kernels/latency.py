@@ -78,7 +78,7 @@ class _Subject:
     """A model to be timed and the output that every executor must reproduce.
 
     Not `exact` are models with quantizers: they turn the last bit of their input into a whole step now and then, and
-    two bits in a gate amplify that. Only a gross difference counts there, and it costs this executor, not the measurement.
+    two bits in a gate amplify that. Only a gross difference counts there, and it costs this executor alone.
     """
 
     def __init__(self, label: str, model: nn.Module, example: Tensor, exact: bool = True) -> None:
