@@ -10,7 +10,9 @@ import typer
 
 from compressbench.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="compressbench, stage by stage.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="compressbench, stage by stage."
+)
 RunName = Annotated[str, typer.Argument(help="scale/dataset/model/method/setting/seedN")]
 ROOT = Path()
 
@@ -18,7 +20,9 @@ ROOT = Path()
 @app.command()
 def data(
     record: Annotated[Path | None, typer.Option(help="write the hashes to this JSON file")] = None,
-    repin: Annotated[bool, typer.Option("--repin", help="for maintainers: make data.dvc pin what is in data/ now")] = False,
+    repin: Annotated[
+        bool, typer.Option("--repin", help="for maintainers: make data.dvc pin what is in data/ now")
+    ] = False,
 ) -> None:
     """Fetch data/, compare it with data.dvc, and bring it into the DVC cache."""
     from compressbench.data import versioning

@@ -65,7 +65,9 @@ class Latency(Frozen):
     rounds: int = Field(50, ge=30, description="interleaved rounds of the dense and the compressed model")
     warmup: int = Field(5, ge=1)
     executors: tuple[str, ...] = ("torch_eager", "onnxruntime")
-    seeds: int = Field(1, ge=1, description="measure the models of the first so many seeds: latency hardly depends on them")
+    seeds: int = Field(
+        1, ge=1, description="measure the models of the first so many seeds: latency hardly depends on them"
+    )
 
 
 class Scale(Frozen):
@@ -115,7 +117,9 @@ class Declaration(Frozen):
         }
         for key, names in named.items():
             if names - known:
-                raise ValueError(f"{key} names the unknown setting {sorted(names - known)[0]!r}; known: {', '.join(known)}")
+                raise ValueError(
+                    f"{key} names the unknown setting {sorted(names - known)[0]!r}; known: {', '.join(known)}"
+                )
         return self
 
 

@@ -17,13 +17,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free the folder or choose another with --results.") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; free the folder or choose another with --results."
+        ) from error
     try:
         write(Path(temporary))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; make room or make the folder writable.") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; make room or make the folder writable."
+        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 

@@ -49,15 +49,21 @@ class Method:
 
     def synthesize(self, ctx: "Context") -> SyntheticImages:
         """Images for methods without data. `ctx.dense()` is the teacher."""
-        raise NotImplementedError(f"{type(self).__name__} declares the stage synthesize in its config.yaml without having it")
+        raise NotImplementedError(
+            f"{type(self).__name__} declares the stage synthesize in its config.yaml without having it"
+        )
 
     def compress(self, ctx: "Context") -> nn.Module:
         """The compressed model, trained or not, from `ctx.dense()` or `ctx.build()`."""
-        raise NotImplementedError(f"{type(self).__name__} declares the stage compress in its config.yaml without having it")
+        raise NotImplementedError(
+            f"{type(self).__name__} declares the stage compress in its config.yaml without having it"
+        )
 
     def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
         """`model` (the result of `compress`, as stored) after fine-tuning; may be changed in place."""
-        raise NotImplementedError(f"{type(self).__name__} declares the stage finetune in its config.yaml without having it")
+        raise NotImplementedError(
+            f"{type(self).__name__} declares the stage finetune in its config.yaml without having it"
+        )
 
     @classmethod
     def facts(cls) -> list[Fact]:

@@ -47,7 +47,8 @@ def parse_run(name: str) -> Run:
     parts = name.split("/")
     if len(parts) != 6 or not parts[5].removeprefix("seed").isdigit():
         raise UserError(f"{name!r} is not a run; write scale/dataset/model/method/setting/seedN.")
-    return Run(*parts[:5], int(parts[5].removeprefix("seed")))
+    scale, dataset, model, method, setting, seed = parts
+    return Run(scale, dataset, model, method, setting, int(seed.removeprefix("seed")))
 
 
 class Plan:
@@ -60,7 +61,9 @@ class Plan:
         seeds: default those of config/{scale}.yaml.
     """
 
-    def __init__(self, root: Path, scale: str, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None):
+    def __init__(
+        self, root: Path, scale: str, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None
+    ):
         self.root, self.scale_name = root, scale
         self.scale: Scale = load_scale(root, scale)
         known = registry.discover(root)
@@ -74,7 +77,9 @@ class Plan:
     @staticmethod
     def _seed(value: Any) -> int:
         if isinstance(value, bool) or not str(value).isdigit():
-            raise UserError(f"seeds: {value!r} is not a seed; write whole numbers from 0, as in --config 'seeds=[0,1]'.")
+            raise UserError(
+                f"seeds: {value!r} is not a seed; write whole numbers from 0, as in --config 'seeds=[0,1]'."
+            )
         return int(value)
 
     def _runs(self) -> Iterable[Run]:
@@ -121,7 +126,11 @@ class Plan:
         if stage == "synthesize":
             return dense
         if stage in ("compress", "finetune"):
-            synthetic = [self.synthesis_run(run).folder("synthesize") / "synthetic.safetensors"] if "synthesize" in declared.stages else []
+            synthetic = (
+                [self.synthesis_run(run).folder("synthesize") / "synthetic.safetensors"]
+                if "synthesize" in declared.stages
+                else []
+            )
             previous = [run.folder("compress") / f for f in MODEL_FILES] if stage == "finetune" else []
             return dense + synthetic + previous
         return [run.folder(self.final_stage(run)) / f for f in MODEL_FILES]
@@ -129,7 +138,14 @@ class Plan:
     def digest(self, run: Run, stage: str) -> str:
         """A hash of the configuration that a stage depends on: the DAG repeats exactly the stages that a change concerns."""
         pair = self.pair(run)
-        content: list[Any] = [pair.architecture, pair.arguments, pair.images, pair.patch, pair.pretrain.model_dump(), self.scale.device]
+        content: list[Any] = [
+            pair.architecture,
+            pair.arguments,
+            pair.images,
+            pair.patch,
+            pair.pretrain.model_dump(),
+            self.scale.device,
+        ]
         if stage == "latency":
             content = [pair.architecture, pair.arguments, self.scale.latency.model_dump()]
         elif stage not in ("pretrain", "evaluate"):
@@ -139,7 +155,7 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def validate(self) -> None:
-        """Check what needs code: architectures, and every method's configuration of every setting. Imports torch and the methods."""
+        """Check what needs code (and its imports): architectures, and every method's configuration of every setting."""
         from compressbench import data, models
 
         for name, pair in self.scale.pairs.items():

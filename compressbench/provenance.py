@@ -39,7 +39,9 @@ def peak_memory_mb() -> float:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def record(root: Path, *, configuration: dict[str, Any], digest: str, seed: int, data_hash: str, threads: int, seconds: float) -> dict[str, Any]:
+def record(
+    root: Path, *, configuration: dict[str, Any], digest: str, seed: int, data_hash: str, threads: int, seconds: float
+) -> dict[str, Any]:
     """The content of run.json."""
     from compressbench.kernels import machine
 

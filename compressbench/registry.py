@@ -41,9 +41,15 @@ def method_class(root: Path, name: str) -> "type[Method]":
 
     package = declaration(root, name).package
     module = importlib.import_module(f"{package}.method")
-    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__]
+    classes = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Method) and c.__module__ == module.__name__
+    ]
     if len(classes) != 1:
-        raise UserError(f"{package}.method must define exactly one subclass of compressbench.method.Method, not {len(classes)}.")
+        raise UserError(
+            f"{package}.method must define exactly one subclass of compressbench.method.Method, not {len(classes)}."
+        )
     return classes[0]
 
 

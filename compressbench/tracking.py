@@ -60,7 +60,10 @@ class Tracker:
             action()
         except Exception as error:  # MLflow raises its own, SQLAlchemy's, and requests' errors
             self._client = None
-            log.warning("MLflow tracking is off for the rest of this stage (results are not affected): %s", str(error).split("\n")[0])
+            log.warning(
+                "MLflow tracking is off for the rest of this stage (results are not affected): %s",
+                str(error).split("\n")[0],
+            )
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
         """Log finite numbers at a step (epoch)."""

@@ -52,7 +52,9 @@ def project(tmp_path: Path, data_root: Path) -> Path:
 Command = Callable[..., subprocess.CompletedProcess]
 
 
-def run_module(root: Path, *arguments: str, module: str = "compressbench", **options: object) -> subprocess.CompletedProcess:
+def run_module(
+    root: Path, *arguments: str, module: str = "compressbench", **options: object
+) -> subprocess.CompletedProcess:
     """`python -m module ...` in a copy of the project; the copy's packages win over the installed ones."""
     environment = os.environ | {"PYTHONPATH": str(root)} | dict(options.pop("env", {}))  # type: ignore[call-overload]
     command = [sys.executable, "-m", module, *arguments]

@@ -92,20 +92,26 @@ class Context:
     def dense(self) -> nn.Module:
         """A fresh copy of the shared trained dense model, in eval mode."""
         if self.dense_folder is None:
-            raise UserError("this method reads a dense model but its config.yaml says starts_from: scratch; correct it there.")
+            raise UserError(
+                "this method reads a dense model but its config.yaml says starts_from: scratch; correct it there."
+            )
         return storage.load_model(self.dense_folder).to(self.device)
 
     def synthetic(self) -> SyntheticImages:
         """The images of the synthesize stage."""
         if self.synthetic_file is None:
-            raise UserError("this method reads synthetic images but its config.yaml does not list the stage synthesize; add it there.")
+            raise UserError(
+                "this method reads synthetic images but its config.yaml does not list the stage synthesize; add it there."
+            )
         tensors = storage.load_tensors(self.synthetic_file)
         return SyntheticImages(tensors["images"], tensors["labels"])
 
     def batches(self, recipe: Recipe) -> Any:
         """The training batches: step -> (images, labels) or (low, high), with `steps_per_epoch`."""
         if self.info.task == "super_resolution":
-            return data.PatchBatches(self.data.train, self.data.scale, self.pair.patch or 32, recipe.batch_size, self.seed)
+            return data.PatchBatches(
+                self.data.train, self.data.scale, self.pair.patch or 32, recipe.batch_size, self.seed
+            )
         return data.ClassificationBatches(self.data.train, recipe.batch_size, self.seed, recipe.augmentation)
 
     def loss(self, recipe: Recipe) -> Loss:
@@ -123,7 +129,11 @@ class Context:
         if self.info.task == "super_resolution":
             return {}
         held_out = self.data.validation
-        return {"validation_top1": quality.top1(model, type(held_out)(held_out.images[:VALIDATION_IMAGES], held_out.labels[:VALIDATION_IMAGES]))}
+        return {
+            "validation_top1": quality.top1(
+                model, type(held_out)(held_out.images[:VALIDATION_IMAGES], held_out.labels[:VALIDATION_IMAGES])
+            )
+        }
 
     def fit(
         self,

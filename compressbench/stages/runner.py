@@ -51,7 +51,16 @@ class Stage:
 
 
 @contextmanager
-def running(root: Path, *, folder: Path, tags: dict[str, str], configuration: dict[str, Any], digest: str, seed: int, threads: int) -> Iterator[Stage]:
+def running(
+    root: Path,
+    *,
+    folder: Path,
+    tags: dict[str, str],
+    configuration: dict[str, Any],
+    digest: str,
+    seed: int,
+    threads: int,
+) -> Iterator[Stage]:
     """Everything around a stage's own work. run.json is written last: a folder that has it is complete."""
     started = time.perf_counter()
     data_hash = versioning.content_hash(root)
@@ -63,7 +72,13 @@ def running(root: Path, *, folder: Path, tags: dict[str, str], configuration: di
             write_atomically(stage.history.file, lambda p: p.write_text("epoch\n"))
         seconds = time.perf_counter() - started
         content = provenance.record(
-            root, configuration=configuration, digest=digest, seed=seed, data_hash=data_hash, threads=threads, seconds=seconds
+            root,
+            configuration=configuration,
+            digest=digest,
+            seed=seed,
+            data_hash=data_hash,
+            threads=threads,
+            seconds=seconds,
         )
         write_json(folder / "run.json", content)
         tracker.metrics({"wall_seconds": seconds, "peak_memory_mb": content["peak_memory_mb"]})

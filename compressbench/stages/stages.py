@@ -36,7 +36,15 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
         "seed": str(run.seed), "stage": stage,
     }  # fmt: skip
     configuration = _configuration(plan, run, stage)
-    with running(root, folder=folder, tags=tags, configuration=configuration, digest=plan.digest(run, stage), seed=run.seed, threads=threads) as running_stage:
+    with running(
+        root,
+        folder=folder,
+        tags=tags,
+        configuration=configuration,
+        digest=plan.digest(run, stage),
+        seed=run.seed,
+        threads=threads,
+    ) as running_stage:
         work(plan, run, stage, running_stage)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -70,8 +78,12 @@ def _context(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Context:
         folder=running_stage.folder,
         device=_device(plan.scale),
         logger=running_stage.history,
-        dense_folder=plan.root / run.folder("pretrain") if declared is not None and declared.starts_from == "dense" else None,
-        synthetic_file=plan.root / plan.synthesis_run(run).folder("synthesize") / "synthetic.safetensors" if synthetic else None,
+        dense_folder=plan.root / run.folder("pretrain")
+        if declared is not None and declared.starts_from == "dense"
+        else None,
+        synthetic_file=plan.root / plan.synthesis_run(run).folder("synthesize") / "synthetic.safetensors"
+        if synthetic
+        else None,
     )
 
 
@@ -83,7 +95,9 @@ def _pretrain(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
 def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     """synthesize, compress or finetune: the method's own function."""
     ctx = _context(plan, run, stage, running_stage)
-    method = registry.method_class(plan.root, run.method)(registry.resolve(plan.root, run.method, run.setting, run.scale))
+    method = registry.method_class(plan.root, run.method)(
+        registry.resolve(plan.root, run.method, run.setting, run.scale)
+    )
     if stage == "synthesize":
         from compressbench.compression.synthesis import save_synthetic
 
@@ -117,7 +131,9 @@ def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
         metrics["quality"] = {"top1": quality.top1(model, ctx.data.test)}
     metrics |= asdict(accounting.account(model, _image_shape(plan, run)))
     write_json(running_stage.folder / "metrics.json", metrics)
-    running_stage.tracker.metrics({k: v for k, v in {**metrics, **metrics["quality"]}.items() if isinstance(v, int | float)})
+    running_stage.tracker.metrics(
+        {k: v for k, v in {**metrics, **metrics["quality"]}.items() if isinstance(v, int | float)}
+    )
 
 
 def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
@@ -128,7 +144,13 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     dense = models.build(pair.architecture, **pair.arguments).eval()
     compressed = storage.load_model(plan.root / run.folder(plan.final_stage(run)))
     result = latency.measure(
-        dense, compressed, _image_shape(plan, run), executors=options.executors, rounds=options.rounds, warmup=options.warmup, seed=run.seed
+        dense,
+        compressed,
+        _image_shape(plan, run),
+        executors=options.executors,
+        rounds=options.rounds,
+        warmup=options.warmup,
+        seed=run.seed,
     )
     write_json(running_stage.folder / "latency.json", result)
     running_stage.tracker.metrics(
@@ -138,5 +160,7 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
 
 def write_facts(root: Path, methods: list[str], file: Path) -> None:
     """Recompute the no-training facts of the methods: [{"method", "model", "setting", "metric", "value"}]."""
-    facts = [{"method": name} | fact._asdict() for name in methods for fact in registry.method_class(root, name).facts()]
+    facts = [
+        {"method": name} | fact._asdict() for name in methods for fact in registry.method_class(root, name).facts()
+    ]
     write_json(file, facts)

@@ -27,7 +27,11 @@ def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
 def unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
     """The inverse of `flatten` (tuples come back as lists)."""
     if isinstance(tree, dict):
-        return tensors[tree["tensor"]] if "tensor" in tree else {key: unflatten(value, tensors) for key, value in tree["items"]}
+        return (
+            tensors[tree["tensor"]]
+            if "tensor" in tree
+            else {key: unflatten(value, tensors) for key, value in tree["items"]}
+        )
     return [unflatten(value, tensors) for value in tree] if isinstance(tree, list) else tree
 
 

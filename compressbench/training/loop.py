@@ -61,7 +61,8 @@ def fit(
         state.metrics = {}
         _call(hooks, "on_epoch_start", state)
         total = torch.zeros(())
-        for state.step in range(state.epoch * steps_per_epoch, (state.epoch + 1) * steps_per_epoch):
+        for step in range(state.epoch * steps_per_epoch, (state.epoch + 1) * steps_per_epoch):
+            state.step = step
             _step(state, batches, loss, hooks)
             total = total + state.loss.detach()  # type: ignore[union-attr]
         mean = total.item() / steps_per_epoch

@@ -64,7 +64,13 @@ def test_wrong_seed(tree: Path, seeds: list) -> None:
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [({"epochs": 0}, "epochs"), ({"lr": "fast"}, "lr"), ({"momentum": 1.5}, "momentum"), ({"speed": 1}, "speed"), ({"lr": None}, "lr")],
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"lr": "fast"}, "lr"),
+        ({"momentum": 1.5}, "momentum"),
+        ({"speed": 1}, "speed"),
+        ({"lr": None}, "lr"),
+    ],
 )
 def test_wrong_recipe_names_the_key(change: dict, key: str) -> None:
     with pytest.raises(UserError, match=rf"config/x.yaml: key {key}: "):

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, State, fit, make_optimizer, schedule_factor
 from compressbench.training.checkpoint import Checkpoint, same_bits
-from compressbench.config import Recipe
 
 
 def network() -> nn.Module:
@@ -68,7 +68,16 @@ def test_hooks_are_called_in_order() -> None:
             return super().__getattribute__(name)
 
     model = network()
-    fit(model, batch, cross_entropy, [torch.optim.SGD(model.parameters(), lr=0.1)], epochs=1, steps_per_epoch=2, seed=0, hooks=[Recorder()])
+    fit(
+        model,
+        batch,
+        cross_entropy,
+        [torch.optim.SGD(model.parameters(), lr=0.1)],
+        epochs=1,
+        steps_per_epoch=2,
+        seed=0,
+        hooks=[Recorder()],
+    )
     assert calls == [
         "start0", "epoch_start0", "step_start0", "gradients0", "step_end0", "step_start1", "gradients1", "step_end1", "epoch_end1",
     ]  # fmt: skip
@@ -77,7 +86,16 @@ def test_hooks_are_called_in_order() -> None:
 def test_eval_mode_training_keeps_batch_norm_statistics_and_trains_weights() -> None:
     model = network()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    fit(model, batch, cross_entropy, [torch.optim.SGD(model.parameters(), lr=0.1)], epochs=1, steps_per_epoch=3, seed=0, train_mode=False)
+    fit(
+        model,
+        batch,
+        cross_entropy,
+        [torch.optim.SGD(model.parameters(), lr=0.1)],
+        epochs=1,
+        steps_per_epoch=3,
+        seed=0,
+        train_mode=False,
+    )
     after = model.state_dict()
     assert torch.equal(before["1.running_mean"], after["1.running_mean"])
     assert not torch.equal(before["0.weight"], after["0.weight"])

@@ -33,7 +33,13 @@ def test_removed_weights_get_no_gradient_and_kept_ones_that_of_the_dense_layer()
     layer = next(iter(masked_layers(model).values()))
     images = torch.randn(3, 1, 12, 12)
     layer(images).square().sum().backward()
-    dense = torch.nn.functional.conv2d(images, effective := (layer.weight * layer.mask).detach().requires_grad_(), layer.bias, layer.stride, layer.padding)
+    dense = torch.nn.functional.conv2d(
+        images,
+        effective := (layer.weight * layer.mask).detach().requires_grad_(),
+        layer.bias,
+        layer.stride,
+        layer.padding,
+    )
     dense.square().sum().backward()
     assert torch.equal(layer.weight.grad, effective.grad * layer.mask)
 

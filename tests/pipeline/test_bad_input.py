@@ -37,8 +37,16 @@ def test_wrong_command_line_stops_before_any_job(project: Path, arguments: list[
 @pytest.mark.parametrize(
     ("file", "change", "sentence"),
     [
-        ("config/smoke.yaml", lambda c: c["pairs"]["digits/plain_mini"].update(architecture="alexnet"), "pairs.digits/plain_mini.architecture"),
-        ("config/smoke.yaml", lambda c: c["pairs"]["digits/plain_mini"]["pretrain"].pop("lr"), "pairs.digits/plain_mini.pretrain.lr: Field required"),
+        (
+            "config/smoke.yaml",
+            lambda c: c["pairs"]["digits/plain_mini"].update(architecture="alexnet"),
+            "pairs.digits/plain_mini.architecture",
+        ),
+        (
+            "config/smoke.yaml",
+            lambda c: c["pairs"]["digits/plain_mini"]["pretrain"].pop("lr"),
+            "pairs.digits/plain_mini.pretrain.lr: Field required",
+        ),
         ("config/smoke.yaml", lambda c: c["latency"].update(rounds=3), "latency.rounds"),
         ("methods/optg/config.yaml", lambda c: c["settings"]["p95"].update(sparsity=1.5), "sparsity"),
         ("methods/optg/config.yaml", lambda c: c.update(family="magic"), "family"),
@@ -54,7 +62,10 @@ def test_wrong_configuration_names_file_and_key_before_any_job(project: Path, fi
 
 
 def test_unknown_dataset_is_named(project: Path) -> None:
-    edit(project / "config/smoke.yaml", lambda c: c["pairs"].update({"mnist/plain_mini": c["pairs"]["digits/plain_mini"]}))
+    edit(
+        project / "config/smoke.yaml",
+        lambda c: c["pairs"].update({"mnist/plain_mini": c["pairs"]["digits/plain_mini"]}),
+    )
     process = snakemake(project, "--config", "scale=smoke")
     assert process.returncode != 0 and "mnist" in process.stdout + process.stderr
 

@@ -20,7 +20,9 @@ def folder(root: Path, seed: int) -> Path:
     return root / f"results/smoke/digits/resnet8/pretrain/seed{seed}"
 
 
-def test_a_killed_stage_resumes_and_ends_with_the_same_bits(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_killed_stage_resumes_and_ends_with_the_same_bits(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     whole = run_module(project, *COMMAND, "1")
     assert whole.returncode == 0, whole.stderr[-2000:]
     reference = (folder(project, 1) / "model.safetensors").read_bytes()

@@ -25,7 +25,15 @@ def test_every_run_has_every_result(smoke: Smoke) -> None:
             content = json.loads((smoke.root / run.folder(stage) / "run.json").read_text())
             assert content["seed"] == run.seed
             assert content["configuration_hash"] == plan.digest(run, stage)
-            assert {"data_hash", "code_version", "packages", "machine", "threads", "wall_seconds", "peak_memory_mb"} <= content.keys()
+            assert {
+                "data_hash",
+                "code_version",
+                "packages",
+                "machine",
+                "threads",
+                "wall_seconds",
+                "peak_memory_mb",
+            } <= content.keys()
         metrics = json.loads((smoke.root / run.folder("evaluate") / "metrics.json").read_text())
         assert metrics["quality"] and metrics["params"] >= 0 and metrics["stored_bytes"] >= 0
 
@@ -48,7 +56,10 @@ def test_every_stage_is_an_mlflow_run_with_tags_and_metrics(smoke: Smoke) -> Non
     logged = {tuple(r.data.tags[k] for k in keys) for r in runs}
     assert expected <= logged
     training = next(r for r in runs if r.data.tags["stage"] == "pretrain" and r.data.tags["model"] == "resnet_mini")
-    assert len(client.get_metric_history(training.info.run_id, "loss")) == plan.scale.pairs["digits/resnet_mini"].pretrain.epochs
+    assert (
+        len(client.get_metric_history(training.info.run_id, "loss"))
+        == plan.scale.pairs["digits/resnet_mini"].pretrain.epochs
+    )
     assert training.data.params
     assert {"run.json", "history.csv"} <= {a.path for a in client.list_artifacts(training.info.run_id)}
 
@@ -67,7 +78,14 @@ def test_snakemake_renders_one_self_contained_page(smoke: Smoke) -> None:
 
 def result_hashes(root: Path) -> dict[str, str]:
     """sha256 of every model, synthetic image set and metrics file."""
-    patterns = ("model.safetensors", "model.json", "synthetic.safetensors", "metrics.json", "history.csv", "record.json")
+    patterns = (
+        "model.safetensors",
+        "model.json",
+        "synthetic.safetensors",
+        "metrics.json",
+        "history.csv",
+        "record.json",
+    )
     files = sorted(p for pattern in patterns for p in (root / "results/smoke").rglob(pattern))
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -97,7 +115,15 @@ def test_a_failing_method_leaves_the_others_and_is_named(smoke: Smoke, tmp_path:
 
 def test_losing_the_tracking_store_loses_no_result(smoke: Smoke, tmp_path: Path, data_root: Path) -> None:
     root = copy_tree(tmp_path, data_root)
-    process = run_module(root, "pretrain", "smoke", "digits", "plain_mini", "0", env={"MLFLOW_TRACKING_URI": "sqlite:////nowhere/mlflow.db"})
+    process = run_module(
+        root,
+        "pretrain",
+        "smoke",
+        "digits",
+        "plain_mini",
+        "0",
+        env={"MLFLOW_TRACKING_URI": "sqlite:////nowhere/mlflow.db"},
+    )
     assert process.returncode == 0, process.stderr[-2000:]
     assert "MLflow tracking is off" in process.stderr
     folder = root / "results/smoke/digits/plain_mini/pretrain/seed0"
