@@ -1,0 +1,27 @@
+"""Post-training quantization that clips: percentile ranges, or the shrunken MinMax range of least squared error."""
+
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+from compressbench.compression.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
+from compressbench.method import Method
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class Clipping(Method):
+    """The grids of MinMax; only the ranges differ."""
+
+    class Config(PostTrainingConfig):
+        """The rule for ranges beside the options of every post-training quantization."""
+
+        rule: Literal["percentile", "mse"] = "mse"
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        model = ctx.dense()
+        ranges = calibration_ranges(model, ctx, self.config, self.config.rule)
+        return quantize_post_training(model, ranges, self.config, self.config.rule)

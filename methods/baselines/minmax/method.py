@@ -1,0 +1,23 @@
+"""MinMax post-training quantization: the range of a tensor is its minimum and maximum."""
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from compressbench.compression.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
+from compressbench.method import Method
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class MinMax(Method):
+    """Fold batch norms, take ranges, round; nothing is trained."""
+
+    Config = PostTrainingConfig
+    config: PostTrainingConfig
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        model = ctx.dense()
+        ranges = calibration_ranges(model, ctx, self.config, "minmax")
+        return quantize_post_training(model, ranges, self.config, "minmax")
