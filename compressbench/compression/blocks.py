@@ -65,7 +65,7 @@ def kept_blocks(scores: Tensor, rate: float, groups: int, rows: Rows = "ranked")
     if rows == "ranked":
         return keep_largest(scores, removed)
     order = scores.argsort(stable=True)
-    rank_in_group = scores.reshape(-1, groups).argsort(0, stable=True).argsort(0).flatten()
+    rank_in_group = scores.reshape(-1, groups).argsort(dim=0, stable=True).argsort(dim=0).flatten()
     return keep_largest(order[rank_in_group[order].argsort(stable=True)].argsort(), removed)
 
 
@@ -74,6 +74,8 @@ def block_mask(
 ) -> Tensor:
     """The 1xN mask by l1 norm: weight [c_out, c_in, ...] -> bool of the same shape, constant on every block."""
     scores = block_scores(weight, n, straddle, name)
+    if rows == "uniform":
+        check_blocks(weight, n, name=name)
     return expand_blocks(kept_blocks(scores, rate, weight.shape[0] // n, rows), weight.shape, n)
 
 

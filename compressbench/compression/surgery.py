@@ -65,7 +65,7 @@ def keep_filters(model: nn.Module, kept: Mapping[str, Tensor]) -> nn.Module:
         raise ValueError("keep_filters narrows dense networks; remove filters before masking or quantizing")
     with torch.random.fork_rng(devices=[]):
         narrow = build_narrow(model, {name: index.numel() for name, index in kept.items()})
-    narrow.to(next(model.parameters()).device)
+    narrow.to(next(model.parameters()))
     narrow.load_state_dict(_select(model, kept))
     return narrow.train(model.training)
 

@@ -74,8 +74,8 @@ def widths_within(model: nn.Module, target: int, shape: Shape, budget: Budget, s
     low, high = 0.0, 1.0
     if narrow_cost(high) > target:
         raise UserError(
-            f"l1_filter: one filter per free layer still costs {narrow_cost(high)} {budget}, more than the {target} of the "
-            "block methods; choose a lower sparsity in methods/baselines/l1_filter/config.yaml."
+            f"l1_filter: one filter per free layer costs {narrow_cost(high)} {budget}, the block methods {target}; "
+            "choose a lower sparsity in methods/baselines/l1_filter/config.yaml."
         )
     for _ in range(steps):
         middle = (low + high) / 2

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RandomBlocks(Method):
-    """Exactly floor(p B) random blocks of each layer removed from the dense model, then fine-tuning with fixed masks."""
+    """Remove exactly floor(p B) random blocks of each layer in one shot, fine-tune with fixed masks."""
 
     class Config(MethodConfig):
         """The pattern."""
