@@ -153,7 +153,7 @@ def layer_table(model: nn.Module, input_shape: Sequence[int]) -> list[LayerCount
     counted = (*WEIGHT_LAYERS, *NORMS, *ACTIVATIONS, nn.AdaptiveAvgPool2d)
     handles = [layer.register_forward_hook(count) for layer in names if isinstance(layer, counted)]
     modes = {layer: layer.training for layer in names}
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), torch.zeros(()))  # bicubic enlargement has none
     try:
         model.eval()
         with torch.no_grad():

@@ -48,10 +48,9 @@ def recomputed_facts() -> list[Fact]:
     for model, (network, scale) in NETWORKS.items():
         counts = network_counts(network, scale)
         facts += [Fact(model, "dense", metric, value) for metric, value in counts.items()]
-        facts.append(Fact(model, "dense", "gmacs_720p", counts["macs_per_pixel"] * OUTPUT_PIXELS / scale**2 / 1e9))
-        facts.append(Fact(model, "dense", "tbops_720p", tera_bops(counts, 32, scale)))
-        for bits in (2, 3, 4):
-            setting = f"w{bits}a{bits}"
-            facts.append(Fact(model, setting, "compression", compression(counts, bits)))
-            facts.append(Fact(model, setting, "tbops_720p", tera_bops(counts, bits, scale)))
+        facts += [Fact(model, f"w{bits}a{bits}", "compression", compression(counts, bits)) for bits in (2, 3, 4)]
+        if scale == 4:
+            facts.append(Fact(model, "dense", "gmacs_720p", counts["macs_per_pixel"] * OUTPUT_PIXELS / scale**2 / 1e9))
+            facts.append(Fact(model, "dense", "tbops_720p", tera_bops(counts, 32, scale)))
+            facts += [Fact(model, f"w{bits}a{bits}", "tbops_720p", tera_bops(counts, bits, scale)) for bits in (2, 3, 4)]
     return facts
