@@ -75,7 +75,7 @@ class Scale(Frozen):
 
     seeds: tuple[int, ...] = Field(min_length=1)
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    latency: Latency = Latency()
+    latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
     pairs: dict[PairName, Pair]
 
 

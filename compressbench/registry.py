@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressbench.config import Declaration, MethodScale, parse, read_yaml
+from compressbench.config import Declaration, parse, read_yaml
 from compressbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def resolve(root: Path, name: str, setting: str, scale: str) -> "MethodConfig":
     declared = declaration(root, name)
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
-    merged = declared.scales.get(scale, MethodScale(runs={})).config | declared.settings[setting]  # type: ignore[call-overload]
+    at_scale = declared.scales.get(scale)  # type: ignore[call-overload]
+    merged = (at_scale.config if at_scale else {}) | declared.settings[setting]
     where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale})"
     return parse(method_class(root, name).Config, merged, where)

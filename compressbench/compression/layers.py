@@ -59,7 +59,7 @@ class MaskedLinear(_Masked, nn.Linear):
 
 def mask_layer(module: nn.Module, block: int | None = None) -> nn.Module:
     """The masked form of a convolution or linear layer: same parameters (shared, not copied), mask of ones."""
-    cls = {nn.Conv2d: MaskedConv2d, nn.Linear: MaskedLinear}[type(module)]  # type: ignore[index]
+    cls = MaskedConv2d if type(module) is nn.Conv2d else MaskedLinear
     return cls.rebuild(module, {"block": block})
 
 

@@ -22,8 +22,8 @@ class CompressedLayer(Protocol):
         ...
 
 
-LAYER_KINDS: dict[str, type] = {}
-Layer = TypeVar("Layer", bound=type)
+LAYER_KINDS: dict[str, type[CompressedLayer]] = {}
+Layer = TypeVar("Layer", bound=type[CompressedLayer])
 
 
 def compressed_layer(cls: Layer) -> Layer:

@@ -156,9 +156,9 @@ class Context:
         What is not given comes from the recipe. `schedule=None` leaves the learning rates to the caller's hooks.
         `name` tells several trainings of one stage apart.
         """
-        source = batches or self.batches(recipe)
+        source: Any = batches or self.batches(recipe)
         epochs = epochs or recipe.epochs
-        steps = steps_per_epoch or recipe.steps_per_epoch or source.steps_per_epoch  # type: ignore[attr-defined]
+        steps = steps_per_epoch or recipe.steps_per_epoch or source.steps_per_epoch
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
         return fit(
