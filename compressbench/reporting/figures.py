@@ -45,6 +45,7 @@ BIT_OPERATIONS = Cost(
 )
 SPEEDUP = Cost("best_speedup", "Quality against measured speed-up", "speed-up over dense (one thread)", RIGHT)
 PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
+MANY = 8  # curves from which on a figure needs columns of names
 WORDS = {"k": "thousands", "M": "millions", "G": "billions"}
 
 
@@ -67,16 +68,20 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
         f"\nOne image, one thread. Dense on {executor}, where it is fastest, over each compressed model on the "
         "executor where that one is fastest; horizontal bars: 95 % interval."
     )
-    figure = new_figure(4.5, title, group.title, f"{cost.hint} {SEEDS}{how if cost is SPEEDUP else ''}")
+    many = drawn.series.nunique() > MANY
+    figure = new_figure(
+        5.4 if many else 4.5, title, group.title, f"{cost.hint} {SEEDS}{how if cost is SPEEDUP else ''}"
+    )
     axes = figure.add_subplot()
     spread = _seed_range(results.runs, group)
     labels: list[Label] = []
+    curves: list[tuple[np.ndarray, np.ndarray, str, str]] = []
     obstacles: list[np.ndarray] = []
     points = drawn[~drawn.reference].assign(order=lambda t: t.level.map({v: i for i, v in enumerate(levels)}))
     for series, part in points.groupby("series", sort=False):
         part = part.sort_values("order")
-        method, baseline = part.method.iloc[0], bool(part.baseline.iloc[0])
-        x, y, color = part[cost.column].to_numpy() / unit, part.quality.to_numpy(), palette[method]
+        baseline = bool(part.baseline.iloc[0])
+        x, y, color = part[cost.column].to_numpy() / unit, part.quality.to_numpy(), palette[str(series)]
         axes.plot(x, y, lines[str(series)], color=color, lw=1.0, alpha=0.65, zorder=2)
         for row, a, b in zip(each(part), x, y, strict=True):
             if b < floor:
@@ -89,7 +94,7 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
                 obstacles.append(np.column_stack([np.linspace(row.best_low, row.best_high, 7), np.full(7, b)]))
             axes.plot(a, b, marker=markers[row.level], markersize=6, zorder=3, **marker_style(color, baseline))
         seen = y >= floor if (y >= floor).any() else y == y.max()
-        labels.append(_end_label(x[seen], y[seen].clip(floor), str(series), color, len(labels)))
+        curves.append((x[seen], y[seen].clip(floor), str(series), color))
         obstacles.append(_samples(x, y, log=cost is not SPEEDUP))
     _references(axes, drawn[drawn.reference], cost.column, unit, labels, obstacles)
     if cost is SPEEDUP:
@@ -103,6 +108,10 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
         best = drawn.quality.max()
         axes.set_ylim(floor, best + 0.12 * (best - floor))
     level_legend(axes, {group.level_name(k): m for k, m in markers.items()})
+    if many and cost is not SPEEDUP:
+        _label_columns(axes, curves, drawn[drawn.method.map(group.is_dense)].quality.min())
+    else:
+        labels += [_end_label(*curve, turn) for turn, curve in enumerate(curves)]
     place(axes, labels, np.vstack(obstacles))
     return figure
 
@@ -132,7 +141,7 @@ def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> 
     for panel, level in zip(panels, levels, strict=True):
         rows = points[points.level == level].sort_values("quality")
         for y, row in enumerate(each(rows)):
-            color = palette[row.method]
+            color = palette[row.series]
             own = seeds[(seeds.method == row.method) & (seeds.setting == row.setting)].quality
             if row.quality < left:
                 panel.annotate(
@@ -159,7 +168,7 @@ def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> 
             )
         panel.set_yticks(range(len(rows)), list(rows.series), fontsize=8.5)
         for tick, row in zip(panel.get_yticklabels(), each(rows), strict=True):
-            tick.set_color(palette[row.method] if not row.baseline else "#444444")
+            tick.set_color(palette[row.series] if not row.baseline else "#444444")
         panel.set_ylim(-0.6, len(rows) - 0.4)
         panel.set_title(group.level_name(level), fontsize=9, pad=3)
         panel.tick_params(axis="y", length=0)
@@ -207,25 +216,25 @@ def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
     palette, lines = colors(group), dashes(group)
     for (left, right), level in zip(panels, levels, strict=True):
         chosen = history[(history.level == level) | history.method.map(group.is_dense)]
-        ends: dict[Axes, list[tuple[float, str, str]]] = {left: [], right: []}
+        ends: dict[Axes, list[Label]] = {left: [], right: []}
         for key, part in chosen.groupby(["method", "setting"], sort=False):
             method, setting = map(str, key)
             series = group.series(method, setting)
-            color = "black" if group.is_dense(method) else palette[method]
+            color = "black" if group.is_dense(method) else palette[series]
             for axes, column in ((left, "loss"), (right, "quality")):
                 mean = part.groupby("progress")[column].mean().dropna()
                 if len(mean):
                     axes.plot(
                         mean.index, mean, lines[series], color=color, lw=1.0 if group.is_baseline(method) else 1.6
                     )
-                    ends[axes].append((float(mean.iloc[-1]), series, color))
+                    ends[axes].append(Label(100, float(mean.iloc[-1]), series, color))
         left.set_title(f"{group.level_name(level)}: training loss")
         right.set_title(f"Validation, {'PSNR (dB)' if group.metric == 'psnr' else 'top-1 (%)'}")
         _zoom(left, chosen.loss, top=True)
         _zoom(right, chosen.quality, top=False)
         for axes in (left, right):
             axes.set_xlim(0, 100)
-            _end_labels(axes, ends[axes])
+        _column(right, ends[right] or ends[left], 1.06, 6.8)
     for axes in panels[-1]:
         axes.set_xlabel("training done (%)")
     return figure
@@ -256,7 +265,7 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
     for empty in list(grid.flat)[len(executors) :]:
         empty.set_visible(False)
     palette, markers = colors(group), level_markers(level_order(points))
-    top = max(2.0, latency.high.max() * 1.25)
+    top = max(latency.high.max() * 1.25, min(20.0, 130 / (100 - points.sparsity.max())))
     ideal = np.linspace(0, 99.5, 400)
     curve = np.column_stack([ideal, 100 / (100 - ideal)])
     curve = curve[curve[:, 1] < top]
@@ -271,7 +280,7 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
         axes.plot(*curve.T, color="#333333", lw=1, ls="--")
         axes.axhline(1, color=GREY, lw=0.8)
         for row in each(shown):
-            color = palette[row.method]
+            color = palette[row.series]
             axes.plot([row.sparsity] * 2, [row.low, row.high], color=color, lw=1)
             axes.plot(
                 row.sparsity, row.speedup, markers[row.level], markersize=5.5, **marker_style(color, row.baseline)
@@ -304,14 +313,8 @@ def _speedup_labels(group: Group, shown: pd.DataFrame, palette: dict[str, str]) 
         strongest = part[part.sparsity > part.sparsity.max() - 3]
         together = strongest.speedup.max() < 1.08 * strongest.speedup.min()
         for row in each(strongest[:1] if together else strongest):
-            labels.append(
-                Label(
-                    row.sparsity,
-                    row.speedup,
-                    group.short(str(method)) if together else row.series,
-                    palette[str(method)],
-                )
-            )
+            name = group.short(str(method)) if together else row.series
+            labels.append(Label(row.sparsity, row.speedup, name, palette[row.series]))
     return labels
 
 
@@ -413,25 +416,62 @@ def _zoom(axes: Axes, values: pd.Series, top: bool) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Names to the right of the last points, pushed apart vertically."""
+def _column(
+    axes: Axes, ends: list[Label], position: float, size: float, left: bool = False, below: float = float("inf")
+) -> None:
+    """Names in a column at `position` (fraction of the axes), sorted like their points and pushed apart vertically.
+
+    `below` (data) is where the column must end, for what stands above it.
+    """
     low, high = axes.get_ylim()
-    height = (high - low) * 0.075
-    ordered = sorted(ends)
-    wanted = np.array([min(max(v, low), high) for v, _, _ in ordered])
-    placed = _spread(wanted, height, low, high)
-    for (value, text, color), y in zip(ordered, placed, strict=True):
+    height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
+    ordered = sorted(ends, key=lambda end: end.y)
+    wanted = np.array([min(max(end.y, low), high) for end in ordered])
+    gap = 1.3 * size / height * (high - low)
+    placed = _spread(wanted, gap, low, min(high, below - 1.5 * gap))
+    for end, at, y in zip(ordered, wanted, placed, strict=True):
         axes.annotate(
-            text,
-            (100, min(max(value, low), high)),
-            xytext=(1.06, (y - low) / (high - low)),
+            end.text,
+            (end.x, at),
+            xytext=(position, (y - low) / (high - low)),
             textcoords="axes fraction",
-            fontsize=6.8,
+            fontsize=size,
+            ha="right" if left else "left",
             va="center",
-            color="#555555" if color == GREY else color,
+            color="#555555" if end.color == GREY else end.color,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.color,
+                "lw": 0.4,
+                "shrinkA": 0,
+                "shrinkB": 3,
+                "relpos": (left, 0.5),
+            },
         )
+
+
+def _label_columns(axes: Axes, curves: list[tuple[np.ndarray, np.ndarray, str, str]], below: float) -> None:
+    """Many curves: names in two columns, right of those that reach the largest cost, left of the others."""
+    low, high = min(c[0].min() for c in curves), max(c[0].max() for c in curves)
+    right = [
+        Label(x[-1], y[-1], text, color) for x, y, text, color in (_by_cost(c) for c in curves) if x[-1] > 0.8 * high
+    ]
+    left = [
+        Label(x[0], y[0], text, color) for x, y, text, color in (_by_cost(c) for c in curves) if x[-1] <= 0.8 * high
+    ]
+    span = np.log(axes.get_xlim()[1] / low)
+    axes.set_xlim(left=low * np.exp(-span * (0.55 if left else 0.06)))
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    for names, x, is_left in ((right, high, False), (left, low, True)):
+        at = axes.transAxes.inverted().transform(axes.transData.transform((x, 0)))[0]
+        _column(axes, names, float(at) + (-0.04 if is_left else 0.04), 7.5, left=is_left, below=below)
+
+
+def _by_cost(curve: tuple[np.ndarray, np.ndarray, str, str]) -> tuple[np.ndarray, np.ndarray, str, str]:
+    order = np.argsort(curve[0], kind="stable")
+    return curve[0][order], curve[1][order], curve[2], curve[3]
 
 
 def _spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
@@ -439,5 +479,6 @@ def _spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarr
     if (len(wanted) - 1) * gap > high - low:
         return np.linspace(low, high, len(wanted))
     steps = np.arange(len(wanted)) * gap
-    pushed_up = np.maximum.accumulate(wanted - steps) + steps
-    return np.minimum(pushed_up, high - steps[::-1])
+    pushed_up = np.maximum.accumulate(wanted - steps)
+    pushed_down = np.minimum.accumulate((wanted - steps)[::-1])[::-1]
+    return np.clip((pushed_up + pushed_down) / 2, low, high - steps[-1:]) + steps

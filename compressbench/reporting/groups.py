@@ -22,6 +22,7 @@ FAMILIES = {
 }
 PRUNING = {"unstructured", "block", "filter"}
 LONGEST_TITLE = 34
+STRENGTH = r"p\d+|w\d+a\d+|b\d+"  # percent removed, or bits, in the name of a setting
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,10 @@ class Group:
 
     @cached_property
     def levels(self) -> dict[str, str]:
-        """Setting -> strength of compression: the part of the setting's name that most methods share.
+        """Setting -> strength of compression: `n4_p90` and `p90` are both at the level `p90`.
 
-        `n4_p90` and `p90` are both at the level `p90`. What is left of the name distinguishes variants.
+        It is the part of the setting's name that reads like a sparsity or bit width, else the part that most methods
+        share. What is left of the name distinguishes variants.
         """
         users: Counter[str] = Counter()
         uses: Counter[str] = Counter()
@@ -124,11 +126,11 @@ class Group:
             users.update(set(tokens))
             uses.update(tokens)
 
-        def rank(token: str) -> tuple[int, int, bool]:
-            return users[token], uses[token], any(c.isdigit() for c in token)
+        def rank(token: str) -> tuple[bool, int, int]:
+            return re.fullmatch(STRENGTH, token) is not None, users[token], uses[token]
 
         names = {s for settings in self.settings.values() for s in settings}
-        return {s: max(s.split("_"), key=rank) for s in sorted(names)}
+        return {s: max(reversed(s.split("_")), key=rank) for s in sorted(names)}
 
     @cached_property
     def level_labels(self) -> dict[str, str]:
@@ -152,18 +154,15 @@ class Group:
         level = self.levels[setting]
         words = self.label(method, setting)
         if words != setting and (plain := self.level_labels[level]) in words:
-            return words.replace(plain, "").replace("()", "").strip(" ,;·:-")
+            return words.replace(plain, "").replace("()", "").strip(" ,;·:-").removeprefix("of ")
         return " ".join(t for t in setting.split("_") if t != level)
 
     def series(self, method: str, setting: str) -> str:
         """The name of a curve: the method, and the variant where it has several."""
-        siblings = {self.variant(method, s) for s in self.settings[method]}
         variant = self.variant(method, setting)
-        return (
-            f"{self.short(method)}, {variant}"
-            if variant and (len(siblings) > 1 or not self.is_dense(method))
-            else self.short(method)
-        )
+        if self.is_dense(method):
+            variant = self.label(method, setting) if len(self.settings[method]) > 1 else ""
+        return f"{self.short(method)}, {variant}" if variant else self.short(method)
 
     def is_reference(self, method: str) -> bool:
         """Baselines that have no strength, such as the dense network or bicubic upsampling: lines, not points."""

@@ -114,12 +114,17 @@ def _networks(group: Group, summary: pd.DataFrame, results: Results) -> list[Col
     runs = {(run.method, run.setting): run for run in group.runs if run.seed == seed}
     counts = points.groupby("level").method.nunique()
     level = max(reversed(level_order(summary)), key=lambda x: counts[x])
-    compared = points[points.level == level].sort_values(["baseline", "quality"], ascending=[True, False])
+    main = points[points.level == level].drop_duplicates("method")
+    compared = main.sort_values(["baseline", "quality"], ascending=[True, False])
     columns = []
     for row in each(pd.concat([summary[summary.method.map(group.is_dense)][:1], compared])):
         folder = results.folder(runs[row.method, row.setting], "evaluate") / "images"
         if any(folder.glob("*_sr.png")):
-            strength = "" if group.is_dense(row.method) else f", {group.level_labels[level]}"
+            strength = (
+                ""
+                if group.is_dense(row.method)
+                else ", " + group.level_labels[level].replace(" ", "\N{NO-BREAK SPACE}")
+            )
             columns.append(Column(fill(row.series + strength, 18), row.method, row.setting, folder, "sr"))
     return columns[:NETWORKS]
 

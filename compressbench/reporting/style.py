@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from compressbench.reporting.groups import Group
 
-# Okabe and Ito's palette, distinguishable with every common colour blindness, less yellow: too pale on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette, distinguishable with every common colour blindness, less yellow (too pale on white) and black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
 FAINT = "#c9c9c9"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -78,24 +78,25 @@ def placeholder(title: str, subtitle: str, reason: str) -> Figure:
 
 
 def colors(group: "Group") -> dict[str, str]:
-    """A colour per method; baselines are grey."""
-    own = [m for m in group.methods if not group.is_baseline(m) and not group.is_dense(m)]
-    chosen = {m: PALETTE[i % len(PALETTE)] for i, m in enumerate(own)}
-    return {m: chosen.get(m, GREY) for m in group.methods}
+    """Series -> colour; baselines are grey."""
+    own, grey = _series(group)
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(own)} | dict.fromkeys(grey, GREY)
 
 
 def dashes(group: "Group") -> dict[str, str]:
-    """Series -> line style: it tells apart the variants of one method, which share a colour, and the grey baselines."""
-    styles: dict[str, str] = {}
-    grey = 0
-    for method in group.methods:
-        names = dict.fromkeys(group.series(method, s) for s in group.settings[method])
-        if group.is_dense(method):
-            grey = 0
-        first = grey if group.is_baseline(method) else 0
-        styles |= {name: DASHES[(first + i) % len(DASHES)] for i, name in enumerate(names)}
-        grey += len(names) if group.is_baseline(method) else 0
-    return styles
+    """Series -> line style: it tells apart the grey baselines, and methods when the colours are used up."""
+    own, grey = _series(group)
+    styles = {name: DASHES[i // len(PALETTE) % len(DASHES)] for i, name in enumerate(own)}
+    return styles | {name: DASHES[i % len(DASHES)] for i, name in enumerate(grey)}
+
+
+def _series(group: "Group") -> tuple[list[str], list[str]]:
+    """(series of methods, series of baselines), dense first among the latter, in a fixed order."""
+    names: tuple[dict[str, None], dict[str, None]] = {}, {}
+    for method in sorted(group.methods, key=lambda m: not group.is_dense(m)):
+        own = not group.is_baseline(method) and not group.is_dense(method)
+        names[0 if own else 1].update(dict.fromkeys(group.series(method, s) for s in group.settings[method]))
+    return list(names[0]), list(names[1])
 
 
 def level_markers(levels: Sequence[str]) -> dict[str, str]:

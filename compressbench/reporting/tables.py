@@ -246,8 +246,7 @@ def _quality_header(group: Group) -> str:
 
 def _change(row: Any, digits: int) -> str:
     """The paired change; a dash for the dense network itself."""
-    own = row.change == 0 and row.change_low in (0, row.change_high)
-    if own or not is_number(row.change):
+    if row.series == row.against or not is_number(row.change):
         return DASH
     half = (row.change_high - row.change_low) / 2
     spread = f" ± {number(half, digits)}" if is_number(half) else ""

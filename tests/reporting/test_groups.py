@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from compressbench.plan import Run
 from compressbench.reporting.groups import Group, group_runs
 
 
@@ -16,6 +17,12 @@ def test_a_level_is_what_most_methods_share_of_a_setting(groups: dict[str, Group
     levels = groups["plain_mini"].levels
     assert {levels[s] for s in ("p75", "n4_p75", "n16_p75", "n16_plain_p75")} == {"p75"}
     assert groups["resnet8"].levels["w4a4_bnloss"] == "w4a4"
+
+
+def test_a_strength_is_recognised_even_when_another_word_is_shared_more(groups: dict[str, Group]) -> None:
+    declared = groups["resnet8"].declarations["lsq"].model_copy(update={"settings": {"ptq_w3a3": {}, "ptq_w2a2": {}}})
+    runs = tuple(Run("desk", "d", "m", "lsq", setting, 0) for setting in declared.settings)
+    assert Group("d", "m", runs, {"lsq": declared}).levels == {"ptq_w2a2": "w2a2", "ptq_w3a3": "w3a3"}
 
 
 def test_a_series_is_a_method_or_one_of_its_variants(groups: dict[str, Group]) -> None:

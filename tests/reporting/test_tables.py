@@ -86,6 +86,12 @@ def test_published_values_stand_beside_with_their_model_and_data(report: SimpleN
     assert "77.01 → 67.20" in line and "2.0 %" in line
 
 
+def test_the_reference_itself_has_no_change(report: SimpleNamespace) -> None:
+    text = (report.out / "tables/comparison_fashion_mnist_resnet_mini.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| Dense |"))
+    assert line.split("|")[4].strip() == "–"
+
+
 def test_facts_agree_to_the_last_printed_digit(report: SimpleNamespace) -> None:
     facts = pd.read_csv(report.out / "tables/facts.csv", keep_default_na=False)
     assert list(facts.verdict) == ["ok", "differs", "not published"]
