@@ -5,13 +5,15 @@ block = c * (c_out / N) + r holds weight[r N : (r + 1) N, c].
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from compressbench.compression.masks import keep_largest
+from compressbench.models.structure import Coupling
 
 Rows = Literal["ranked", "uniform"]
 
@@ -118,6 +120,11 @@ def prunable_layers(model: nn.Module, classifier: bool = False) -> list[str]:
     ]
 
 
+def weights_of(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """The weights of the named layers."""
+    return {name: cast(Tensor, model.get_submodule(name).weight) for name in names}
+
+
 def block_statistics(layers: list[tuple[Tensor, Tensor]], n: int) -> dict[str, float]:
     """How a block pattern spreads over the channels, over all layers [(weight, mask)] in stored order.
 
@@ -140,6 +147,28 @@ def block_statistics(layers: list[tuple[Tensor, Tensor]], n: int) -> dict[str, f
         "kept_l1": kept_l1 / sum(float(w.detach().abs().sum()) for w, _ in layers),
         "group_spread": float(torch.stack(spread).mean()),
     }
+
+
+def connected_share(masks: Mapping[str, Tensor], couplings: Iterable[Coupling]) -> float:
+    """Share of the kept kernels that lie on a path through the masked layers: masks by layer name [c_out, c_in, ...].
+
+    A kernel is idle when its input channel has lost all its kernels (it is constant after batch norm) or when nothing
+    reads its output channel. Idle kernels are stored and computed, and do nothing for the image.
+    """
+    kernels = {name: mask.flatten(2).any(2) if mask.dim() > 2 else mask.clone() for name, mask in masks.items()}
+    links = [(c.producer, c.consumers) for c in couplings if kernels.keys() >= {c.producer, *c.consumers}]
+    kept = connected = sum(int(k.sum()) for k in kernels.values())
+    before = None
+    while before != connected:
+        before = connected
+        for producer, consumers in links:
+            alive = kernels[producer].any(1)
+            read = torch.stack([kernels[name].any(0) for name in consumers]).any(0)
+            kernels[producer] = kernels[producer] & read[:, None]
+            for name in consumers:
+                kernels[name] = kernels[name] & alive
+        connected = sum(int(k.sum()) for k in kernels.values())
+    return connected / max(kept, 1)
 
 
 @dataclass(frozen=True)

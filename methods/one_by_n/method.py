@@ -13,10 +13,12 @@ from compressbench.compression.blocks import (
     Rows,
     block_mask,
     block_statistics,
+    connected_share,
     prunable_layers,
     rearranged_block_mask,
     rearrangement,
     removed_blocks,
+    weights_of,
 )
 from compressbench.compression.masks import apply_masks, zero_removed
 from compressbench.compression.one_shot import record_untrained_quality
@@ -52,10 +54,11 @@ class OneByN(Method):
     def compress(self, ctx: "Context") -> nn.Module:
         model = ctx.dense()
         masks = self.masks(model)
-        weights = {name: model.get_submodule(name).weight for name in masks}
+        weights = weights_of(model, masks)
         aligned = [(weights[name], mask) for name, mask in masks.items() if mask.shape[0] % self.config.n == 0]
         for name, value in block_statistics(aligned, self.config.n).items():
             ctx.record(name, value)
+        ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
         self.apply(model, masks)
         record_untrained_quality(ctx, model)
         return model
@@ -69,9 +72,9 @@ class OneByN(Method):
         names = prunable_layers(model, self.config.prune_classifier)
         if self.config.rearrange:
             free = {coupling.producer for coupling in model.couplings()}  # type: ignore[operator]
-            orders = {name: rearrangement(model.get_submodule(name).weight) for name in names if name in free}
+            orders = {n: rearrangement(weight) for n, weight in weights_of(model, names).items() if n in free}
             permute_filters(model, orders)
-        return {name: self._mask(name, model.get_submodule(name).weight) for name in names}  # type: ignore[arg-type]
+        return {name: self._mask(name, weight) for name, weight in weights_of(model, names).items()}
 
     def _mask(self, name: str, weight: Tensor) -> Tensor:
         config = self.config

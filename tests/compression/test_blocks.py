@@ -9,6 +9,7 @@ from compressbench.compression.blocks import (
     block_mask,
     block_scores,
     block_statistics,
+    connected_share,
     encode_bsr,
     prunable_layers,
     random_block_mask,
@@ -16,6 +17,7 @@ from compressbench.compression.blocks import (
     rearrangement,
     removed_blocks,
 )
+from compressbench.models import Coupling
 
 
 def weight(c_out: int = 64, c_in: int = 12, k: int = 3, seed: int = 0) -> Tensor:
@@ -160,6 +162,17 @@ def test_statistics_of_a_pattern() -> None:
     mask[:4, :2] = True
     measured = block_statistics([(w, mask)], 4)
     assert measured == {"empty_groups": 0.5, "unread_inputs": 0.5, "kept_l1": 0.25, "group_spread": 1.0}
+
+
+def test_connected_kernels_lie_on_a_path_through_the_layers() -> None:
+    first, second, third = (torch.zeros(2, 2, 1, 1, dtype=torch.bool) for _ in range(3))
+    first[0] = True  # its second output channel is empty
+    second[:, 1] = True  # reads only that channel: idle, so nothing of the first layer is read either
+    third[:] = True
+    links = [Coupling("a", None, ("b",)), Coupling("b", None, ("c",)), Coupling("c", None, ("classifier",))]
+    assert connected_share({"a": first, "b": second, "c": third}, links) == 0
+    second[0, 0] = True  # a path: input -> a0 -> b0 -> every c
+    assert connected_share({"a": first, "b": second, "c": third}, links) == (2 + 1 + 2) / (2 + 3 + 4)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet50"])

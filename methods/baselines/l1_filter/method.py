@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench import accounting
-from compressbench.compression.blocks import prunable_layers
+from compressbench.compression.blocks import connected_share, prunable_layers, weights_of
+from compressbench.compression.layers import masked_layers
 from compressbench.compression.masks import apply_masks, removed_count
 from compressbench.compression.one_shot import record_untrained_quality
 from compressbench.compression.surgery import build_narrow, keep_filters
@@ -35,8 +36,8 @@ def prunable_producers(model: nn.Module) -> list[str]:
 
 def narrow_widths(model: nn.Module, rate: float) -> dict[str, int]:
     """One rate for every free layer: c - floor(rate c) filters stay, at least 1."""
-    outputs = {name: model.get_submodule(name).weight.shape[0] for name in prunable_producers(model)}  # type: ignore[union-attr]
-    return {name: max(1, c - removed_count(c, rate)) for name, c in outputs.items()}  # type: ignore[misc,arg-type]
+    weights = weights_of(model, prunable_producers(model))
+    return {name: max(1, len(weight) - removed_count(len(weight), rate)) for name, weight in weights.items()}
 
 
 def cost(model: nn.Module, shape: Shape, budget: Budget) -> int:
@@ -85,9 +86,8 @@ def widths_within(model: nn.Module, target: int, shape: Shape, budget: Budget, s
 
 def masked_filters(model: nn.Module, removed: dict[str, Tensor]) -> nn.Module:
     """Set whole filters to 0, in place; batch norm still adds its shift there and the next layer still reads it."""
-    masks = {}
+    masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights_of(model, removed).items()}
     for name, filters in removed.items():
-        masks[name] = torch.ones_like(model.get_submodule(name).weight, dtype=torch.bool)  # type: ignore[arg-type]
         masks[name][filters] = False
     return apply_masks(model, masks)
 
@@ -115,14 +115,14 @@ class L1Filter(Method):
         config, dense = self.config, ctx.dense()
         generator = ctx.generator("filters")
         if config.form == "masked":
-            model = masked_filters(dense, {n: self._removed(w, generator) for n, w in self._weights(dense).items()})
+            weights = weights_of(dense, prunable_layers(dense))
+            model = masked_filters(dense, {n: self._removed(weight, generator) for n, weight in weights.items()})
+            masks = {name: layer.mask for name, layer in masked_layers(model).items()}
+            ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
         else:
             model = self._narrow(ctx, dense, generator)
         record_untrained_quality(ctx, model)
         return model
-
-    def _weights(self, dense: nn.Module) -> dict[str, Tensor]:
-        return {name: dense.get_submodule(name).weight for name in prunable_layers(dense)}  # type: ignore[misc]
 
     def _removed(self, weight: Tensor, generator: torch.Generator, count: int | None = None) -> Tensor:
         """Indices of the filters to remove; `count` defaults to floor(p c_out)."""
@@ -141,11 +141,9 @@ class L1Filter(Method):
                 torch.manual_seed(derive_seed(ctx.seed, "initialisation"))
                 return build_narrow(dense, widths).to(ctx.device)
         kept = {}
-        for name, width in widths.items():
-            weight = dense.get_submodule(name).weight
-            removed = self._removed(weight, generator, weight.shape[0] - width)  # type: ignore[arg-type,union-attr,operator]
-            keep = torch.ones(weight.shape[0], dtype=torch.bool, device=removed.device)  # type: ignore[union-attr,index]
-            keep[removed] = False
+        for name, weight in weights_of(dense, widths).items():
+            keep = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
+            keep[self._removed(weight, generator, len(weight) - widths[name])] = False
             kept[name] = keep.nonzero()[:, 0]
         return keep_filters(dense, kept)
 

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.blocks import Rows, block_statistics, prunable_layers, random_block_mask
+from compressbench.compression.blocks import (
+    Rows,
+    block_statistics,
+    connected_share,
+    prunable_layers,
+    random_block_mask,
+    weights_of,
+)
 from compressbench.compression.masks import apply_masks
 from compressbench.compression.one_shot import record_untrained_quality
 from compressbench.method import Method, MethodConfig
@@ -28,7 +35,7 @@ class RandomBlocks(Method):
 
     def compress(self, ctx: "Context") -> nn.Module:
         config, model = self.config, ctx.dense()
-        weights = {name: model.get_submodule(name).weight for name in prunable_layers(model)}
+        weights = weights_of(model, prunable_layers(model))
         generator = ctx.generator("blocks")
         masks = {
             name: random_block_mask(weight, config.n, config.sparsity, generator, config.rows, name)
@@ -36,6 +43,7 @@ class RandomBlocks(Method):
         }
         for name, value in block_statistics([(weights[name], mask) for name, mask in masks.items()], config.n).items():
             ctx.record(name, value)
+        ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
         apply_masks(model, masks, block=config.n)
         record_untrained_quality(ctx, model)
         return model

@@ -1,0 +1,112 @@
+"""L1 filter pruning: ranking, equal cost, and its controls."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compressbench import accounting, models
+from compressbench.compression.layers import masked_layers
+from compressbench.errors import UserError
+from methods.baselines.l1_filter.method import (
+    L1Filter,
+    block_budget,
+    cost,
+    masked_filters,
+    narrow_widths,
+    prunable_producers,
+    weakest_filters,
+    widths_within,
+)
+
+from .context import make_context
+
+IMAGE = (1, 28, 28)
+
+
+def plain(**arguments: object) -> nn.Module:
+    torch.manual_seed(0)
+    return models.build("plain", **arguments)
+
+
+def test_the_weakest_filters_have_the_smallest_norm() -> None:
+    weight = torch.tensor([3.0, -1.0, 2.0, 0.5])[:, None, None, None].expand(4, 2, 3, 3)
+    assert weakest_filters(weight, 2).tolist() == [3, 1]
+
+
+def test_widths_are_c_minus_floor_of_the_rate_and_at_least_one() -> None:
+    model = plain()
+    assert prunable_producers(model) == ["body.1.conv", "body.2.conv", "body.3.conv", "body.4.conv"]
+    assert list(narrow_widths(model, 0.29).values()) == [23, 23, 46, 46]
+    assert list(narrow_widths(model, 1.0).values()) == [1, 1, 1, 1]
+
+
+def test_layers_of_a_sum_keep_their_width() -> None:
+    network = models.build("resnet_cifar", in_channels=1, blocks=(1, 1, 1))
+    assert prunable_producers(network) == [f"stages.{s}.0.conv1" for s in range(3)]
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.75, 0.9])
+def test_as_many_weights_stay_as_in_the_block_methods(sparsity: float) -> None:
+    model = plain()
+    target = block_budget(model, sparsity, IMAGE, "weights")
+    inner = 9 * (16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
+    assert target == pytest.approx(9 * 16 + 640 + (1 - sparsity) * inner, abs=4)
+    widths = widths_within(model, target, IMAGE, "weights")
+    used = accounting.account(plain(inner_widths=widths), IMAGE).weights
+    assert 0.9 * target < used <= target, "as near as whole filters allow"
+
+
+def test_macs_of_mobilenet_match_within_one_percent() -> None:
+    with torch.device("meta"):
+        model = models.build("mobilenet_v1")
+    target = block_budget(model, 0.5, (3, 224, 224), "macs")
+    assert target == 298_994_176
+    with torch.device("meta"):
+        narrow = models.build("mobilenet_v1", inner_widths=widths_within(model, target, (3, 224, 224), "macs"))
+    assert cost(narrow, (3, 224, 224), "macs") == pytest.approx(target, rel=0.01)
+
+
+def test_a_budget_out_of_reach_is_one_sentence() -> None:
+    network = models.build("resnet_cifar", in_channels=1, blocks=(1, 1, 1), shortcut="conv")
+    with pytest.raises(UserError, match="lower sparsity"):
+        widths_within(network, 100, IMAGE, "weights")
+
+
+def test_masked_filters_are_zero_and_their_readers_are_not() -> None:
+    model = masked_filters(plain(), {"body.1.conv": torch.tensor([0, 5])})
+    mask = masked_layers(model)["body.1.conv"].mask
+    assert (~mask).flatten(1).all(1).nonzero()[:, 0].tolist() == [0, 5]
+    assert int((~mask).sum()) == 2 * 16 * 9
+    assert list(masked_layers(model)) == ["body.1.conv"]
+
+
+@pytest.mark.parametrize("options", [{}, {"filters": "random"}, {"weights": "scratch"}, {"budget": "macs"}])
+def test_controls_have_the_same_widths(data_root: Path, tmp_path: Path, options: dict[str, str]) -> None:
+    ctx = make_context(data_root, tmp_path)
+    model = L1Filter(L1Filter.Config(sparsity=0.3, **options)).compress(ctx)
+    dense = ctx.dense()
+    widths = {n: model.get_submodule(n).weight.shape[0] for n in prunable_producers(dense)}
+    shape = (1, ctx.info.size, ctx.info.size)
+    budget = options.get("budget", "weights")
+    assert widths == widths_within(dense, block_budget(dense, 0.3, shape, budget), shape, budget)
+    inherited = [bool(torch.isin(model.get_submodule(n).weight, dense.get_submodule(n).weight).all()) for n in widths]
+    assert all(inherited) == (options.get("weights") != "scratch")
+
+
+def test_scratch_trains_for_the_total_budget(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, used = make_context(data_root, tmp_path, "finetune"), []
+    monkeypatch.setattr(ctx, "fit", lambda model, recipe: used.append(recipe) or model)
+    monkeypatch.setattr(type(ctx), "recipes", type(ctx.recipes)("total", "dense", "after"))
+    for weights in ("inherited", "scratch"):
+        L1Filter(L1Filter.Config(weights=weights)).finetune(ctx, nn.Identity())
+    assert used == ["after", "total"]
+
+
+def test_masked_form_sets_the_rate_in_every_prunable_layer(data_root: Path, tmp_path: Path) -> None:
+    model = L1Filter(L1Filter.Config(sparsity=0.5, form="masked")).compress(make_context(data_root, tmp_path))
+    for layer in masked_layers(model).values():
+        kept = layer.mask.flatten(1)
+        assert torch.equal(kept.all(1), kept.any(1)) and float(kept.float().mean()) == 0.5
+        assert layer.block is None
