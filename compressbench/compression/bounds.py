@@ -182,8 +182,8 @@ class BoundedActivation(nn.Module):
             upper, lower = percentiles(x.abs(), self.percentile)[0], x.new_zeros(())
         if not upper > lower:
             raise UserError(
-                f"an activation quantizer cannot start: the {self.percentile:g}th percentile of its first input is {upper:g} and "
-                f"the {100 - self.percentile:g}th is {lower:g}; raise the key percentile, or check the dense model."
+                f"an activation quantizer cannot start: the {self.percentile:g}th percentile of its first input is "
+                f"{upper:g} and the {100 - self.percentile:g}th is {lower:g}; raise the key percentile, or check the dense model."
             )
         self.upper.copy_(upper)
         if self.lower is not None:

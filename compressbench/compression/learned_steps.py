@@ -117,7 +117,7 @@ class LearnedStepConv2d(WeightQuantizedConv2d):
 
 
 class _Pact(torch.autograd.Function):
-    """Clip to [0, α] or [−α, α], round; dx = [low ≤ x < α]; dα = [x ≥ α] (and −[x ≤ −α] with a sign), without rounding error."""
+    """Clip to [0, α] or [−α, α], then round. dx = [low ≤ x < α]; dα = [x ≥ α] (− [x ≤ −α] with a sign), no rounding error."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor, bits: int, signed: bool) -> Tensor:

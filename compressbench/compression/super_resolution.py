@@ -12,9 +12,13 @@ from compressbench.errors import UserError
 
 def quantization_points(model: nn.Module) -> list[str]:
     """The identities named q... inside the body, in forward order: EDSR 3 per block, SRResNet 2, RDN 9 and a global one."""
-    names = [name for name, m in model.named_modules() if type(m) is nn.Identity and name.rpartition(".")[2].startswith("q")]
+    names = [
+        name for name, m in model.named_modules() if type(m) is nn.Identity and name.rpartition(".")[2].startswith("q")
+    ]
     if not names:
-        raise UserError("this network has no quantization points: the method wants edsr, rdn or srresnet; correct its runs.")
+        raise UserError(
+            "this network has no quantization points: the method wants edsr, rdn or srresnet; correct its runs."
+        )
     return names
 
 

@@ -52,5 +52,7 @@ def recomputed_facts() -> list[Fact]:
         if scale == 4:
             facts.append(Fact(model, "dense", "gmacs_720p", counts["macs_per_pixel"] * OUTPUT_PIXELS / scale**2 / 1e9))
             facts.append(Fact(model, "dense", "tbops_720p", tera_bops(counts, 32, scale)))
-            facts += [Fact(model, f"w{bits}a{bits}", "tbops_720p", tera_bops(counts, bits, scale)) for bits in (2, 3, 4)]
+            facts += [
+                Fact(model, f"w{bits}a{bits}", "tbops_720p", tera_bops(counts, bits, scale)) for bits in (2, 3, 4)
+            ]
     return facts

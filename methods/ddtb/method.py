@@ -38,17 +38,23 @@ class DDTBConfig(MethodConfig):
     """Hyper-parameters; None is the paper's value for the network (`PER_NETWORK`)."""
 
     bits: Literal[2, 3, 4, 32] = Field(description="of weights and activations of the body")
-    bounds: Bounds = Field("dual", description="dual: two bounds per quantizer; symmetric: one and its negative, as PAMS")
+    bounds: Bounds = Field(
+        "dual", description="dual: two bounds per quantizer; symmetric: one and its negative, as PAMS"
+    )
     gates: bool = Field(True, description="rescale the bounds of the most dynamic quantizers per sample")
     trained: bool = Field(True, description="False: bounds from percentiles, no training (post-training quantization)")
     dynamic_ratio: float | None = Field(None, ge=0, le=1, description="fraction of the quantizers that get a gate")
-    percentile: float | None = Field(None, gt=50, le=100, description="M: the bounds start at the M-th and (100 - M)-th")
+    percentile: float | None = Field(
+        None, gt=50, le=100, description="M: the bounds start at the M-th and (100 - M)-th"
+    )
     constant_start: float | None = Field(None, gt=0, description="start at ± this (the code: 10, at 3 and 4 bits)")
     weight_range: WeightRange | None = Field(None, description="range of a layer's weights")
     weight_percentile: float = Field(99.0, gt=50, le=100)
     attention_weight: float = Field(1000.0, ge=0, description="factor of the teacher's attention loss")
     bounds_lr_ratio: float = Field(100.0, gt=0, description="learning rate of the bounds over that of everything else")
-    gate_gradient: GateGradient = Field("detached", description="detached: the code; straight_through: all of the gate learns")
+    gate_gradient: GateGradient = Field(
+        "detached", description="detached: the code; straight_through: all of the gate learns"
+    )
 
 
 def dynamic_intensity(maxima: list[float], minima: list[float]) -> float:

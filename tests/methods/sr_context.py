@@ -30,7 +30,14 @@ def make_sr_context(folder: Path, stage: str, seed: int = 0, **recipe: object) -
     """A context of photographs/edsr_mini, with an (untrained) dense model in `folder`/dense."""
     chosen = RECIPE | recipe
     pair = Pair.model_validate(
-        {"architecture": "edsr", "arguments": EDSR, "patch": 12, "scratch": chosen, "pretrain": chosen, "finetune": chosen}
+        {
+            "architecture": "edsr",
+            "arguments": EDSR,
+            "patch": 12,
+            "scratch": chosen,
+            "pretrain": chosen,
+            "finetune": chosen,
+        }
     )
     ctx = Context(
         root=folder, stage=stage, seed=seed, pair=pair, dataset="photographs", folder=folder / stage,

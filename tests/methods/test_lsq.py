@@ -18,7 +18,14 @@ from tests.methods.sr_context import make_sr_context
 
 @pytest.mark.parametrize(
     ("v", "quantized", "dstep", "dv"),
-    [(-3, -2, -4, 0), (-0.3, -0.5, -0.4, 1), (0.1, 0, -0.2, 1), (0.26, 0.5, 0.48, 1), (0.6, 0.5, -0.2, 1), (1.6, 1.5, 3, 0)],
+    [
+        (-3, -2, -4, 0),
+        (-0.3, -0.5, -0.4, 1),
+        (0.1, 0, -0.2, 1),
+        (0.26, 0.5, 0.48, 1),
+        (0.6, 0.5, -0.2, 1),
+        (1.6, 1.5, 3, 0),
+    ],
 )
 def test_three_signed_bits_with_step_one_half(v: float, quantized: float, dstep: float, dv: float) -> None:
     value, step = torch.tensor(float(v), requires_grad=True), torch.tensor(0.5, requires_grad=True)
@@ -66,4 +73,6 @@ def test_steps_are_not_decayed(tmp_path: Path) -> None:
     assert (len(weight_steps["params"]), weight_steps["weight_decay"]) == (4, 0)
     assert (len(input_steps["params"]), input_steps["weight_decay"], input_steps["lr"]) == (6, 0, 7)
     assert "weight_decay" not in rest
-    assert all(isinstance(model.get_submodule(f"blocks.{i}.conv{j}"), LearnedStepConv2d) for i in (0, 1) for j in (1, 2))
+    assert all(
+        isinstance(model.get_submodule(f"blocks.{i}.conv{j}"), LearnedStepConv2d) for i in (0, 1) for j in (1, 2)
+    )

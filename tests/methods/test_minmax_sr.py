@@ -28,7 +28,10 @@ def test_ranges_are_the_extremes_of_the_dense_model_over_the_calibration_batches
 def test_activations_after_relu_get_the_unsigned_grid(tmp_path: Path) -> None:
     model = MinMaxSR(MinMaxSR.Config(bits=2)).compress(make_sr_context(tmp_path, "compress"))
     signs = {n: m.signed for n, m in model.named_modules() if isinstance(m, ObservedActivation)}
-    assert {name: sign for name, sign in signs.items() if name.endswith("q2")} == {"blocks.0.q2": False, "blocks.1.q2": False}
+    assert {name: sign for name, sign in signs.items() if name.endswith("q2")} == {
+        "blocks.0.q2": False,
+        "blocks.1.q2": False,
+    }
     assert all(sign for name, sign in signs.items() if not name.endswith("q2"))
 
 

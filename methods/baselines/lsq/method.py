@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[dict[str, Any]]:
-    """Weights and biases; the weights' step sizes and the activations', without decay, the latter with `ratio` times the rate."""
+    """Weights and biases; the weights' step sizes; those of activations, with `ratio` times the rate. Steps do not decay."""
     weight_steps = [m.step for m in model.modules() if isinstance(m, LearnedStepConv2d)]
     input_steps = [m.scalar for m in model.modules() if isinstance(m, LearnedStepActivation)]
     steps = {id(step) for step in (*weight_steps, *input_steps)}
@@ -39,7 +39,7 @@ class LSQ(Method):
         bits: Literal[2, 3, 4] = Field(description="of weights and activations of the body")
         attention_weight: float = Field(1000.0, ge=0, description="factor of the teacher's attention loss, as in DDTB")
         input_lr_ratio: float = Field(
-            100.0, gt=0, description="rate of the activations' steps over that of the weights: Adam moves every number by about its rate"
+            100.0, gt=0, description="rate of the activations' steps over that of the weights"
         )
 
     config: Config

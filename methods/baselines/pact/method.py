@@ -33,7 +33,9 @@ class PACT(Method):
         """What to quantize how."""
 
         bits: Literal[2, 3, 4] = Field(description="of weights and activations of the body")
-        start_at: float | None = Field(PACT_START, gt=0, description="first clip point; null: the first batch's largest magnitude")
+        start_at: float | None = Field(
+            PACT_START, gt=0, description="first α; null: the first batch's largest magnitude"
+        )
         rescale: bool = Field(True, description="weights keep their magnitude; False: DoReFa's [-1, 1]")
         attention_weight: float = Field(1000.0, ge=0, description="factor of the teacher's attention loss, as in DDTB")
         alpha_lr_ratio: float = Field(100.0, gt=0, description="rate of the clip points over that of the weights")
