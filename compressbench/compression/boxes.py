@@ -54,7 +54,8 @@ def _interpolation(start: Tensor, length: Tensor, size: int) -> Tensor:
 def resize_boxes(images: Tensor, boxes: Boxes) -> Tensor:
     """Each image's box, resized bilinearly to the full size and flipped where asked. [N, C, H, W] -> same shape.
 
-    Two matrix products with sparse interpolation matrices: separable, deterministic, gradient to the pixels inside the box only.
+    Two matrix products with sparse interpolation matrices: separable, deterministic,
+    gradient to the pixels inside the box only.
     """
     rows = _interpolation(boxes.top, boxes.height, images.shape[2])
     columns = _interpolation(boxes.left, boxes.width, images.shape[3])

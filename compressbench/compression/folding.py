@@ -1,5 +1,7 @@
 """Batch normalisation folded into the convolution before it."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,14 +13,14 @@ from compressbench.compression.registry import compressed_layer
 class FoldedNorm(nn.Identity):
     """Stands where a batch normalisation was that is now part of the convolution before it."""
 
-    kind = "folded_norm"
+    kind: ClassVar[str] = "folded_norm"
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Any]:
         """Nothing to remember."""
         return {}
 
     @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, object]) -> nn.Module:
+    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
         """A fresh one."""
         return cls()
 

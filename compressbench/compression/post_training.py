@@ -31,14 +31,19 @@ class PostTrainingConfig(MethodConfig):
 
     weight_bits: int = Field(4, ge=2, le=16)
     activation_bits: int = Field(4, ge=1, le=16)
-    first_last_bits: int | None = Field(8, ge=2, le=16, description="weights and inputs of first and last layer; null: as the others")
+    first_last_bits: int | None = Field(
+        8, ge=2, le=16, description="weights and inputs of first and last layer; null: as the others"
+    )
     weight_scheme: Scheme = "symmetric"
-    per_channel: bool = Field(True, description="a weight range per output channel; activations always have one per tensor")
+    per_channel: bool = Field(
+        True, description="a weight range per output channel; activations always have one per tensor"
+    )
     activation_scheme: Scheme = "asymmetric"
     calibration: Calibration = Field(
         "real",
-        description="images that set the activation ranges. real: training images. gaussian: N(0, 1) noise, data-free. bn: the same "
-        "noise, every batch norm normalising by the batch: its output has the mean and deviation that it has on training data",
+        description="images that set the activation ranges. real: training images. gaussian: N(0, 1) noise, data-free. "
+        "bn: the same noise, every batch norm normalising by the batch: its output has the mean and deviation that it "
+        "has on training data",
     )
     images: int = Field(1024, ge=1)
     batch_size: int = Field(256, ge=2)
@@ -47,7 +52,7 @@ class PostTrainingConfig(MethodConfig):
 
 @dataclass
 class InputRange:
-    """What calibration saw at the input of one layer: running minimum and maximum, percentiles per batch, a sample of values."""
+    """What calibration saw at the input of one layer: minimum and maximum, percentiles per batch, a sample of values."""
 
     percentile: float
     lo: Tensor = field(default_factory=lambda: torch.tensor(torch.inf))
@@ -60,7 +65,9 @@ class InputRange:
         lo, hi = minmax_range(x)
         self.lo, self.hi = torch.minimum(self.lo.to(lo), lo), torch.maximum(self.hi.to(hi), hi)
         if clipping == "percentile":
-            self.percentiles.append(percentile_range(x, self.percentile, "symmetric" if scheme == "symmetric" and lo < 0 else "asymmetric"))
+            self.percentiles.append(
+                percentile_range(x, self.percentile, "symmetric" if scheme == "symmetric" and lo < 0 else "asymmetric")
+            )
         if clipping == "mse":
             self.sample.append(x.flatten()[:: -(-x.numel() // SAMPLE)])
 
@@ -70,7 +77,9 @@ class InputRange:
             lows, highs = zip(*self.percentiles, strict=True)
             return torch.stack(lows).mean(), torch.stack(highs).mean()
         if clipping == "mse":
-            return mse_range(torch.cat([*self.sample, self.lo[None], self.hi[None]]), bits, scheme, signed=bool(self.lo < 0))
+            return mse_range(
+                torch.cat([*self.sample, self.lo[None], self.hi[None]]), bits, scheme, signed=bool(self.lo < 0)
+            )
         return self.lo, self.hi
 
 
@@ -79,7 +88,9 @@ def _weight_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def observe(model: nn.Module, batches: Iterable[Tensor], config: PostTrainingConfig, clipping: Clipping) -> dict[str, InputRange]:
+def observe(
+    model: nn.Module, batches: Iterable[Tensor], config: PostTrainingConfig, clipping: Clipping
+) -> dict[str, InputRange]:
     """The input range of every convolution and linear layer, by name."""
     ranges = {name: InputRange(config.percentile) for name in _weight_layers(model)}
 
@@ -101,7 +112,9 @@ def normalising_by_batch(model: nn.Module) -> Iterator[None]:
     """Batch norms use the statistics of the batch and remember nothing."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
-        raise UserError("calibration: bn needs batch normalisation in the network; choose calibration: gaussian or real.")
+        raise UserError(
+            "calibration: bn needs batch normalisation in the network; choose calibration: gaussian or real."
+        )
     remembered = [(norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:
         norm.training, norm.track_running_stats = True, False
@@ -112,7 +125,9 @@ def normalising_by_batch(model: nn.Module) -> Iterator[None]:
             norm.training, norm.track_running_stats = training, tracking
 
 
-def calibration_ranges(model: nn.Module, ctx: "Context", config: PostTrainingConfig, clipping: Clipping) -> dict[str, InputRange]:
+def calibration_ranges(
+    model: nn.Module, ctx: "Context", config: PostTrainingConfig, clipping: Clipping
+) -> dict[str, InputRange]:
     """Run the calibration images through the float network."""
     generator = ctx.generator("calibration")
     if config.calibration == "real":
@@ -152,9 +167,13 @@ def quantize_post_training(
         weight_bits, input_bits = special or config.weight_bits, special or config.activation_bits
         signed = bool(ranges[name].lo < 0)
         asymmetric = config.activation_scheme == "asymmetric"
-        inputs: Literal["asymmetric", "symmetric", "unsigned"] = "asymmetric" if asymmetric else "symmetric" if signed else "unsigned"
+        inputs: Literal["asymmetric", "symmetric", "unsigned"] = (
+            "asymmetric" if asymmetric else "symmetric" if signed else "unsigned"
+        )
         layer = quantize_layer(module, weight_bits, input_bits, config.weight_scheme, config.per_channel, inputs)
-        weights = make_grid(*weight_range(layer.weight, weight_bits, config, clipping), weight_bits, config.weight_scheme)
+        weights = make_grid(
+            *weight_range(layer.weight, weight_bits, config, clipping), weight_bits, config.weight_scheme
+        )
         chosen = ranges[name].choose(clipping, input_bits, config.activation_scheme)
         activations = make_grid(*chosen, input_bits, config.activation_scheme, signed)
         layer.weight_scale.copy_(weights.scale)

@@ -23,9 +23,9 @@ TRACKING_RATE = 0.1
 class _Quantized:
     """What quantized convolutions and linear layers share.
 
-    The weight is quantized in one of two ways. `scheme: span` (IntraQ): on the minimum and maximum of the current float weight of every
-    output channel, recomputed in every forward pass, gradient straight through. `asymmetric` or `symmetric`: on the stored grid, buffers
-    `weight_scale` and `weight_zero_point` ([channels, 1, ...], or scalars without `per_channel`).
+    The weight is quantized in one of two ways. `scheme: span` (IntraQ): on the minimum and maximum of the current float
+    weight of every output channel, recomputed in every forward pass, gradient straight through. `asymmetric` or `symmetric`:
+    on the stored grid, buffers `weight_scale` and `weight_zero_point` ([channels, 1, ...], scalars without `per_channel`).
     With `inputs` set, the input is quantized too, on the stored per-tensor grid `input_scale`, `input_zero_point`.
     `input_bits` is what the multiplications cost, wherever the input was quantized. Biases stay in floating point.
     """
@@ -103,7 +103,7 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
 
 @compressed_layer
-class QuantLinear(_Quantized, nn.Linear):
+class QuantLinear(_Quantized, nn.Linear):  # type: ignore[misc]
     """Linear layer with a quantized weight and, where asked for, a quantized input."""
 
     kind: ClassVar[str] = "quant_linear"

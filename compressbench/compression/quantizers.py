@@ -1,9 +1,10 @@
 """Uniform quantizers as pure functions: grids, ranges, straight-through gradients.
 
-Two conventions are in use. The textbook divides by the step (`scale`, x̂ = scale·(q − zero_point), unsigned q); IntraQ multiplies by its
-inverse (s = 1/scale, x̂ = (q + z)/s, signed q = unsigned q − 2^(k−1), z = 2^(k−1) − zero_point). On the same range [lo, hi] the two have the
-same grid, and the same function of x but for exact ties, where rounding half to even sees x/scale in one and x·s − z in the other.
-What remains different is the range: the textbook enlarges it to contain 0, so that 0 is exact; IntraQ does not.
+Two conventions are in use. The textbook divides by the step (`scale`, x̂ = scale·(q − zero_point), unsigned q); IntraQ
+multiplies by its inverse (s = 1/scale, x̂ = (q + z)/s, signed q = unsigned q − 2^(k−1), z = 2^(k−1) − zero_point). On the
+same range [lo, hi] the two have the same grid, and the same function of x but for exact ties, where rounding half to even
+sees x/scale in one and x·s − z in the other. What remains different is the range: the textbook enlarges it to contain 0, so
+that 0 is exact; IntraQ does not.
 """
 
 from collections.abc import Callable
@@ -30,14 +31,15 @@ class Grid(NamedTuple):
 
     def quantize(self, x: Tensor) -> Tensor:
         """Integers low..high, kept in x's floating type."""
-        return torch.clamp(torch.round(x / self.scale) + self.zero_point, self.low, self.high)
+        q = x / self.scale
+        return q.round_().add_(self.zero_point).clamp_(self.low, self.high)
 
     def dequantize(self, q: Tensor) -> Tensor:
         return self.scale * (q - self.zero_point)
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """x̂: x moved to the grid, still floating point."""
-        return self.dequantize(self.quantize(x))
+        return self.quantize(x).sub_(self.zero_point).mul_(self.scale)
 
 
 def integer_range(bits: int, signed: bool) -> tuple[int, int]:
@@ -68,7 +70,7 @@ def _positive(scale: Tensor) -> Tensor:
 
 
 def make_grid(lo: Tensor, hi: Tensor, bits: int, scheme: Scheme, signed: bool = True) -> Grid:
-    """The grid of a range: asymmetric (unsigned, with zero point) or symmetric (signed, or from 0 for what is never negative)."""
+    """The grid of a range: asymmetric (unsigned, with zero point) or symmetric (signed, or from 0 if nothing is negative)."""
     if scheme == "asymmetric":
         return Grid(*asymmetric_parameters(lo, hi, bits), *integer_range(bits, signed=False))
     magnitude = torch.maximum(lo.abs(), hi.abs()) if signed else hi
@@ -84,14 +86,15 @@ def span_parameters(lo: Tensor, hi: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 def span_quantize(x: Tensor, lo: Tensor, hi: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """(q, s, z) with q = clip(round(s·x − z)) in -2^(bits-1)..2^(bits-1)-1."""
     s, z = span_parameters(lo, hi, bits)
-    return torch.clamp(torch.round(s * x - z), *integer_range(bits, signed=True)), s, z
+    q = s * x
+    return q.sub_(z).round_().clamp_(*integer_range(bits, signed=True)), s, z
 
 
 def span_fake_quantize(x: Tensor, lo: Tensor, hi: Tensor, bits: int) -> Tensor:
     """x̂ = (q + z)/s on [lo, hi]; the gradient passes unchanged, also where x was clipped; none to lo and hi."""
     with torch.no_grad():
         q, s, z = span_quantize(x, lo, hi, bits)
-        quantized = (q + z) / s
+        quantized = q.add_(z).div_(s)
     return straight_through(x, quantized)
 
 
@@ -162,7 +165,7 @@ def percentile_range(
 
 
 def mse_errors(x: Tensor, lo: Tensor, hi: Tensor, bits: int, scheme: Scheme, signed: bool = True) -> Tensor:
-    """Σ (x − x̂)² for the ranges (c·lo, c·hi), c = 1/100 … 1: shape [100, *lo.shape]. Add up over batches, then `best_mse_range`."""
+    """Σ (x − x̂)² for the ranges (c·lo, c·hi), c = 1/100 … 1: shape [100, *lo.shape]."""
     per_channel = lo.dim() > 0
     errors = []
     for candidate in range(1, MSE_CANDIDATES + 1):

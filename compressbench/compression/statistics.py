@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -63,9 +64,6 @@ class NormInputs:
         """L_BN = (1/L) Σ_l (1/C_l) (‖m_l − M_l‖² + ‖v_l − V_l‖²) of what was recorded since the last call."""
         if not self.seen:
             raise ValueError("no forward pass was recorded; run the model inside the with block first")
-        terms = [
-            (mean - norm.running_mean).square().mean() + (variance - norm.running_var).square().mean()
-            for norm, mean, variance in self.seen
-        ]
+        terms = [F.mse_loss(m, norm.running_mean) + F.mse_loss(v, norm.running_var) for norm, m, v in self.seen]  # type: ignore[arg-type]
         self.seen.clear()
         return torch.stack(terms).mean()

@@ -1,5 +1,6 @@
 """Counts of the published networks: they need no training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ class Published:
 
     name: str
     architecture: str
-    arguments: dict[str, object]
+    arguments: Mapping[str, object]
     size: int
     bits: dict[str, int]
 
@@ -53,7 +54,13 @@ RESNET20 = {"blocks": (3, 3, 3), "widths": (16, 32, 64), "shortcut": "conv"}
 IMAGENET = {"w4a4_imagenet": 4, "w5a5_imagenet": 5}
 PUBLISHED = (
     Published("ResNet-20", "resnet_cifar", RESNET20, 32, {"w4a4": 4, "w3a3": 3}),
-    Published("ResNet-20 (100 classes)", "resnet_cifar", RESNET20 | {"classes": 100}, 32, {"w4a4_cifar100": 4, "w3a3_cifar100": 3}),
+    Published(
+        "ResNet-20 (100 classes)",
+        "resnet_cifar",
+        RESNET20 | {"classes": 100},
+        32,
+        {"w4a4_cifar100": 4, "w3a3_cifar100": 3},
+    ),
     Published("ResNet-18", "resnet18", {}, 224, IMAGENET),
     Published("MobileNetV1", "mobilenet_v1", {}, 224, IMAGENET),
     Published("MobileNetV2", "mobilenet_v2", {"variant": "zoo"}, 224, IMAGENET),
@@ -67,5 +74,7 @@ def recompute() -> list[Fact]:
     for dataset, (classes, size, conditional) in GENERATORS.items():
         with torch.device("meta"):
             generator = Generator(classes, 3, size, conditional)
-        found.append(Fact(f"generator for {dataset}", "dense", "params", sum(p.numel() for p in generator.parameters())))
+        found.append(
+            Fact(f"generator for {dataset}", "dense", "params", sum(p.numel() for p in generator.parameters()))
+        )
     return found

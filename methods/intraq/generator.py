@@ -34,7 +34,8 @@ class PlainNorm(nn.BatchNorm2d):
 class Generator(nn.Module):
     """Noise [N, 100] and labels [N] -> images [N, channels, size, size].
 
-    `conditional` (ImageNet): the labels enter through class-conditional norms; else (CIFAR) the noise is multiplied by a class embedding.
+    `conditional` (ImageNet): the labels enter through class-conditional norms; else (CIFAR) the noise is multiplied
+    by a class embedding.
     """
 
     def __init__(self, classes: int, channels: int, size: int, conditional: bool):

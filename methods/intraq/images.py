@@ -36,10 +36,23 @@ def marginal_distance_loss(features: Tensor, centres: Tensor, known: Tensor, low
 
 
 class Synthesizer:
-    """Makes batch after batch; remembers the features of finished images, whose class means are the centres of the next batch."""
+    """Makes batch after batch; the class means of the features of all finished images are the centres of the next batch."""
 
-    def __init__(self, teacher: nn.Module, classes: int, config: "IntraQ.Config", generator: torch.Generator, device: torch.device):
-        self.teacher, self.classes, self.config, self.generator, self.device = teacher, classes, config, generator, device
+    def __init__(
+        self,
+        teacher: nn.Module,
+        classes: int,
+        config: "IntraQ.Config",
+        generator: torch.Generator,
+        device: torch.device,
+    ):
+        self.teacher, self.classes, self.config, self.generator, self.device = (
+            teacher,
+            classes,
+            config,
+            generator,
+            device,
+        )
         self.features: list[Tensor] = []
         self.labels: list[Tensor] = []
 
@@ -71,16 +84,27 @@ class Synthesizer:
         finished = images.detach()
         self.features.append(features_of(self.teacher, finished))
         self.labels.append(labels)
-        return SyntheticImages(finished, labels), {"first_loss": first, "loss": last, "lr": optimizer.param_groups[0]["lr"]}
+        return SyntheticImages(finished, labels), {
+            "first_loss": first,
+            "loss": last,
+            "lr": optimizer.param_groups[0]["lr"],
+        }
 
     def _view(self, images: Tensor) -> Tensor:
         """Local object reinforcement: with probability one half for the whole batch, each image's own random box, enlarged."""
         if self.config.synthesis != "intraq" or torch.rand((), generator=self.generator) >= 0.5:
             return images
-        return resize_boxes(images, random_boxes(len(images), *images.shape[2:], self.config.eta, self.generator))
+        return resize_boxes(
+            images, random_boxes(len(images), images.shape[2], images.shape[3], self.config.eta, self.generator)
+        )
 
     def _loss(
-        self, view: Tensor, labels: Tensor, targets: Tensor, centres: tuple[Tensor, Tensor] | None, statistics: NormInputs
+        self,
+        view: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        centres: tuple[Tensor, Tensor] | None,
+        statistics: NormInputs,
     ) -> Tensor:
         """L_BN + L_SIL + L_MDC, all of the augmented view; the baseline is L_BN + cross-entropy."""
         logits, features = forward_with_features(self.teacher, view)

@@ -77,36 +77,52 @@ class IntraQ(Method):
 
         weight_bits: int = Field(4, ge=1, le=16)
         activation_bits: int = Field(4, ge=1, le=16)
-        first_last_bits: int | None = Field(None, ge=1, le=16, description="weights of first and last layer; default: weight_bits")
+        first_last_bits: int | None = Field(
+            None, ge=1, le=16, description="weights of first and last layer; default: weight_bits"
+        )
 
         synthesis: Literal["intraq", "bn_ce", "noise", "real"] = Field(
-            "intraq", description="bn_ce: L_BN + cross-entropy only; noise: Gaussian, labelled by the teacher; real: training images"
+            "intraq",
+            description="bn_ce: L_BN + cross-entropy only; noise: Gaussian, labelled by the teacher; real: training images",
         )
-        batches: int = Field(20, ge=1, description="4 groups of 5 in the paper: one loop, as the groups share their features")
+        batches: int = Field(
+            20, ge=1, description="4 groups of 5 in the paper: one loop, as the groups share their features"
+        )
         batch_size: int = Field(256, ge=1, description="synthetic images per batch")
         steps: int = Field(1000, ge=1, description="optimisation steps per batch")
         synthesis_lr: float = Field(0.5, gt=0)
-        patience: int = Field(50, ge=0, description="steps without progress before the rate drops to a tenth; do not scale with steps")
+        patience: int = Field(
+            50, ge=0, description="steps without progress before the rate drops to a tenth; do not scale with steps"
+        )
         eta: float = Field(0.5, gt=0, le=1, description="η: smallest area fraction of a local-object box")
         lambda_lower: float = Field(0.05, ge=0, le=2, description="λ_l: smallest cosine distance to the class centre")
         lambda_upper: float = Field(0.8, ge=0, le=2, description="λ_u: largest")
         epsilon: float = Field(0.95, gt=0, le=1, description="ε: smallest soft target")
 
-        calibration: Literal["generator", "synthetic"] = Field("generator", description="images that set the activation ranges")
+        calibration: Literal["generator", "synthetic"] = Field(
+            "generator", description="images that set the activation ranges"
+        )
         calibration_steps: int = Field(800, ge=1)
         calibration_batch: int = Field(16, ge=2)
-        range_tracker: Literal["compounding", "plain"] = Field("compounding", description="compounding needs > 250 steps")
+        range_tracker: Literal["compounding", "plain"] = Field(
+            "compounding", description="compounding needs > 250 steps"
+        )
 
         temperature: float = Field(20, gt=0, description="τ of the distillation")
         alpha: float = Field(20, ge=0, description="α: weight of the distillation term, times τ²")
         crop: float = Field(0.5, gt=0, le=1, description="smallest area fraction of a training box")
-        milestones: tuple[int, ...] | None = Field((20, 40, 60), description="epochs (calibration's 4 counted) that divide the rate by 10; null: the recipe's schedule")
+        milestones: tuple[int, ...] | None = Field(
+            (20, 40, 60),
+            description="epochs (calibration's 4 counted) that divide the rate by 10; null: the recipe's schedule",
+        )
         finetuning: Recipe | None = Field(None, description="replaces the pair's recipes.finetune")
 
         @model_validator(mode="after")
         def _ordered(self) -> "IntraQ.Config":
             if self.lambda_lower > self.lambda_upper:
-                raise ValueError(f"lambda_lower ({self.lambda_lower}) must not exceed lambda_upper ({self.lambda_upper})")
+                raise ValueError(
+                    f"lambda_lower ({self.lambda_lower}) must not exceed lambda_upper ({self.lambda_upper})"
+                )
             return self
 
     config: Config
@@ -138,7 +154,9 @@ class IntraQ(Method):
         check_teacher(ctx)
         student = quantized(ctx.dense(), self.config)
         track_ranges(student, True)
-        calibrate = self._calibrate_with_generator if self.config.calibration == "generator" else self._calibrate_with_images
+        calibrate = (
+            self._calibrate_with_generator if self.config.calibration == "generator" else self._calibrate_with_images
+        )
         with torch.no_grad():
             calibrate(ctx, student)
         track_ranges(student, False)
@@ -146,7 +164,9 @@ class IntraQ(Method):
         return student
 
     def _calibrate_with_images(self, ctx: "Context", student: nn.Module) -> None:
-        batches = SyntheticBatches(ctx.synthetic(), self.config.calibration_batch, self.config.crop, ctx.seed, "calibration")
+        batches = SyntheticBatches(
+            ctx.synthetic(), self.config.calibration_batch, self.config.crop, ctx.seed, "calibration"
+        )
         for step in range(self.config.calibration_steps):
             student(batches(step)[0].to(ctx.device))
 
@@ -155,7 +175,9 @@ class IntraQ(Method):
         teacher, random, count = _teacher(ctx), ctx.generator("calibration"), self.config.calibration_batch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=random)))
-            generator = Generator(ctx.info.classes, ctx.info.channels, ctx.info.size, conditional=ctx.info.size >= 224).to(ctx.device)
+            generator = Generator(
+                ctx.info.classes, ctx.info.channels, ctx.info.size, conditional=ctx.info.size >= 224
+            ).to(ctx.device)
         optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
         with NormInputs(teacher) as statistics:
             for _ in range(self.config.calibration_steps):
@@ -201,7 +223,9 @@ def _teacher(ctx: "Context") -> nn.Module:
     """The dense model, frozen; without batch norms there is nothing to match."""
     teacher = ctx.dense().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules()):
-        raise UserError(f"intraq needs batch normalisation in the teacher; {ctx.spec.architecture} has none, choose another pair.")
+        raise UserError(
+            f"intraq needs batch normalisation in the teacher; {ctx.spec.architecture} has none, choose another pair."
+        )
     return teacher
 
 
@@ -217,7 +241,10 @@ def _describe(ctx: "Context", teacher: nn.Module, synthetic: SyntheticImages) ->
     classes = ctx.info.classes
     real = _real_images(ctx, len(synthetic.labels), ctx.generator("reference"))
     with torch.no_grad():
-        hits = [teacher(x).argmax(1) == y for x, y in zip(synthetic.images.split(256), synthetic.labels.split(256), strict=True)]
+        hits = [
+            teacher(x).argmax(1) == y
+            for x, y in zip(synthetic.images.split(256), synthetic.labels.split(256), strict=True)
+        ]
     ctx.record("teacher_accuracy", 100 * torch.cat(hits).float().mean().item())
     ctx.record("smallest_class", int(torch.bincount(synthetic.labels, minlength=classes).min()))
     for name, (images, labels) in {"intra_class_distance": synthetic, "intra_class_distance_real": real}.items():

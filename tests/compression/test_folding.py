@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from compressbench import models
 from compressbench.compression.folding import FoldedNorm, convolution_norm_pairs, fold_norms
-from torch import nn
 
 SMALL = [
     ("resnet_cifar", {"blocks": (1, 1, 1), "widths": (4, 8, 8), "shortcut": "conv"}, 3),

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+
 from compressbench import models, storage
 from compressbench.compression.quantized_layers import (
     QuantizedActivation,
@@ -10,7 +12,6 @@ from compressbench.compression.quantized_layers import (
     track_ranges,
 )
 from compressbench.compression.registry import replace_modules
-from torch import nn
 
 
 def quantized(bits=4):

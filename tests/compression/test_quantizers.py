@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from compressbench.compression import quantizers as quant
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from compressbench.compression import quantizers as quant
 
 X = torch.tensor([-1.0, -0.2, 0.0, 0.5, 3.0])
 

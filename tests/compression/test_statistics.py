@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from compressbench.compression.statistics import NormInputs, channel_moments
 from torch import nn
+
+from compressbench.compression.statistics import NormInputs, channel_moments
 
 
 def two_layers():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from compressbench.compression import synthesis
 from compressbench.errors import UserError
 from compressbench.files import read_json

@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pydantic import ValidationError
+from torch import nn
+
 from compressbench import models, registry
 from compressbench.compression.quantized_layers import QuantConv2d, QuantizedActivation, QuantLinear, track_ranges
 from compressbench.config import Recipe
@@ -15,8 +18,6 @@ from compressbench.training import fit
 from methods.intraq.generator import Generator
 from methods.intraq.images import Synthesizer, marginal_distance_loss, soft_inception_loss, soft_targets
 from methods.intraq.method import IntraQ, Milestones, distillation_loss, quantized
-from pydantic import ValidationError
-from torch import nn
 
 ROOT = Path(__file__).parents[2]
 FEATURES = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -43,6 +44,8 @@ def small_teacher(seed=0):
 
 TEACHER, REAL = small_teacher()
 
+RECIPE = Recipe(epochs=2, steps_per_epoch=3, batch_size=16, lr=1e-3, nesterov=True, weight_decay=1e-4)
+
 
 class FakeContext(SimpleNamespace):
     """What IntraQ uses of a Context, in memory."""
@@ -52,7 +55,7 @@ class FakeContext(SimpleNamespace):
             seed=0, device=torch.device("cpu"), logger=None, dense_folder=None, synthetic_file=None, records={},
             info=SimpleNamespace(classes=4, channels=1, size=8), data=SimpleNamespace(train=REAL, test=REAL),
             spec=TEACHER.spec, images=images,
-            recipes=SimpleNamespace(finetune=Recipe(epochs=2, steps_per_epoch=3, batch_size=16, lr=1e-3, nesterov=True, weight_decay=1e-4)),
+            recipes=SimpleNamespace(finetune=RECIPE),
         )  # fmt: skip
 
     def dense(self):
@@ -70,7 +73,9 @@ class FakeContext(SimpleNamespace):
         self.records[name] = value
 
     def fit(self, model, recipe, *, loss, hooks, batches, schedule, train_mode):
-        optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay)
+        optimizer = torch.optim.SGD(
+            model.parameters(), recipe.lr, recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
+        )
         return fit(
             model, batches, loss, [optimizer], epochs=recipe.epochs, steps_per_epoch=recipe.steps_per_epoch, seed=0,
             hooks=hooks, train_mode=train_mode,
@@ -78,9 +83,15 @@ class FakeContext(SimpleNamespace):
 
 
 def desk(**changes):
-    settings = dict(
-        batches=2, batch_size=32, steps=60, calibration="synthetic", calibration_steps=30, range_tracker="plain", milestones=None
-    )
+    settings = {
+        "batches": 2,
+        "batch_size": 32,
+        "steps": 60,
+        "calibration": "synthetic",
+        "calibration_steps": 30,
+        "range_tracker": "plain",
+        "milestones": None,
+    }
     return IntraQ(IntraQ.Config(**(settings | changes)))
 
 
@@ -89,7 +100,9 @@ def desk(**changes):
 
 def test_counts_of_the_published_networks():
     with (ROOT / "methods/intraq/published.csv").open() as file:
-        published = {(r["model"], r["setting"], r["metric"]): r["value"] for r in csv.DictReader(file) if r["metric"] != "top1"}
+        published = {
+            (r["model"], r["setting"], r["metric"]): r["value"] for r in csv.DictReader(file) if r["metric"] != "top1"
+        }
     facts = {(f.model, f.setting, f.metric): f.value for f in IntraQ.facts()}
     assert not set(published) - set(facts)
     for key, printed in published.items():
@@ -125,7 +138,9 @@ def test_desk_network():
     assert accounting.account(student, (1, 28, 28)).bit_operations == 9_345_920 * 16
 
 
-@pytest.mark.parametrize(("classes", "size", "conditional", "expected"), [(10, 32, False, 1_052_139), (100, 32, False, 1_061_139)])
+@pytest.mark.parametrize(
+    ("classes", "size", "conditional", "expected"), [(10, 32, False, 1_052_139), (100, 32, False, 1_061_139)]
+)
 def test_generator_parameters(classes, size, conditional, expected):
     generator = Generator(classes, 3, size, conditional)
     assert sum(p.numel() for p in generator.parameters()) == expected
@@ -162,7 +177,9 @@ def test_first_and_last_layer_can_have_their_own_bits():
 # ---- losses
 
 
-@pytest.mark.parametrize(("lower", "upper", "terms"), [(0.05, 0.8, (0.05, 0, 0.2)), (0.3, 0.5, (0.3, 0.007107, 0.5)), (0, 2, (0, 0, 0))])
+@pytest.mark.parametrize(
+    ("lower", "upper", "terms"), [(0.05, 0.8, (0.05, 0, 0.2)), (0.3, 0.5, (0.3, 0.007107, 0.5)), (0, 2, (0, 0, 0))]
+)
 def test_marginal_distance(lower, upper, terms):
     for i, expected in enumerate(terms):
         loss = marginal_distance_loss(FEATURES[i : i + 1], CENTRE[:1], torch.tensor([True]), lower, upper)
@@ -202,7 +219,9 @@ def test_distillation_loss_and_gradient():
     loss.backward()
     assert distillation_loss(student, teacher, label, 20, 0).item() == pytest.approx(0.169846, abs=1e-6)
     assert loss.item() == pytest.approx(7.05339, abs=1e-5)
-    torch.testing.assert_close(student.grad, torch.tensor([[6.7794, -6.7142, -0.0652]], dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        student.grad, torch.tensor([[6.7794, -6.7142, -0.0652]], dtype=torch.float64), atol=1e-4, rtol=0
+    )
     two = distillation_loss(student.repeat(2, 1), teacher.repeat(2, 1), label.repeat(2), 20, 20)
     assert two.item() == pytest.approx(loss.item())  # averaged over the batch, not over its classes
 
@@ -210,10 +229,14 @@ def test_distillation_loss_and_gradient():
 def test_equal_logits_leave_the_cross_entropy():
     logits = torch.randn(8, 10, generator=seeded())
     alone = nn.functional.cross_entropy(logits, torch.zeros(8, dtype=torch.long))
-    assert distillation_loss(logits, logits, torch.zeros(8, dtype=torch.long), 20, 20).item() == pytest.approx(alone.item(), abs=1e-3)
+    assert distillation_loss(logits, logits, torch.zeros(8, dtype=torch.long), 20, 20).item() == pytest.approx(
+        alone.item(), abs=1e-3
+    )
 
 
-@pytest.mark.parametrize("index, rate", [(0, 1e-4), (19, 1e-4), (20, 1e-5), (39, 1e-5), (40, 1e-6), (59, 1e-6), (60, 1e-7), (150, 1e-7)])
+@pytest.mark.parametrize(
+    "index, rate", [(0, 1e-4), (19, 1e-4), (20, 1e-5), (39, 1e-5), (40, 1e-6), (59, 1e-6), (60, 1e-7), (150, 1e-7)]
+)
 def test_learning_rate_cifar(index, rate):
     assert Milestones(1e-4, (20, 40, 60)).rate(index) == pytest.approx(rate)
 
@@ -254,7 +277,12 @@ def test_every_kind_of_images_is_described(synthesis):
     ctx = FakeContext()
     images, labels = desk(synthesis=synthesis, steps=3).synthesize(ctx)
     assert images.shape == (64, 1, 8, 8) and labels.shape == (64,)
-    assert set(ctx.records) == {"teacher_accuracy", "smallest_class", "intra_class_distance", "intra_class_distance_real"}
+    assert set(ctx.records) == {
+        "teacher_accuracy",
+        "smallest_class",
+        "intra_class_distance",
+        "intra_class_distance_real",
+    }
     if synthesis == "noise":
         assert ctx.records["teacher_accuracy"] == 100
 
@@ -289,7 +317,15 @@ def test_frozen_ranges_do_not_move():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"weight_bits": 0}, {"activation_bits": 0}, {"eta": 0}, {"eta": 1.1}, {"lambda_lower": 0.9}, {"epsilon": 0}, {"epsilon": 1.1}],
+    [
+        {"weight_bits": 0},
+        {"activation_bits": 0},
+        {"eta": 0},
+        {"eta": 1.1},
+        {"lambda_lower": 0.9},
+        {"epsilon": 0},
+        {"epsilon": 1.1},
+    ],
 )
 def test_impossible_configuration_is_refused(wrong):
     with pytest.raises(ValidationError):

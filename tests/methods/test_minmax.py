@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
 from compressbench import models, registry
 from compressbench.compression.folding import FoldedNorm, fold_norms
 from compressbench.compression.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
@@ -13,7 +15,6 @@ from compressbench.data import Split
 from compressbench.errors import UserError
 from compressbench.storage import load_model, save_model
 from methods.baselines.minmax.method import MinMax
-from torch import nn
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,8 @@ def context():
     model.eval()
     return SimpleNamespace(
         dense=lambda: load_copy(model), data=SimpleNamespace(train=Split(images, torch.zeros(64, dtype=torch.long))),
-        info=SimpleNamespace(channels=1, size=16), generator=lambda purpose: torch.Generator().manual_seed(0), device=torch.device("cpu"),
+        info=SimpleNamespace(channels=1, size=16), device=torch.device("cpu"),
+        generator=lambda purpose: torch.Generator().manual_seed(0),
     )  # fmt: skip
 
 
@@ -49,7 +51,12 @@ def quantized_layers(model):
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_sixteen_bits_are_nearly_the_float_network(scheme, per_channel):
     config = MinMax.Config(
-        weight_bits=16, activation_bits=16, first_last_bits=None, weight_scheme=scheme, per_channel=per_channel, activation_scheme=scheme
+        weight_bits=16,
+        activation_bits=16,
+        first_last_bits=None,
+        weight_scheme=scheme,
+        per_channel=per_channel,
+        activation_scheme=scheme,
     )
     with torch.no_grad():
         torch.testing.assert_close(MinMax(config).compress(CTX)(X), CTX.dense()(X), atol=5e-3, rtol=0)
