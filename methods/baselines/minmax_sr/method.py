@@ -36,8 +36,8 @@ class MinMaxSR(Method):
         observe(model, True)  # the weights are still in full precision
         calibrate(model, batches, recipe.steps_per_epoch or batches.steps_per_epoch, ctx.device)
         observe(model, False)
-        settings = {"weight_bits": bits, "input_bits": bits, "percentile": 100.0}
-        settings["weight_range"] = "symmetric" if scheme == "symmetric" else "minmax"
+        weight_range = "symmetric" if scheme == "symmetric" else "minmax"
+        settings = {"weight_bits": bits, "input_bits": bits, "percentile": 100.0, "weight_range": weight_range}
         return quantize_convolutions(model, lambda _, layer: RangedConv2d.rebuild(layer, settings))
 
     def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
