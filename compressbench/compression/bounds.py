@@ -183,7 +183,7 @@ class BoundedActivation(nn.Module):
         if not upper > lower:
             raise UserError(
                 f"an activation quantizer cannot start: the {self.percentile:g}th percentile of its first input is "
-                f"{upper:g} and the {100 - self.percentile:g}th is {lower:g}; raise the key percentile or check the dense model."
+                f"{upper:g} and the {100 - self.percentile:g}th is {lower:g}; raise percentile or check the dense model."
             )
         self.upper.copy_(upper)
         if self.lower is not None:
