@@ -13,6 +13,10 @@ MINIMUM_STEP = 1e-8
 PACT_START = 10.0
 
 
+def _learned_step_values(v: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    return step * torch.round((v / step).clamp(float(low), float(high)))  # integers break TorchScript's folding
+
+
 class _LearnedStep(torch.autograd.Function):
     """v̂ = s·round(clip(v/s, low, high)); dv = g inside; ds = factor · Σ g·(round(v/s) − v/s inside, low or high outside)."""
 
@@ -20,7 +24,7 @@ class _LearnedStep(torch.autograd.Function):
     def forward(ctx: Any, v: Tensor, step: Tensor, low: int, high: int, factor: float) -> Tensor:
         ctx.save_for_backward(v, step)
         ctx.low, ctx.high, ctx.factor = low, high, factor
-        return step * torch.round((v / step).clamp(low, high))
+        return _learned_step_values(v, step, low, high)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
@@ -35,6 +39,8 @@ class _LearnedStep(torch.autograd.Function):
 def learned_step_quantize(v: Tensor, step: Tensor, bits: int, signed: bool, count: int | None = None) -> Tensor:
     """LSQ (Esser et al. 2020). step: positive scalar; its gradient is multiplied by 1/√(count·Q_P), by 1 without `count`."""
     low, high = integer_range(bits, signed)
+    if not torch.is_grad_enabled():  # exporters see plain operations
+        return _learned_step_values(v, step, low, high)
     factor = 1.0 if count is None else (count * high) ** -0.5
     return _LearnedStep.apply(v, step, low, high, factor)
 
@@ -116,6 +122,13 @@ class LearnedStepConv2d(WeightQuantizedConv2d):
         return learned_step_quantize(weight, self.step.clamp(min=MINIMUM_STEP), self.weight_bits, True, weight.numel())
 
 
+def _pact_values(x: Tensor, alpha: Tensor, bits: int, signed: bool) -> Tensor:
+    levels = integer_range(bits, signed)[1]
+    floor = -alpha if signed else torch.zeros_like(alpha)
+    clipped = torch.maximum(torch.minimum(x, alpha), floor)
+    return torch.round(clipped * levels / alpha) * alpha / levels
+
+
 class _Pact(torch.autograd.Function):
     """Clip to [0, α] or [−α, α], then round. dx = [low ≤ x < α]; dα = [x ≥ α] (− [x ≤ −α] with a sign), no rounding error."""
 
@@ -123,10 +136,7 @@ class _Pact(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, alpha: Tensor, bits: int, signed: bool) -> Tensor:
         ctx.save_for_backward(x, alpha)
         ctx.signed = signed
-        levels = integer_range(bits, signed)[1]
-        floor = -alpha if signed else torch.zeros_like(alpha)
-        clipped = torch.maximum(torch.minimum(x, alpha), floor)
-        return torch.round(clipped * levels / alpha) * alpha / levels
+        return _pact_values(x, alpha, bits, signed)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
@@ -141,6 +151,8 @@ def pact_quantize(x: Tensor, alpha: Tensor, bits: int, signed: bool = False) -> 
 
     Inputs that may be negative (`signed`): clip to [−α, α] on 2^(b−1)−1 steps either side.
     """
+    if not torch.is_grad_enabled():
+        return _pact_values(x, alpha, bits, signed)
     return _Pact.apply(x, alpha, bits, signed)
 
 
