@@ -15,6 +15,7 @@ include: "workflow/rules/common.smk"
 rule all:
     input:
         REPORTS,
+        results_of(PLAN.runs),
 
 
 include: "workflow/rules/data.smk"
@@ -30,5 +31,5 @@ include: "workflow/rules/methods.smk"
 
 
 onerror:
-    # Some stage failed: report what there is, and name what is missing.
-    shell(REPORT_COMMAND)
+    # Some stage failed: report what there is, beside the last complete report, and name what is missing.
+    shell(report_command(INCOMPLETE))

@@ -109,7 +109,7 @@ def test_a_failing_method_leaves_the_others_and_is_named(smoke: Smoke, tmp_path:
     process = snakemake(root, "--keep-going", "--config", "scale=smoke", "methods=[random,snip]")
     assert process.returncode != 0
     assert list(root.glob("results/smoke/digits/resnet_mini/snip/*/seed0/evaluate/metrics.json"))
-    missing = (root / "results/smoke/report/tables/missing.md").read_text()
+    missing = (root / "results/smoke/incomplete_report/tables/missing.md").read_text()
     assert "random" in missing and "snip" not in missing
 
 

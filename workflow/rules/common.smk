@@ -30,9 +30,11 @@ STAGE = f"{sys.executable} -m compressbench"
 RUN = "{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}"
 RUN_ARGUMENT = "{wildcards.scale}/{wildcards.dataset}/{wildcards.model}/{wildcards.method}/{wildcards.setting}/seed{wildcards.seed}"
 DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"
-REPORT_COMMAND = (
-    f"{STAGE} report {PLAN.scale_name} {OUT} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
-)
+INCOMPLETE = f"results/{PLAN.scale_name}/incomplete_report"
+
+
+def report_command(out):
+    return f"{STAGE} report {PLAN.scale_name} {out} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
 
 
 def reported(name):

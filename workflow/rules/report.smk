@@ -24,6 +24,8 @@ rule report:
         facts=rules.facts.output,
     output:
         REPORTS,
+    params:
+        command=report_command(OUT),
     log:
         f"logs/{PLAN.scale_name}/report.log",
     threads: 1
@@ -31,4 +33,4 @@ rule report:
         mem_mb=2000,
         runtime=30,
     shell:
-        "({REPORT_COMMAND}) > {log} 2>&1"
+        "({params.command}) > {log} 2>&1"
