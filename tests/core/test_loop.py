@@ -78,9 +78,9 @@ def test_hooks_are_called_in_order() -> None:
         seed=0,
         hooks=[Recorder()],
     )
-    assert calls == [
-        "start0", "epoch_start0", "step_start0", "gradients0", "step_end0", "step_start1", "gradients1", "step_end1", "epoch_end1",
-    ]  # fmt: skip
+    step = ["step_start{0}", "gradients{0}", "step_end{0}"]
+    steps = [name.format(number) for number in (0, 1) for name in step]
+    assert calls == ["start0", "epoch_start0", *steps, "epoch_end1"]
 
 
 def test_eval_mode_training_keeps_batch_norm_statistics_and_trains_weights() -> None:
