@@ -70,6 +70,10 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         if executor
         else "Latency has not been measured.",
     ]
+    if group.quantized:
+        notes.append(
+            "Quantized layers run as a floating-point simulation: their time is the cost of simulating, not of low-bit kernels."
+        )
     if "published" in body:
         notes.append(
             "`published`: model, data set: dense → compressed, as the paper has it; compare the loss, not the value."
