@@ -19,4 +19,5 @@ def generator(*parts: object) -> torch.Generator:
 def make_deterministic(threads: int = 1) -> None:
     """Same machine, seed and thread count -> same bits, for the rest of this process."""
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without its second of imports
+    torch.utils.deterministic.fill_uninitialized_memory = False  # the suite reads no memory that it has not written
     torch.set_num_threads(threads)
