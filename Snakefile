@@ -12,12 +12,6 @@ min_version("9.0")
 include: "workflow/rules/common.smk"
 
 
-rule all:
-    input:
-        REPORTS,
-        results_of(PLAN.runs),
-
-
 include: "workflow/rules/data.smk"
 include: "workflow/rules/tracking.smk"
 include: "workflow/rules/pretrain.smk"
@@ -30,6 +24,15 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/methods.smk"
 
 
+rule all:
+    input:
+        REPORTS,
+        results_of(PLAN.runs),
+        rules.tracked.output,
+    default_target: True
+
+
 onerror:
     # Some stage failed: report what there is, beside the last complete report, and name what is missing.
     shell(report_command(INCOMPLETE))
+    shell(f"{STAGE} tracking")

@@ -39,11 +39,11 @@ def data(
 
 @app.command()
 def tracking() -> None:
-    """Create the MLflow store and experiment."""
+    """Create the MLflow store, and log every finished result that it does not have yet."""
     from compressbench import tracking as store
 
     store.initialise(ROOT)
-    typer.echo(store.uri(ROOT))
+    typer.echo(f"{store.uri(ROOT)}: {store.synchronise(ROOT)} results logged")
 
 
 @app.command()

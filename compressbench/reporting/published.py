@@ -46,9 +46,9 @@ def published_quality(published: pd.DataFrame, group: Group, method: str, settin
         rows = own[own.setting == group.levels[setting]]
     if rows.empty:
         return "–"
-    stem = group.model.split("_")[0].lower()
-    alike = rows.model.str.lower().str.replace("-", "").str.startswith(stem)
-    row = rows[alike].iloc[0] if alike.any() else rows.iloc[0]
+    model, dataset = (rows[column].str.lower().str.replace("-", "") for column in ("model", "dataset"))
+    alike = model.str.startswith(group.model.split("_")[0])
+    row = rows.iloc[int((4 * (model == group.model) + 2 * alike + (dataset == group.dataset)).argmax())]
     dense = own[own.setting.isin(DENSE_SETTINGS) & (own.model == row.model) & (own.dataset == row.dataset)]
     before = f"{dense.iloc[0].value} → " if len(dense) else ""
     return f"{row.model}, {row.dataset}: {before}{row.value}"

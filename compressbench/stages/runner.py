@@ -47,7 +47,6 @@ class Stage:
 
     folder: Path
     history: History
-    tracker: Tracker
 
 
 @contextmanager
@@ -64,9 +63,8 @@ def running(
     """Everything around a stage's own work. run.json is written last: a folder that has it is complete."""
     started = time.perf_counter()
     data_hash = versioning.content_hash(root)
-    name = "/".join(tags.values())
-    with tracked(root, name, tags, configuration) as tracker:
-        stage = Stage(folder, History(folder / "history.csv", tracker), tracker)
+    with tracked(root, tags, configuration) as tracker:
+        stage = Stage(folder, History(folder / "history.csv", tracker))
         yield stage
         if not stage.history.rows:
             write_atomically(stage.history.file, lambda p: p.write_text("epoch\n"))
@@ -80,6 +78,5 @@ def running(
             threads=threads,
             seconds=seconds,
         )
-        write_json(folder / "run.json", content)
-        tracker.metrics({"wall_seconds": seconds, "peak_memory_mb": content["peak_memory_mb"]})
-        tracker.artifacts(sorted(p for p in folder.glob("*") if p.suffix in (".json", ".csv", ".png")))
+        write_json(folder / "run.json", {"run": tags} | content)
+        tracker.complete(folder)

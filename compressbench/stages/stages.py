@@ -108,7 +108,6 @@ def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Non
         model = storage.load_model(plan.root / run.folder("compress")).to(ctx.device)
         storage.save_model(method.finetune(ctx, model), running_stage.folder)
     write_json(running_stage.folder / "record.json", ctx.records)
-    running_stage.tracker.metrics(ctx.records)
 
 
 def _image_shape(plan: Plan, run: Run) -> tuple[int, int, int]:
@@ -131,9 +130,6 @@ def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
         metrics["quality"] = {"top1": quality.top1(model, ctx.data.test)}
     metrics |= asdict(accounting.account(model, _image_shape(plan, run)))
     write_json(running_stage.folder / "metrics.json", metrics)
-    running_stage.tracker.metrics(
-        {k: v for k, v in {**metrics, **metrics["quality"]}.items() if isinstance(v, int | float)}
-    )
 
 
 def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
@@ -153,9 +149,6 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
         seed=run.seed,
     )
     write_json(running_stage.folder / "latency.json", result)
-    running_stage.tracker.metrics(
-        {f"{m['executor']}_{m['threads']}_speedup": m["speedup"]["median"] for m in result["measurements"]}
-    )
 
 
 def write_facts(root: Path, methods: list[str], file: Path) -> None:
