@@ -19,5 +19,6 @@ def generator(*parts: object) -> torch.Generator:
 def make_deterministic(threads: int = 1) -> None:
     """Same machine, seed and thread count -> same bits, for the rest of this process."""
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without its second of imports
-    torch.utils.deterministic.fill_uninitialized_memory = False  # the suite reads no memory that it has not written
+    # the suite reads no memory that it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(threads)

@@ -130,3 +130,19 @@ def test_losing_the_tracking_store_loses_no_result(smoke: Smoke, tmp_path: Path,
     reference = smoke.root / "results/smoke/digits/plain_mini/pretrain/seed0"
     for name in ("model.safetensors", "history.csv"):
         assert (folder / name).read_bytes() == (reference / name).read_bytes()
+
+
+def test_a_lost_store_is_rebuilt_from_the_results(smoke: Smoke, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'new.db'}"
+    process = run_module(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
+    results = list(smoke.root.glob("results/**/run.json"))
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert f"{len(results)} results logged" in process.stdout
+    again = run_module(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
+    assert "0 results logged" in again.stdout
+    client = MlflowClient(store)
+    runs = client.search_runs([client.get_experiment_by_name("compressbench").experiment_id], max_results=5000)
+    evaluated = [r for r in runs if r.data.tags["stage"] == "evaluate"]
+    assert evaluated and all("stored_bytes" in r.data.metrics for r in evaluated)
