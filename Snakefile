@@ -26,7 +26,7 @@ include: "workflow/rules/methods.smk"
 
 rule all:
     input:
-        REPORTS,
+        rules.report.output,
         results_of(PLAN.runs),
         rules.tracked.output,
     default_target: True

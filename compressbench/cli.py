@@ -1,5 +1,6 @@
 """The command line: one sub-command per stage, each usable by hand without Snakemake."""
 
+import errno
 import logging
 import os
 import sys
@@ -135,7 +136,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(_fail(str(error)))
     except OSError as error:
-        if error.errno != 28:
+        if error.errno != errno.ENOSPC:
             raise
         sys.exit(_fail("the disk is full; make room and start again: finished results are kept."))
 

@@ -10,16 +10,23 @@ from typing import Any
 from compressbench.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then rename it. Raises UserError when the disk refuses."""
+def make_folder(folder: Path) -> None:
+    """Create a folder and try to write in it, so that a long job learns at its start that it cannot. Raises UserError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}; free the folder or choose another with --results."
+            f"cannot write in the folder {folder}: {error.strerror}; make room or make the folder writable."
         ) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then rename it. Raises UserError when the disk refuses."""
+    make_folder(path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
     try:
         write(Path(temporary))
         os.chmod(temporary, 0o644)

@@ -18,6 +18,7 @@ from pathlib import Path
 from compressbench.data import versioning
 from compressbench.data.super_resolution import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from compressbench.errors import UserError
+from compressbench.files import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,8 @@ def _missing(root: Path) -> list[str]:
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A hidden folder that becomes `target` when the block ends well and vanishes when it does not."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".fetch-"))
-    except OSError as error:
-        raise UserError(f"cannot write {target} ({error.strerror}); make its folder writable.") from error
+    make_folder(target.parent)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".fetch-"))
     try:
         yield temporary
         temporary.chmod(0o755)

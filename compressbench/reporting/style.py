@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from compressbench.files import make_folder
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -63,7 +65,7 @@ def new_figure(height: float, title: str, subtitle: str, note: str = "", width: 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """`name`.png and `name`.svg, without dates or versions inside."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     figure.savefig(paths[0], dpi=DPI, metadata={"Software": None})
     figure.savefig(paths[1], metadata={"Date": None, "Creator": None})

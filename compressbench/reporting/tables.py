@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from compressbench.files import make_folder
 from compressbench.reporting.collect import KEYS, Results
 from compressbench.reporting.frames import each, of_group
 from compressbench.reporting.groups import Group, is_number
@@ -19,7 +20,7 @@ NOTHING = "No results yet."
 
 def write_table(folder: Path, name: str, csv: pd.DataFrame, markdown: str) -> list[Path]:
     """`name`.csv and `name`.md."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     csv.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g", lineterminator="\n")
     (folder / f"{name}.md").write_text(markdown.rstrip() + "\n")
     return [folder / f"{name}.csv", folder / f"{name}.md"]

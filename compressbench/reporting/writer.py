@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.figure import Figure
 
+from compressbench.files import make_folder
 from compressbench.reporting import figures, pictures, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
@@ -47,7 +48,7 @@ def write_report(
 
 
 def _pages(text: str, out: Path) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pages = {out / "findings.md": text, out / "findings.html": to_html(text)}
     for path, content in pages.items():
         path.write_text(content)

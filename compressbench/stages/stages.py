@@ -11,7 +11,7 @@ import torch
 from compressbench import data, models, quality, registry, storage
 from compressbench.config import Scale
 from compressbench.errors import UserError
-from compressbench.files import write_json
+from compressbench.files import make_folder, write_json
 from compressbench.plan import Plan, Run
 from compressbench.seeding import make_deterministic
 from compressbench.stages.context import Context
@@ -27,7 +27,7 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
     threads = int(os.environ.get("COMPRESSBENCH_THREADS", "1"))
     make_deterministic(threads)
     folder = root / run.folder(stage)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     work = {"pretrain": _pretrain, "evaluate": _evaluate, "latency": _latency}.get(stage, _method_stage)
     shared = stage == "pretrain"
     tags = {
