@@ -8,7 +8,7 @@ rule synthesize:
         multiext(f"results/{RUN}/synthesize/", "synthetic.safetensors", "synthetic.json", "history.csv", "record.json", "run.json"),
         report(
             f"results/{RUN}/synthesize/preview.png",
-            caption="../report/synthetic_images.rst",
+            caption="../report/synthetic.rst",
             category="Synthetic images",
             subcategory="{method}",
             labels={"setting": "{setting}", "seed": "{seed}"},
