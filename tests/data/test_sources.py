@@ -68,5 +68,5 @@ def test_only_missing_data_sets_are_fetched(tmp_path, monkeypatch):
 def test_unwritable_place_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", {"new": lambda folder: None})
     (tmp_path / "data").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="folder .*data: "):
+    with pytest.raises(UserError, match=r"folder .*data: "):
         sources.fetch(tmp_path)
