@@ -211,30 +211,35 @@ def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
         "Mean over seeds. 0 to 100 %: each method's own training (compress and fine-tune stages); lengths differ.\n"
         "Methods without training have no curve. Grey: baselines; black: dense."
     )
+    columns = {
+        "loss": "training loss",
+        "quality": f"validation {'PSNR (dB)' if group.metric == 'psnr' else 'top-1 (%)'}",
+    }
+    columns = {column: name for column, name in columns.items() if history[column].notna().any()}
+    if not columns:
+        return placeholder(title, group.title, "no history has a loss or a validation")
     figure = new_figure(0.9 + 2.35 * len(levels), title, group.title, note)
-    panels = figure.subplots(len(levels), 2, squeeze=False, sharex=True)
+    panels = figure.subplots(len(levels), len(columns), squeeze=False, sharex=True)
     palette, lines = colors(group), dashes(group)
-    for (left, right), level in zip(panels, levels, strict=True):
+    for row, level in zip(panels, levels, strict=True):
         chosen = history[(history.level == level) | history.method.map(group.is_dense)]
-        ends: dict[Axes, list[Label]] = {left: [], right: []}
+        ends: dict[Axes, list[Label]] = {axes: [] for axes in row}
         for key, part in chosen.groupby(["method", "setting"], sort=False):
             method, setting = map(str, key)
             series = group.series(method, setting)
             color = "black" if group.is_dense(method) else palette[series]
-            for axes, column in ((left, "loss"), (right, "quality")):
+            for axes, column in zip(row, columns, strict=True):
                 mean = part.groupby("progress")[column].mean().dropna()
                 if len(mean):
                     axes.plot(
                         mean.index, mean, lines[series], color=color, lw=1.0 if group.is_baseline(method) else 1.6
                     )
                     ends[axes].append(Label(100, float(mean.iloc[-1]), series, color))
-        left.set_title(f"{group.level_name(level)}: training loss")
-        right.set_title(f"Validation, {'PSNR (dB)' if group.metric == 'psnr' else 'top-1 (%)'}")
-        _zoom(left, chosen.loss, top=True)
-        _zoom(right, chosen.quality, top=False)
-        for axes in (left, right):
+        for axes, (column, name) in zip(row, columns.items(), strict=True):
+            axes.set_title(f"{group.level_name(level)}: {name}")
+            _zoom(axes, chosen[column], top=column == "loss")
             axes.set_xlim(0, 100)
-        _column(right, ends[right] or ends[left], 1.06, 6.8)
+        _column(row[-1], ends[row[-1]], 1.06 if len(row) > 1 else 1.03, 6.8)
     for axes in panels[-1]:
         axes.set_xlabel("training done (%)")
     return figure
@@ -307,11 +312,11 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
 
 
 def _speedup_labels(group: Group, shown: pd.DataFrame, palette: dict[str, str]) -> list[Label]:
-    """A name per method at its strongest level; per variant where they differ by more than 8 %."""
+    """A name per method at its strongest level; per variant where they differ by more than a quarter."""
     labels = []
     for method, part in shown[~shown.baseline].groupby("method", sort=False):
         strongest = part[part.sparsity > part.sparsity.max() - 3]
-        together = strongest.speedup.max() < 1.08 * strongest.speedup.min()
+        together = strongest.speedup.max() < 1.25 * strongest.speedup.min()
         for row in each(strongest[:1] if together else strongest):
             name = group.short(str(method)) if together else row.series
             labels.append(Label(row.sparsity, row.speedup, name, palette[row.series]))

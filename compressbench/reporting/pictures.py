@@ -30,18 +30,18 @@ class Column(NamedTuple):
 
 
 def synthetic(group: Group, results: Results) -> Figure:
-    """Per method that synthesizes: a row per class, a column per image; first seed, first setting that has images."""
+    """Per way of synthesizing: a row per class, a column per image; of the first seed, at most three side by side."""
     title = "Synthetic images"
     found: dict[str, Path] = {}
     for run in sorted(group.runs, key=lambda r: r.seed):
         for setting in group.settings[run.method]:
             path = results.folder(run, "synthesize") / "synthetic.safetensors"
             if run.setting == setting and path.exists():
-                found.setdefault(run.method, path)
+                found.setdefault(group.series(run.method, run.setting), path)
     if not found:
         return placeholder(title, group.title, "no images have been synthesized")
-    grids = {method: _class_grid(path) for method, path in list(found.items())[:3]}
-    shown = {method: grid for method, grid in grids.items() if grid is not None}
+    grids = {series: _class_grid(path) for series, path in list(found.items())[:3]}
+    shown = {series: grid for series, grid in grids.items() if grid is not None}
     if not shown:
         return placeholder(title, group.title, "the files of synthetic images are damaged")
     rows = max(len(classes) for _, classes in shown.values())
@@ -51,10 +51,10 @@ def synthetic(group: Group, results: Results) -> Figure:
     )
     figure = new_figure(0.95 + min(5.2, 0.42 * rows), title, group.title, note)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, (method, (grid, classes)) in zip(panels, shown.items(), strict=True):
+    for axes, (series, (grid, classes)) in zip(panels, shown.items(), strict=True):
         size = grid.shape[0] / len(classes)
         axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(group.short(method))
+        axes.set_title(series)
         axes.set_yticks((np.arange(len(classes)) + 0.5) * size, [f"class {c}" for c in classes], fontsize=7.5)
         _bare(axes)
     return figure
