@@ -1,5 +1,6 @@
 """What the pictures show: placement of labels, placeholders, grids."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from compressbench.reporting.figures import _spread
+from compressbench.reporting.collect import collect
+from compressbench.reporting.figures import _spread, training
+from compressbench.reporting.groups import group_runs
 from compressbench.reporting.labels import Label, place
 from compressbench.reporting.pictures import _class_grid
+from compressbench.reporting.published import read_published
+from compressbench.reporting.summary import summarize
 
 
 def test_labels_cover_neither_each_other_nor_points() -> None:
@@ -35,6 +40,15 @@ def test_spread_keeps_order_and_distance() -> None:
     assert (np.diff(placed) >= 0.2 - 1e-9).all() and placed.min() >= -1e-9 and placed.max() <= 1 + 1e-9
     crowded = _spread(np.zeros(9), 0.2, 0.0, 1.0)
     assert crowded[0] == 0 and crowded[-1] == 1 and (np.diff(crowded) > 0).all()
+
+
+def test_a_task_that_does_not_validate_gets_no_empty_panels(report: SimpleNamespace) -> None:
+    results = collect(report.results, "desk", report.runs, None)
+    group = next(g for g in group_runs(report.runs, report.declarations) if g.metric == "psnr")
+    summary = summarize(results, group, read_published(report.root / "methods", report.declarations))
+    panels = training(group, summary, results).axes
+    without = replace(results, history=results.history.assign(quality=np.nan))
+    assert len(panels) == 2 * len(training(group, summary, without).axes) > 0
 
 
 def test_synthetic_grid_has_a_row_per_class(report: SimpleNamespace) -> None:
