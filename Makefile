@@ -15,7 +15,7 @@ reproduce: setup  ## run everything at desk scale and write reports/ (SCALE=smok
 
 report: setup  ## one self-contained page from the results of the last run
 	mkdir -p reports
-	$(BIN)/snakemake --cores $(CORES) --report reports/report.html $(CONFIG)
+	$(BIN)/snakemake --report reports/report.html $(CONFIG)
 
 test: setup check  ## static checks, unit tests, and the smoke DAG
 	$(BIN)/python -m pytest

@@ -71,7 +71,7 @@ def test_the_report_is_complete_and_names_nothing_missing(smoke: Smoke) -> None:
 
 
 def test_snakemake_renders_one_self_contained_page(smoke: Smoke) -> None:
-    process = snakemake(smoke.root, "--report", "report.html", "--config", "scale=smoke")
+    process = run_module(smoke.root, "--report", "report.html", "--config", "scale=smoke", module="snakemake")
     assert process.returncode == 0, process.stderr[-2000:]
     assert (smoke.root / "report.html").stat().st_size > 100_000
 

@@ -9,7 +9,7 @@ rule latency:
         digest=digest_of("latency"),
     log:
         f"logs/{RUN}/latency.log",
-    threads: workflow.cores or 1
+    threads: lambda wildcards: workflow.cores
     resources:
         mem_mb=2000,
         runtime=60,
