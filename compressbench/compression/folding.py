@@ -25,7 +25,7 @@ class FoldedNorm(nn.Identity):
         return cls()
 
 
-class _ModulesAsLeaves(fx.Tracer):
+class ModulesAsLeaves(fx.Tracer):
     """Does not look into modules without children: compressed layers are opaque, like torch's own."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -34,7 +34,7 @@ class _ModulesAsLeaves(fx.Tracer):
 
 def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     """(convolution, batch norm) by name, where the norm is the only reader of the convolution; in forward order."""
-    graph = _ModulesAsLeaves().trace(model)
+    graph = ModulesAsLeaves().trace(model)
     pairs = []
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(model.get_submodule(str(node.target)), _BatchNorm):

@@ -5,7 +5,7 @@ import re
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -116,7 +116,8 @@ class TorchCompiled(_Torch):
                 traced = torch.jit.trace(model, example, check_trace=False)
                 frozen = torch.jit.freeze(traced)
                 packed = torch.jit.optimize_for_inference(torch.jit.freeze(traced))  # rewrites the graph that it gets
-                return _fastest([frozen, packed], example)
+                forms = {"frozen": frozen, "packed": packed}
+                return forms[fastest({name: lambda form=form: form(example) for name, form in forms.items()})]
             except (RuntimeError, NotImplementedError) as error:
                 raise Skip(f"TorchScript cannot run this model: {_last_line(error)}") from error
 
@@ -170,16 +171,16 @@ class OnnxRuntime(Executor):
         return {"library": f"onnxruntime {onnxruntime.__version__}", "isa": isa.upper()}
 
 
-def _fastest(networks: list[Callable[[Tensor], Tensor]], example: Tensor) -> Callable[[Tensor], Tensor]:
-    """By minimum of a few interleaved runs, after those in which TorchScript profiles and specialises itself."""
-    best = [math.inf] * len(networks)
+def fastest(forms: Mapping[str, Call]) -> str:
+    """The name of the fastest, by minimum of a few interleaved runs (after those in which TorchScript specialises)."""
+    best = dict.fromkeys(forms, math.inf)
     for trial in range(8):
-        for n, network in enumerate(networks):
+        for name, form in forms.items():
             start = time.perf_counter()
-            network(example)
+            form()
             if trial >= 3:
-                best[n] = min(best[n], time.perf_counter() - start)
-    return networks[best.index(min(best))]
+                best[name] = min(best[name], time.perf_counter() - start)
+    return min(best, key=best.__getitem__)
 
 
 def _channels_last(value: Any) -> Any:

@@ -1,0 +1,114 @@
+"""Convolution of one-bit weights with one-bit activations on the CPU, 64 channels to a word (XNOR-Net, arXiv 1603.05279)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compressbench.kernels.native import Binary, Isa, best_binary_isa, check_tensor, library, runnable
+
+Encoding = Literal["signs", "ones"]
+
+
+class BinaryConv2d:
+    """y = scale * conv2d(sign(x), W) + bias, planned for one input size. Tensors are NHWC; the result is integer-exact.
+
+    bits: bool [c_out, c_in, k, k]. With encoding "signs" W is +1 where set, else -1 (ReCU; XOR and popcount); with
+    "ones" W is 1 where set, else 0 (SiMaN's storage; AND and popcount). sign(x) is -1 for x <= 0. The padding is zero,
+    neither +1 nor -1. input_size: (height, width).
+    """
+
+    def __init__(
+        self,
+        bits: Tensor,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        input_size: Sequence[int],
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        encoding: Encoding = "signs",
+        isa: Isa | None = None,
+    ) -> None:
+        lib = library()
+        self.isa = runnable(isa, best_binary_isa())
+        if bits.dtype != torch.bool or bits.dim() != 4 or bits.shape[2] != bits.shape[3]:
+            raise ValueError(f"bits must be bool [c_out, c_in, k, k], not {bits.dtype} {tuple(bits.shape)}")
+        c_out, c_in, kernel, _ = bits.shape
+        height, width = map(int, input_size)
+        if stride < 1 or not 0 <= padding < kernel:
+            raise ValueError(f"kernel {kernel}, stride {stride}, padding {padding} is no convolution of ours")
+        out_height, out_width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+        if min(height, width, out_height, out_width) < 1:
+            raise ValueError(f"a {kernel}x{kernel} kernel does not fit an image of {height}x{width}")
+        for name, values in (("scale", scale), ("bias", bias)):
+            if values is not None and values.shape != (c_out,):
+                raise ValueError(f"{name} must have {c_out} entries, not {tuple(values.shape)}")
+        self.input_shape, self.output_shape = (height, width, c_in), (out_height, out_width, c_out)
+        self._weights = pack_weights(bits, lib.cb_binary_channels(self.isa))
+        self._base, self._row_class, self._column_class = _border(bits, height, width, stride, padding, encoding)
+        self._scale = torch.ones(c_out) if scale is None else scale.detach().float().contiguous()
+        self._bias = torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+        self._layer = Binary(
+            c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, self._weights.data_ptr(),
+            self._base.data_ptr(), self._row_class.data_ptr(), self._column_class.data_ptr(), self._base.shape[1],
+            -2 if encoding == "signs" else 2, self._scale.data_ptr(), self._bias.data_ptr(),
+        )  # fmt: skip
+        words = (height + 2 * padding) * (width + 2 * padding) * -(-c_in // 64)
+        self._workspace = torch.empty(words, dtype=torch.int64)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the packed weights."""
+        return self._weights.numel() * 8
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """x [batch, height, width, c_in] -> [batch, out_height, out_width, c_out], in `out` where given."""
+        shape = (x.shape[0], *self.output_shape)
+        if out is None:
+            out = torch.empty(shape)
+        check_tensor("x", x, (x.shape[0], *self.input_shape))
+        check_tensor("out", out, shape)
+        library().cb_convolve_binary(
+            self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(), out.data_ptr(), x.shape[0],
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """bool [..., channels] -> int64 [..., ceil(channels / 64)]; channel c is bit c % 64 of word c // 64."""
+    padded = F.pad(bits, (0, -bits.shape[-1] % 64)).unflatten(-1, (-1, 64)).long()
+    return (padded << torch.arange(64)).sum(-1)
+
+
+def pack_weights(bits: Tensor, group: int) -> Tensor:
+    """bool [c_out, c_in, k, k] -> int64 [groups of `group` output channels, taps, words, group]."""
+    words = pack_bits(bits.flatten(2).transpose(1, 2))
+    padded = F.pad(words, (0, 0, 0, 0, 0, -len(words) % group))
+    return padded.unflatten(0, (-1, group)).permute(0, 2, 3, 1).contiguous()
+
+
+def _border(
+    bits: Tensor, height: int, width: int, stride: int, padding: int, encoding: Encoding
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(base int32 [row classes, column classes, c_out], row class, column class): see `cb_binary` in kernels.h."""
+    row_taps, row_class = _valid_taps(height, bits.shape[2], stride, padding)
+    column_taps, column_class = _valid_taps(width, bits.shape[3], stride, padding)
+    ones = torch.einsum("ocuv,ru,sv->rso", bits.double(), row_taps, column_taps)
+    if encoding == "ones":
+        return (-ones).round().int().contiguous(), row_class, column_class
+    # Of a tap in the padding, XOR with bit 0 counts the ones of the weight: they are given back.
+    missing = bits.double().sum((1, 2, 3)) - ones
+    valid = bits.shape[1] * torch.einsum("ru,sv->rs", row_taps, column_taps)[..., None]
+    return (valid + 2 * missing).round().int().contiguous(), row_class, column_class
+
+
+def _valid_taps(side: int, kernel: int, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    """(taps that lie inside the image, one row per distinct set [classes, kernel]; class of every output position)."""
+    outputs = (side + 2 * padding - kernel) // stride + 1
+    source = stride * torch.arange(outputs)[:, None] + torch.arange(kernel) - padding
+    taps, position = torch.unique((0 <= source) & (source < side), dim=0, return_inverse=True)
+    return taps.double(), position.int()

@@ -1,0 +1,136 @@
+"""1xN block-sparse convolution on the CPU: plans a layer for one input size and calls the C++ kernel."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from compressbench.compression.blocks import BlockSparse
+from compressbench.kernels.native import Convolution, Isa, best_isa, check_tensor, library, runnable
+
+INFINITY = float("inf")
+BLOCK_SIZES = (1, 2, 4, 8, 16, 32)
+
+
+class BlockSparseConv2d:
+    """y = clip(conv2d(x, W) + bias + residual) with W in 1xN blocks, planned for one input size; fp32, NCHW.
+
+    blocks: W as [c_out, c_in * k * k] in (N, 1) blocks (`compression.blocks.encode_bsr`).
+    input_size: (c_in, height, width). clip: (low, high), (0, inf) for ReLU, (0, 6) for ReLU6.
+    vectors, group: the register tile and the tiles per group (see kernels.h); by default what fits registers and cache.
+    """
+
+    def __init__(
+        self,
+        blocks: BlockSparse,
+        bias: Tensor | None,
+        input_size: Sequence[int],
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        padding: int = 0,
+        clip: tuple[float, float] = (-INFINITY, INFINITY),
+        isa: Isa | None = None,
+        vectors: int | None = None,
+        group: int | None = None,
+    ) -> None:
+        lib = library()
+        self.isa = runnable(isa, best_isa())
+        c_in, height, width = map(int, input_size)
+        c_out, n = blocks.shape[0], blocks.data.shape[1]
+        _check(blocks, bias, c_in, kernel, stride, padding, n)
+        out_height, out_width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+        if min(height, width, out_height, out_width) < 1:
+            raise ValueError(f"a {kernel}x{kernel} kernel does not fit an image of {height}x{width}")
+        rows = min(n, lib.cb_rows(self.isa))
+        most = lib.cb_max_vectors(self.isa, rows)
+        if vectors is not None and not 1 <= vectors <= most:
+            raise ValueError(f"a register tile of {rows} channels takes 1 to {most} vectors, not {vectors}")
+        self.rows, self.vectors = rows, vectors or most
+        self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
+        self._indptr = blocks.indptr.to(torch.int32).contiguous()
+        self._offsets = _column_offsets(c_in, kernel, stride, out_height, out_width)[blocks.indices.long()].contiguous()
+        self._weights = _walking_order(blocks, rows)
+        self._bias = torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+        self._layer = Convolution(
+            c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
+            self._indptr.data_ptr(), self._offsets.data_ptr(), self._weights.data_ptr(), self._bias.data_ptr(),
+            *clip, self.vectors, group or _group(c_in * kernel, self.vectors * lib.cb_lanes(self.isa)),
+        )  # fmt: skip
+        self._workspace = torch.empty(lib.cb_workspace(self._layer))
+
+    @property
+    def tile(self) -> str:
+        """The register tile: output channels x vectors of positions."""
+        return f"{self.rows}x{self.vectors}"
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """x [batch, c_in, height, width] -> [batch, c_out, out_height, out_width], in `out` where given."""
+        shape = (x.shape[0], *self.output_shape)
+        if out is None:
+            out = torch.empty(shape)
+        check_tensor("x", x, (x.shape[0], *self.input_shape))
+        check_tensor("out", out, shape)
+        if residual is not None:
+            check_tensor("residual", residual, shape)
+        library().cb_convolve(
+            self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(),
+            None if residual is None else residual.data_ptr(), out.data_ptr(), x.shape[0], torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+
+def _check(
+    blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, stride: int, padding: int, n: int
+) -> None:
+    c_out, columns = blocks.shape
+    if n not in BLOCK_SIZES:
+        raise ValueError(f"blocks of {n} channels: the kernels know {', '.join(map(str, BLOCK_SIZES))}")
+    if kernel < 1 or stride < 1 or not 0 <= padding < kernel:
+        raise ValueError(f"kernel {kernel}, stride {stride}, padding {padding} is no convolution of ours")
+    if columns != c_in * kernel * kernel or c_out % n:
+        raise ValueError(f"weights [{c_out}, {columns}] do not fit {c_in} channels, kernel {kernel}, blocks of {n}")
+    stored = len(blocks.indices)
+    if len(blocks.indptr) != c_out // n + 1 or int(blocks.indptr[0]) != 0 or int(blocks.indptr[-1]) != stored:
+        raise ValueError(f"indptr does not describe {c_out // n} block rows with {stored} blocks")
+    if bool((blocks.indptr.diff() < 0).any()):
+        raise ValueError("indptr falls")
+    if stored and not (0 <= int(blocks.indices.min()) and int(blocks.indices.max()) < columns):
+        raise ValueError(f"a block's column lies outside 0 to {columns - 1}")
+    if blocks.data.shape != (stored, n) or blocks.data.dtype != torch.float32:
+        raise ValueError(f"data must be float32 [{stored}, {n}], not {blocks.data.dtype} {tuple(blocks.data.shape)}")
+    if bias is not None and bias.shape != (c_out,):
+        raise ValueError(f"bias must have {c_out} entries, not {tuple(bias.shape)}")
+
+
+def _column_offsets(c_in: int, kernel: int, stride: int, out_height: int, out_width: int) -> Tensor:
+    """Where output position 0 finds its value for each im2col column, in the copies that kernels.h describes."""
+    phases = min(stride, kernel)
+    rows = torch.tensor([out_height + (kernel - 1 - phase) // stride for phase in range(phases)])
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), (rows * kernel * out_width).cumsum(0)])
+    u, v = torch.arange(kernel)[:, None], torch.arange(kernel)[None]
+    phase = u % stride
+    offset = starts[phase] + v * rows[phase] * out_width + (u // stride) * out_width
+    offsets = torch.arange(c_in)[:, None] * starts[-1] + offset.flatten()
+    if int(offsets.max()) >= 2**31:
+        raise ValueError("the layer is too large for 32-bit offsets")
+    return offsets.flatten().to(torch.int32)
+
+
+def _walking_order(blocks: BlockSparse, rows: int) -> Tensor:
+    """data [stored, N] -> the order in which the kernel reads it: by block row, by pass of `rows` channels, by block."""
+    n = blocks.data.shape[1]
+    if n == rows:
+        return blocks.data.contiguous()
+    passes = [row.reshape(-1, n // rows, rows).transpose(0, 1).flatten() for row in blocks.data.split(_counts(blocks))]
+    return torch.cat(passes)
+
+
+def _counts(blocks: BlockSparse) -> list[int]:
+    counts: list[int] = blocks.indptr.diff().tolist()
+    return counts
+
+
+def _group(planes: int, positions: int) -> int:
+    """Register tiles whose input, `planes` rows of `positions` floats, stays in half a megabyte of the second-level cache."""
+    return max(1, min(32, (1 << 19) // (4 * planes * positions)))

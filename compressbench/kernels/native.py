@@ -1,0 +1,112 @@
+"""The door to the C++ kernels: loads the library, checks every size and index, and hands over pointers."""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressbench.errors import UserError
+
+
+class Isa(IntEnum):
+    """The builds of the library, in rising order of speed."""
+
+    PORTABLE = 0
+    AVX2 = 1
+    AVX512 = 2
+
+
+class Convolution(ctypes.Structure):
+    """`cb_convolution` of kernels.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("c_in", "height", "width", "c_out", "out_height", "out_width")),
+        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding", "n")),
+        *((name, ctypes.c_void_p) for name in ("indptr", "offsets", "weights", "bias")),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+        ("vectors", ctypes.c_int32),
+        ("group", ctypes.c_int32),
+    )
+
+
+class Binary(ctypes.Structure):
+    """`cb_binary` of kernels.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("c_in", "height", "width", "c_out", "out_height", "out_width")),
+        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding")),
+        *((name, ctypes.c_void_p) for name in ("weights", "base", "row_class", "column_class")),
+        ("column_classes", ctypes.c_int32),
+        ("factor", ctypes.c_int32),
+        ("scale", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+    )
+
+
+def is_built() -> bool:
+    """Whether the library was compiled when the package was installed."""
+    return _file() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded library; UserError when it was not built. Torch is loaded before it, so that both share one OpenMP."""
+    file = _file()
+    if file is None:
+        raise UserError(
+            "the CPU kernels are not built: install a C++ compiler (such as g++) and install compressbench again."
+        )
+    lib = ctypes.CDLL(str(file))
+    lib.cb_workspace.restype = ctypes.c_int64
+    lib.cb_workspace.argtypes = [ctypes.POINTER(Convolution)]
+    lib.cb_convolve.restype = None
+    lib.cb_convolve.argtypes = [
+        ctypes.c_int, ctypes.POINTER(Convolution), *[ctypes.c_void_p] * 4, ctypes.c_int32, ctypes.c_int32,
+    ]  # fmt: skip
+    lib.cb_convolve_binary.restype = None
+    lib.cb_convolve_binary.argtypes = [
+        ctypes.c_int, ctypes.POINTER(Binary), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32,
+    ]  # fmt: skip
+    return lib
+
+
+def best_isa() -> Isa:
+    """The fastest build that this processor runs."""
+    return Isa(library().cb_best_isa())
+
+
+def best_binary_isa() -> Isa:
+    """The fastest build of the binary kernels that this processor runs."""
+    return Isa(library().cb_best_binary_isa())
+
+
+def runnable(isa: Isa | None, best: Isa) -> Isa:
+    """`isa`, or the best; ValueError where this processor lacks it."""
+    if isa is not None and isa > best:
+        raise ValueError(f"this processor does not run the {Isa(isa).name} build")
+    return best if isa is None else Isa(isa)
+
+
+def _file() -> Path | None:
+    return next(iter(sorted(Path(__file__).parent.glob("_native*.so"))), None)
+
+
+def check_tensor(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
+    """ValueError unless it is float32 on the CPU, of this shape, and contiguous."""
+    if tensor.shape != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, not {tuple(tensor.shape)}")
+    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        raise ValueError(f"{name} must be float32 on the CPU, not {tensor.dtype} on {tensor.device}")
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous")
+
+
+def describe() -> dict[str, Any]:
+    """{"built": bool, "isa": name of the best build}."""
+    return {"built": is_built(), "isa": best_isa().name.lower() if is_built() else "none"}

@@ -1,0 +1,156 @@
+// Convolution of one-bit weights with one-bit activations, 64 input channels in a word. NHWC. Compiled once per instruction set.
+//
+// The lanes of a vector are output channels, each with one word of weights; an activation word is broadcast. A register
+// tile holds GROUP vectors of channels x P positions of one output row.
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#include "isa.h"
+
+namespace {
+
+constexpr int LANES = VECTOR_BYTES / 8;
+constexpr int GROUP = 2;
+constexpr int CHANNELS = GROUP * LANES;
+constexpr int MOST = VECTOR_BYTES == 64 ? 8 : 4;
+
+typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint64_t unaligned_words __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+
+inline words popcount(words v) {
+#if defined(__AVX512VPOPCNTDQ__)
+  return (words)_mm512_popcnt_epi64((__m512i)v);
+#elif defined(__AVX2__)
+  // the counts of all 16 nibbles are looked up in a shuffle; `sad` adds the bytes of each word
+  const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const __m256i nibble = _mm256_set1_epi8(15), low = _mm256_and_si256((__m256i)v, nibble);
+  const __m256i high = _mm256_and_si256(_mm256_srli_epi16((__m256i)v, 4), nibble);
+  const __m256i bytes = _mm256_add_epi8(_mm256_shuffle_epi8(counts, low), _mm256_shuffle_epi8(counts, high));
+  return (words)_mm256_sad_epu8(bytes, _mm256_setzero_si256());
+#else
+  words counts;
+  for (int lane = 0; lane < LANES; ++lane) counts[lane] = static_cast<uint64_t>(__builtin_popcountll(v[lane]));
+  return counts;
+#endif
+}
+
+// Bit c of the word is set where x[c] > 0, for `count` channels up to 64.
+inline uint64_t signs(const float *x, int count) {
+  uint64_t word = 0;
+  int c = 0;
+#if defined(__AVX512F__)
+  for (; c + 16 <= count; c += 16)
+    word |= static_cast<uint64_t>(_mm512_cmp_ps_mask(_mm512_loadu_ps(x + c), _mm512_setzero_ps(), _CMP_GT_OQ)) << c;
+#elif defined(__AVX2__)
+  for (; c + 8 <= count; c += 8) {
+    const __m256 positive = _mm256_cmp_ps(_mm256_loadu_ps(x + c), _mm256_setzero_ps(), _CMP_GT_OQ);
+    word |= static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_ps(positive))) << c;
+  }
+#endif
+  for (; c < count; ++c) word |= static_cast<uint64_t>(x[c] > 0) << c;
+  return word;
+}
+
+// Rows [first, last) of the padded bit image [height + 2 padding][width + 2 padding][words]; the border is bit 0.
+void pack(const cb_binary &layer, const float *image, uint64_t *bits, int32_t first, int32_t last) {
+  const int32_t count = (layer.c_in + 63) / 64, width = layer.width + 2 * layer.padding;
+  for (int32_t row = first; row < last; ++row) {
+    uint64_t *out = bits + static_cast<int64_t>(row) * width * count;
+    const int32_t y = row - layer.padding;
+    for (int32_t column = 0; column < width; ++column) {
+      const int32_t x = column - layer.padding;
+      const bool inside = y >= 0 && y < layer.height && x >= 0 && x < layer.width;
+      const float *in = image + (static_cast<int64_t>(y) * layer.width + x) * layer.c_in;
+      for (int32_t w = 0; w < count; ++w) {
+        const int32_t channels = layer.c_in - 64 * w < 64 ? layer.c_in - 64 * w : 64;
+        *out++ = inside ? signs(in + 64 * w, channels) : 0;
+      }
+    }
+  }
+}
+
+// Counts of P neighbouring positions for one group of channels: ones of (activation AND weight), or of their XOR.
+template <bool AND, int P>
+void count(const cb_binary &layer, const uint64_t *bits, const uint64_t *weights, uint64_t *counts) {
+  words sum[GROUP][P] = {};
+  const int32_t words_in = (layer.c_in + 63) / 64;
+  const int64_t row = static_cast<int64_t>(layer.width + 2 * layer.padding) * words_in, step = static_cast<int64_t>(layer.stride) * words_in;
+  const uint64_t *weight = weights;
+  for (int32_t u = 0; u < layer.kernel; ++u) {
+    const uint64_t *in = bits + u * row;
+    for (int32_t i = 0; i < layer.kernel * words_in; ++i, weight += CHANNELS) {
+      words w[GROUP];
+      for (int g = 0; g < GROUP; ++g) w[g] = *reinterpret_cast<const unaligned_words *>(weight + g * LANES);
+      for (int p = 0; p < P; ++p) {
+        const words a = in[i + p * step] - words{};
+        for (int g = 0; g < GROUP; ++g) sum[g][p] += popcount(AND ? a & w[g] : a ^ w[g]);
+      }
+    }
+  }
+  for (int p = 0; p < P; ++p)
+    for (int g = 0; g < GROUP; ++g) *reinterpret_cast<unaligned_words *>(counts + p * CHANNELS + g * LANES) = sum[g][p];
+}
+
+using Count = void (*)(const cb_binary &, const uint64_t *, const uint64_t *, uint64_t *);
+
+template <bool AND, int P>
+constexpr void fill(Count *table) {
+  if constexpr (P > 0) {
+    table[P] = count<AND, P>;
+    fill<AND, P - 1>(table);
+  }
+}
+
+struct Counts {
+  Count by_positions[2][MOST + 1] = {};
+  constexpr Counts() {
+    fill<false, MOST>(by_positions[0]);
+    fill<true, MOST>(by_positions[1]);
+  }
+};
+constexpr Counts COUNTS;
+
+// One output row of one group of channels.
+void output_row(const cb_binary &layer, const uint64_t *bits, float *y, int32_t group, int32_t row) {
+  const int32_t words_in = (layer.c_in + 63) / 64, first = group * CHANNELS;
+  const int32_t channels = layer.c_out - first < CHANNELS ? layer.c_out - first : CHANNELS;
+  const int64_t pitch = static_cast<int64_t>(layer.width + 2 * layer.padding) * words_in;
+  const uint64_t *weights = layer.weights + static_cast<int64_t>(first) * layer.kernel * layer.kernel * words_in;
+  const uint64_t *in = bits + row * layer.stride * pitch;
+  const int32_t tiles = (layer.out_width + MOST - 1) / MOST;
+  for (int32_t tile = 0; tile < tiles; ++tile) {
+    const int32_t x = layer.out_width * tile / tiles, positions = layer.out_width * (tile + 1) / tiles - x;
+    uint64_t counts[MOST * CHANNELS];
+    COUNTS.by_positions[layer.factor > 0][positions](layer, in + static_cast<int64_t>(x) * layer.stride * words_in, weights, counts);
+    for (int32_t p = 0; p < positions; ++p) {
+      const int32_t border = layer.row_class[row] * layer.column_classes + layer.column_class[x + p];
+      const int32_t *base = layer.base + static_cast<int64_t>(border) * layer.c_out + first;
+      float *out = y + (static_cast<int64_t>(row) * layer.out_width + x + p) * layer.c_out + first;
+      for (int32_t c = 0; c < channels; ++c)
+        out[c] = layer.scale[first + c] * static_cast<float>(base[c] + layer.factor * static_cast<int32_t>(counts[p * CHANNELS + c])) + layer.bias[first + c];
+    }
+  }
+}
+
+void convolve(const cb_binary &layer, const float *x, uint64_t *workspace, float *y, int32_t batch, int32_t threads) {
+  const int32_t rows = layer.height + 2 * layer.padding, groups = (layer.c_out + CHANNELS - 1) / CHANNELS;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int32_t part = isa::thread(), parts = isa::threads();
+    for (int32_t image = 0; image < batch; ++image) {
+      pack(layer, x + image * static_cast<int64_t>(layer.height) * layer.width * layer.c_in, workspace, rows * part / parts,
+           rows * (part + 1) / parts);
+#pragma omp barrier
+      float *out = y + image * static_cast<int64_t>(layer.out_height) * layer.out_width * layer.c_out;
+      const int64_t tasks = static_cast<int64_t>(groups) * layer.out_height;
+      for (int64_t task = tasks * part / parts; task < tasks * (part + 1) / parts; ++task)
+        output_row(layer, workspace, out, static_cast<int32_t>(task / layer.out_height), static_cast<int32_t>(task % layer.out_height));
+#pragma omp barrier
+    }
+  }
+}
+
+}  // namespace
+
+const isa::BinaryKernels isa::binary::ISA{convolve, CHANNELS};

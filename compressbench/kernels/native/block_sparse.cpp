@@ -1,0 +1,257 @@
+// 1xN block-sparse convolution. Compiled once per instruction set: ISA names it, VECTOR_BYTES is its vector.
+//
+// The lanes of a vector are consecutive positions of the output image, not channels, so that every N and every vector
+// width share this code. A register tile holds R output channels x T vectors: one stored block costs T loads, R broadcasts
+// and R * T multiply-adds. R * T is chosen to fill the registers.
+#include "isa.h"
+
+namespace {
+
+constexpr int V = VECTOR_BYTES / 4;
+constexpr int AHEAD = 4;  // blocks to prefetch: the input of a group lives in the second-level cache
+
+using vec = float __attribute__((vector_size(VECTOR_BYTES)));
+using unaligned_vec = float __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+
+inline vec load(const float *p) { return *reinterpret_cast<const unaligned_vec *>(p); }
+inline void store(float *p, vec v) { *reinterpret_cast<unaligned_vec *>(p) = v; }
+
+// One pass over a block row: R output channels.
+struct Pass {
+  const float *weights;  // [blocks][R]
+  const int32_t *offsets;
+  int32_t blocks;
+  const float *bias;  // [R]
+  float low, high;
+  int64_t pitch;  // from one output channel to the next
+};
+
+template <int R, int T>
+void tile(const Pass &pass, const float *x, const float *residual, float *y) {
+  vec sum[R][T];
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) sum[r][t] = pass.bias[r] - vec{};
+  const float *w = pass.weights;
+  for (int32_t b = 0; b < pass.blocks; ++b, w += R) {
+    const float *in = x + pass.offsets[b];
+    const float *next = x + pass.offsets[b + AHEAD < pass.blocks ? b + AHEAD : b];
+    vec value[T];
+    for (int t = 0; t < T; ++t) {
+      __builtin_prefetch(next + t * V);
+      value[t] = load(in + t * V);
+    }
+    for (int r = 0; r < R; ++r)
+      for (int t = 0; t < T; ++t) sum[r][t] += w[r] * value[t];
+  }
+  const vec low = pass.low - vec{}, high = pass.high - vec{};
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) {
+      vec v = sum[r][t];
+      if (residual) v += load(residual + r * pass.pitch + t * V);
+      v = v < low ? low : v;
+      v = v > high ? high : v;
+      store(y + r * pass.pitch + t * V, v);
+    }
+}
+
+// R channels as the lanes of a vector.
+template <int R>
+struct Channels {
+  typedef float type __attribute__((vector_size(4 * R)));
+  typedef float unaligned __attribute__((vector_size(4 * R), aligned(4), may_alias));
+};
+
+// The positions that do not fill a vector (7 x 7 = 3 x 16 + 1): here the R channels are the lanes.
+template <int R, int L>
+void leftover(const Pass &pass, const float *x, const float *residual, float *y) {
+  using channels = typename Channels<R>::type;
+  using unaligned_channels = typename Channels<R>::unaligned;
+  channels sum[L];
+  for (int l = 0; l < L; ++l) sum[l] = *reinterpret_cast<const unaligned_channels *>(pass.bias);
+  const float *w = pass.weights;
+  for (int32_t b = 0; b < pass.blocks; ++b, w += R) {
+    const float *in = x + pass.offsets[b];
+    const channels weight = *reinterpret_cast<const unaligned_channels *>(w);
+    for (int l = 0; l < L; ++l) sum[l] += in[l] * weight;
+  }
+  for (int l = 0; l < L; ++l)
+    for (int r = 0; r < R; ++r) {
+      float v = sum[l][r];
+      if (residual) v += residual[r * pass.pitch + l];
+      v = v < pass.low ? pass.low : v;
+      y[r * pass.pitch + l] = v > pass.high ? pass.high : v;
+    }
+}
+
+using Step = void (*)(const Pass &, const float *, const float *, float *);
+
+// The largest register tiles: 32 registers on AVX-512, else 16.
+constexpr int ROWS = V == 16 ? 8 : 4;
+constexpr int most_vectors(int rows) {
+  return V == 16 ? (rows == 8 ? 3 : rows == 4 ? 7 : rows == 2 ? 12 : 16) : (rows == 4 ? 3 : rows == 2 ? 5 : 8);
+}
+constexpr int LEFTOVER = 4;  // positions that one call of `leftover` takes
+
+struct Steps {
+  Step tiles[17];                // by vectors
+  Step leftovers[LEFTOVER + 1];  // by positions
+};
+
+template <int R, int T>
+constexpr void fill_tiles(Steps &steps) {
+  if constexpr (T > 0) {
+    steps.tiles[T] = tile<R, T>;
+    fill_tiles<R, T - 1>(steps);
+  }
+}
+
+template <int R>
+constexpr Steps steps_of() {
+  Steps steps{};
+  fill_tiles<R, most_vectors(R)>(steps);
+  steps.leftovers[1] = leftover<R, 1>;
+  steps.leftovers[2] = leftover<R, 2>;
+  steps.leftovers[3] = leftover<R, 3>;
+  steps.leftovers[4] = leftover<R, 4>;
+  return steps;
+}
+
+constexpr Steps STEPS1 = steps_of<1>(), STEPS2 = steps_of<2>(), STEPS4 = steps_of<4>(), STEPS8 = steps_of<ROWS>();
+
+const Steps &steps(int rows) { return rows == 1 ? STEPS1 : rows == 2 ? STEPS2 : rows == 4 ? STEPS4 : STEPS8; }
+
+// How the positions of an image are cut: vectors shared out evenly over register tiles, then what is left.
+struct Cut {
+  int32_t tiles, vectors, longer;  // `longer` tiles of vectors + 1, then the others of `vectors`
+  int32_t overlap;                 // a last vector that repeats some positions, where that is cheaper than `left`
+  int32_t left;
+
+  Cut(int64_t positions, int most, int rows) {
+    const int32_t whole = static_cast<int32_t>(positions / V);
+    left = static_cast<int32_t>(positions % V);
+    overlap = whole > 0 && left > rows / 2 + 1;
+    if (overlap) left = 0;
+    tiles = (whole + most - 1) / most;
+    vectors = tiles ? whole / tiles : 0;
+    longer = tiles ? whole % tiles : 0;
+  }
+  // Units of work: the register tiles, the overlapping vector, and the leftover positions, in this order.
+  int32_t units() const { return tiles + overlap + (left > 0); }
+};
+
+// All passes of block rows [row0, row1) over units [unit0, unit1) of one image.
+void run(const cb_convolution &layer, const Cut &cut, const float *x, const float *residual, float *y, int32_t row0,
+         int32_t row1, int32_t unit0, int32_t unit1) {
+  const int rows = layer.n < ROWS ? layer.n : ROWS;
+  const Steps &step = steps(rows);
+  const int64_t pitch = static_cast<int64_t>(layer.out_height) * layer.out_width;
+  for (int32_t group = unit0; group < unit1; group += layer.group) {
+    const int32_t end = group + layer.group < unit1 ? group + layer.group : unit1;
+    for (int32_t row = row0; row < row1; ++row) {
+      const int32_t first = layer.indptr[row], blocks = layer.indptr[row + 1] - first;
+      for (int32_t channel = 0; channel < layer.n; channel += rows) {
+        const int64_t out = static_cast<int64_t>(row) * layer.n + channel;
+        const Pass pass{layer.weights + static_cast<int64_t>(first) * layer.n + static_cast<int64_t>(channel) * blocks,
+                        layer.offsets + first, blocks, layer.bias + out, layer.low, layer.high, pitch};
+        float *target = y + out * pitch;
+        const float *other = residual ? residual + out * pitch : nullptr;
+        for (int32_t unit = group; unit < end; ++unit) {
+          if (unit < cut.tiles) {
+            const int32_t before = unit < cut.longer ? unit : cut.longer;
+            const int64_t p = (static_cast<int64_t>(unit) * cut.vectors + before) * V;
+            step.tiles[cut.vectors + (unit < cut.longer)](pass, x + p, other ? other + p : nullptr, target + p);
+          } else if (unit == cut.tiles && cut.overlap) {
+            const int64_t p = pitch - V;
+            step.tiles[1](pass, x + p, other ? other + p : nullptr, target + p);
+          } else {
+            for (int32_t left = cut.left; left > 0; left -= LEFTOVER) {
+              const int64_t p = pitch - left;
+              step.leftovers[left < LEFTOVER ? left : LEFTOVER](pass, x + p, other ? other + p : nullptr, target + p);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Channels [first, last) of the copies that `cb_convolution` describes.
+void lay_out(const cb_convolution &layer, const float *image, float *copies, int32_t first, int32_t last) {
+  const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
+  const int64_t pitch = isa::channel_pitch(layer);
+  for (int32_t c = first; c < last; ++c) {
+    const float *in = image + static_cast<int64_t>(c) * layer.height * layer.width;
+    float *out = copies + c * pitch;
+    for (int32_t phase = 0; phase < phases; ++phase) {
+      const int32_t rows = layer.out_height + (layer.kernel - 1 - phase) / layer.stride;
+      for (int32_t column = 0; column < layer.kernel; ++column) {
+        const int32_t shift = column - layer.padding;
+        // output columns whose input column stride * j + shift lies inside the image
+        const int32_t from = shift < 0 ? (-shift + layer.stride - 1) / layer.stride : 0;
+        const int32_t inside = (layer.width - shift + layer.stride - 1) / layer.stride;
+        const int32_t to = inside < from ? from : inside > layer.out_width ? layer.out_width : inside;
+        for (int32_t row = 0; row < rows; ++row, out += layer.out_width) {
+          const int32_t y = layer.stride * row + phase - layer.padding;
+          const bool outside = y < 0 || y >= layer.height;
+          const int32_t begin = outside || from > layer.out_width ? layer.out_width : from, end = outside ? begin : to;
+          for (int32_t j = 0; j < begin; ++j) out[j] = 0;
+          const float *source = in + static_cast<int64_t>(y) * layer.width + shift;
+          if (layer.stride == 1)
+            __builtin_memcpy(out + begin, source + begin, sizeof(float) * static_cast<uint64_t>(end - begin));
+          else
+            for (int32_t j = begin; j < end; ++j) out[j] = source[layer.stride * j];
+          for (int32_t j = end; j < layer.out_width; ++j) out[j] = 0;
+        }
+      }
+    }
+  }
+}
+
+// Block rows [begin, end) of one of `parts` parts with about equally many blocks.
+void share_rows(const cb_convolution &layer, int32_t part, int32_t parts, int32_t *begin, int32_t *end) {
+  const int32_t rows = layer.c_out / layer.n;
+  const int64_t total = layer.indptr[rows] + rows;  // an empty row is written, too
+  int32_t row = 0;
+  while (row < rows && (layer.indptr[row] + row) * static_cast<int64_t>(parts) < total * part) ++row;
+  *begin = row;
+  while (row < rows && (layer.indptr[row] + row) * static_cast<int64_t>(parts) < total * (part + 1)) ++row;
+  *end = part + 1 == parts ? rows : row;
+}
+
+void convolve(const cb_convolution &layer, const float *x, float *workspace, const float *residual, float *y, int32_t batch,
+              int32_t threads) {
+  const int rows = layer.n < ROWS ? layer.n : ROWS;
+  const int64_t positions = static_cast<int64_t>(layer.out_height) * layer.out_width;
+  const Cut cut(positions, layer.vectors, rows);
+  const bool copied = isa::workspace(layer) > 0;
+  // Enough tiles: threads share the positions and are balanced whatever the rows hold. Few tiles: they share the rows.
+  const bool by_position = cut.units() >= 4 * threads;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int32_t part = isa::thread(), parts = isa::threads();
+    for (int32_t image = 0; image < batch; ++image) {
+      const float *source = x + image * static_cast<int64_t>(layer.c_in) * layer.height * layer.width;
+      if (copied) {
+        lay_out(layer, source, workspace, layer.c_in * part / parts, layer.c_in * (part + 1) / parts);
+        source = workspace;
+#pragma omp barrier
+      }
+      const int64_t out = image * layer.c_out * positions;
+      int32_t row0 = 0, row1 = layer.c_out / layer.n, unit0 = 0, unit1 = cut.units();
+      if (by_position) {
+        unit0 = static_cast<int32_t>(static_cast<int64_t>(cut.units()) * part / parts);
+        unit1 = static_cast<int32_t>(static_cast<int64_t>(cut.units()) * (part + 1) / parts);
+      } else {
+        share_rows(layer, part, parts, &row0, &row1);
+      }
+      run(layer, cut, source, residual ? residual + out : nullptr, y + out, row0, row1, unit0, unit1);
+      if (copied) {
+#pragma omp barrier
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const isa::Kernels isa::ISA{convolve, ROWS, V, most_vectors};

@@ -1,0 +1,57 @@
+// Chooses the build for this processor.
+#include "isa.h"
+
+namespace {
+
+const isa::Kernels *const BUILDS[] = {
+    &isa::portable,
+#ifdef WITH_X86
+    &isa::avx2, &isa::avx512,
+#endif
+};
+
+const isa::BinaryKernels *const BINARY_BUILDS[] = {
+    &isa::binary::portable,
+#ifdef WITH_X86
+    &isa::binary::avx2, &isa::binary::avx512,
+#endif
+};
+
+}  // namespace
+
+extern "C" {
+
+int cb_best_isa(void) {
+#ifdef WITH_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return 2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+  return 0;
+}
+
+int cb_best_binary_isa(void) {
+  const int best = cb_best_isa();
+#ifdef WITH_X86
+  if (best == 2 && !__builtin_cpu_supports("avx512vpopcntdq")) return 1;
+#endif
+  return best;
+}
+
+int cb_rows(int isa) { return BUILDS[isa]->rows; }
+int cb_lanes(int isa) { return BUILDS[isa]->lanes; }
+int cb_max_vectors(int isa, int rows) { return BUILDS[isa]->most_vectors(rows); }
+int64_t cb_workspace(const cb_convolution *layer) { return isa::workspace(*layer); }
+
+void cb_convolve(int isa, const cb_convolution *layer, const float *x, float *workspace, const float *residual, float *y,
+                 int32_t batch, int32_t threads) {
+  BUILDS[isa]->convolve(*layer, x, workspace, residual, y, batch, threads);
+}
+
+int cb_binary_channels(int isa) { return BINARY_BUILDS[isa]->channels; }
+
+void cb_convolve_binary(int isa, const cb_binary *layer, const float *x, uint64_t *workspace, float *y, int32_t batch,
+                        int32_t threads) {
+  BINARY_BUILDS[isa]->convolve(*layer, x, workspace, y, batch, threads);
+}
+}

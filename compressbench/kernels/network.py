@@ -1,0 +1,252 @@
+"""Whole networks layer by layer: masked convolutions on our kernels, the others in PyTorch's fastest dense form."""
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional as F
+
+from compressbench.compression.blocks import encode_bsr
+from compressbench.compression.deploy import deploy, simulated_kinds
+from compressbench.compression.folding import ModulesAsLeaves
+from compressbench.compression.layers import MaskedConv2d
+from compressbench.kernels import native
+from compressbench.kernels.block_sparse import INFINITY, BlockSparseConv2d
+from compressbench.kernels.executors import Call, Executor, Skip, executor, fastest
+
+Masks = dict[str, tuple[Tensor, int]]
+Form = Callable[[Tensor, Tensor | None], Tensor]
+"""(input, what is added to the output or None) -> output, all NCHW."""
+
+CLIPS: dict[Any, tuple[float, float]] = {
+    nn.ReLU: (0, INFINITY), nn.ReLU6: (0, 6), F.relu: (0, INFINITY), F.relu6: (0, 6), torch.relu: (0, INFINITY),
+}  # fmt: skip
+ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+@executor
+class BlockSparseNetwork(Executor):
+    """Batch norms folded, activations and residual sums fused into the convolutions, buffers planned once.
+
+    Every masked convolution runs on the block-sparse kernel or as a dense one, whichever a short trial finds faster.
+    """
+
+    name = "block_sparse"
+
+    def __init__(self) -> None:
+        self.forms: Counter[str] = Counter()
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        """Trace, plan the buffers, and choose the form of every layer."""
+        if not native.is_built():
+            raise Skip("the kernels are not built: no C++ compiler when the package was installed")
+        if kinds := simulated_kinds(model):
+            raise Skip(f"no kernel here computes {', '.join(kinds)}")
+        masks = {
+            name: (layer.mask, layer.block or 1)
+            for name, layer in model.named_modules()
+            if isinstance(layer, MaskedConv2d) and layer.groups == 1
+        }
+        plan = _Plan(deploy(model), masks, example.contiguous())
+        self.forms = plan.forms
+        return plan.run
+
+    def describe(self) -> dict[str, str]:
+        """How many convolutions run in which form."""
+        forms = ", ".join(f"{count} {form}" for form, count in self.forms.most_common())
+        return {
+            "library": f"compressbench kernels ({forms}), torch {torch.__version__}",
+            "isa": native.best_isa().name,
+        }
+
+
+@dataclass
+class _Fused:
+    """A convolution with what follows it: a residual sum, a clip. It runs in the place of `last`."""
+
+    layer: str
+    source: fx.Node
+    last: fx.Node
+    absorbed: list[fx.Node]
+    residual: fx.Node | None = None
+    clip: tuple[float, float] | None = None
+
+
+@dataclass
+class _Step:
+    """Computes the value of `node` from the values of `inputs`."""
+
+    node: fx.Node
+    inputs: list[fx.Node]
+    compute: Callable[[list[Tensor]], Tensor]
+    done: list[fx.Node] = field(default_factory=list)
+    """Values that nothing reads any more."""
+
+
+class _Plan:
+    def __init__(self, model: nn.Module, masks: Masks, example: Tensor) -> None:
+        try:
+            self._module = fx.GraphModule(model, ModulesAsLeaves().trace(model))
+        except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+            raise Skip(f"the network cannot be traced: {error}") from error
+        ShapeProp(self._module).propagate(example)
+        self._example, self._masks = example, masks
+        self.forms: Counter[str] = Counter()
+        nodes = list(self._module.graph.nodes)
+        self._alias: dict[fx.Node, fx.Node] = {}
+        fused = self._fuse(nodes)
+        absorbed = {node for chain in fused for node in chain.absorbed}
+        by_last = {chain.last: chain for chain in fused}
+        self._input = next(node for node in nodes if node.op == "placeholder")
+        self._output = self._resolve(next(node for node in nodes if node.op == "output").args[0])  # type: ignore[arg-type]
+        compute = [n for n in nodes if n.op.startswith("call_") and n not in self._alias]
+        wanted = [(n, by_last.get(n)) for n in compute if n in by_last or n not in absorbed]
+        self._steps = [self._convolution(chain) if chain else self._other(node) for node, chain in wanted]
+        self._free_values()
+
+    def run(self) -> Tensor:
+        """One forward pass."""
+        values = {self._input: self._example}
+        for step in self._steps:
+            values[step.node] = step.compute([values[node] for node in step.inputs])
+            for node in step.done:
+                del values[node]
+        return values[self._output]
+
+    def _resolve(self, node: fx.Node) -> fx.Node:
+        while node in self._alias:
+            node = self._alias[node]
+        return node
+
+    def _module_of(self, node: fx.Node) -> nn.Module | None:
+        return self._module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def _fuse(self, nodes: list[fx.Node]) -> list[_Fused]:
+        """Follow every convolution through identities, one sum and one clip, as long as it has one reader."""
+        for node in nodes:
+            if isinstance(self._module_of(node), nn.Identity | nn.Dropout):
+                self._alias[node] = node.args[0]  # type: ignore[assignment]
+        chains: list[_Fused] = []
+        taken: set[fx.Node] = set()
+        for node in nodes:
+            if not isinstance(self._module_of(node), nn.Conv2d):
+                continue
+            chain = _Fused(str(node.target), self._resolve(node.args[0]), node, [node])  # type: ignore[arg-type]
+            at = node
+            while chain.clip is None and len(at.users) == 1:
+                at = next(iter(at.users))
+                if at in taken:
+                    break
+                clip = CLIPS.get(type(self._module_of(at)) if at.op == "call_module" else at.target)
+                if clip is not None:
+                    chain.clip = clip
+                elif at.op == "call_function" and at.target in ADDITIONS and chain.residual is None:
+                    others = [arg for arg in at.args if self._resolve(arg) is not self._resolve(chain.last)]  # type: ignore[arg-type]
+                    if len(others) != 1 or not isinstance(others[0], fx.Node) or _shape(others[0]) != _shape(at):
+                        break
+                    chain.residual = self._resolve(others[0])
+                elif at not in self._alias:
+                    break
+                chain.absorbed.append(at)
+                if at not in self._alias:
+                    chain.last = at
+            taken.update(chain.absorbed)
+            chains.append(chain)
+        return chains
+
+    def _convolution(self, chain: _Fused) -> _Step:
+        layer = self._module.get_submodule(chain.layer)
+        assert isinstance(layer, nn.Conv2d)
+        x = torch.randn(_shape(chain.source))
+        residual = None if chain.residual is None else torch.randn(_shape(chain.last))
+        clip = chain.clip or (-INFINITY, INFINITY)
+        forms = dict(dense_forms(layer, x, clip))
+        if chain.layer in self._masks:
+            mask, n = self._masks[chain.layer]
+            if (sparse := sparse_form(layer, mask, n, x, clip)) is not None:
+                forms[f"block-sparse 1x{n}"] = sparse
+        name = fastest({name: (lambda form=form: form(x, residual)) for name, form in forms.items()})
+        self.forms[name] += 1
+        form = forms[name]
+        if chain.residual is None:
+            return _Step(chain.last, [chain.source], lambda values: form(values[0], None))
+        return _Step(chain.last, [chain.source, chain.residual], lambda values: form(values[0], values[1]))
+
+    def _other(self, node: fx.Node) -> _Step:
+        """Any other operation, as PyTorch computes it."""
+        inputs = [self._resolve(n) for n in node.all_input_nodes]
+        originals = node.all_input_nodes
+
+        def compute(values: list[Tensor]) -> Tensor:
+            known = dict(zip(originals, values, strict=True))
+            args = fx.node.map_arg(node.args, known.__getitem__)
+            kwargs = fx.node.map_arg(node.kwargs, known.__getitem__)
+            if node.op == "call_module":
+                return module(*args, **kwargs)  # type: ignore[misc]
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)  # type: ignore[no-any-return]
+            return node.target(*args, **kwargs)  # type: ignore[operator,no-any-return]
+
+        module = self._module_of(node)
+        return _Step(node, inputs, compute)
+
+    def _free_values(self) -> None:
+        """Note after which step each value is read no more: its memory then serves the next one of its size."""
+        last = {node: step for step in self._steps for node in [*step.inputs, step.node]}
+        for node, step in last.items():
+            if node is not self._output and node is not self._input:
+                step.done.append(node)
+
+
+def sparse_form(layer: nn.Conv2d, mask: Tensor, n: int, x: Tensor, clip: tuple[float, float]) -> Form | None:
+    """The layer on the block-sparse kernel; None where the kernel does not know its geometry."""
+    kernel, stride, padding = (set(pair) for pair in (layer.kernel_size, layer.stride, layer.padding))
+    known = len(kernel) == len(stride) == len(padding) == 1 and set(layer.dilation) == {1}
+    if not known or "same" in padding or layer.padding_mode != "zeros" or n not in (1, 2, 4, 8, 16, 32):
+        return None
+    blocks = encode_bsr(layer.weight, mask, n)
+    return BlockSparseConv2d(
+        blocks, layer.bias, x.shape[1:], kernel=kernel.pop(), stride=stride.pop(), padding=int(padding.pop()), clip=clip
+    )
+
+
+def dense_forms(layer: nn.Conv2d, x: Tensor, clip: tuple[float, float]) -> Iterable[tuple[str, Form]]:
+    """The ways in which torch convolves an NCHW tensor: as it is, packed for oneDNN, as a matrix product."""
+    weight, bias = layer.weight, layer.bias
+    bounds = None if clip == (-INFINITY, INFINITY) else clip
+
+    def finish(y: Tensor, residual: Tensor | None) -> Tensor:
+        if residual is not None:
+            y.add_(residual)
+        if bounds is not None:
+            y.clamp_(*bounds) if bounds[1] < INFINITY else y.relu_()
+        return y
+
+    yield "dense", lambda x, residual: finish(layer(x), residual)
+    if torch.backends.mkldnn.is_available() and isinstance(layer.padding, tuple):
+        pads, strides, dilations = list(layer.padding), list(layer.stride), list(layer.dilation)
+        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            weight.to_mkldnn(), pads, strides, dilations, layer.groups, list(x.shape)
+        )
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        yield "dense packed", lambda x, residual: finish(
+            convolve(x, packed, bias, pads, strides, dilations, layer.groups, "none", [], "").contiguous(), residual
+        )
+    if layer.groups == 1 and {*layer.kernel_size, *layer.stride} == {1} and set(layer.padding) == {0}:
+        matrix = weight.detach().flatten(1)
+        column = torch.zeros(len(matrix), 1) if bias is None else bias.detach()[:, None]
+
+        def product(x: Tensor, residual: Tensor | None) -> Tensor:
+            y = torch.addmm(column, matrix, x.flatten(2)[0])
+            return finish(y.view(1, -1, *x.shape[2:]), residual)
+
+        yield "dense GEMM", product
+
+
+def _shape(node: fx.Node) -> torch.Size:
+    return node.meta["tensor_meta"].shape  # type: ignore[no-any-return]
