@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := --config scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS))
 
-.PHONY: reproduce test check report ui plan benchmark clean setup
+.PHONY: reproduce test check report ui plan benchmark bench-kernels clean setup
 
 reproduce: setup  ## run everything at desk scale and write reports/ (SCALE=smoke|paper, SEEDS=[0,1])
 	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
@@ -35,9 +35,12 @@ ui: setup  ## look at the runs in MLflow, at http://127.0.0.1:5000
 benchmark: setup  ## the training loop's overhead over a bare PyTorch loop
 	$(BIN)/python -m tests.benchmarks.loop_overhead
 
+bench-kernels: setup  ## the CPU kernels against the best dense form of every layer; writes into reports/
+	$(BIN)/compressbench bench-kernels
+
 setup: $(VENV)/ready
 
-$(VENV)/ready: pyproject.toml
+$(VENV)/ready: pyproject.toml setup.py $(wildcard compressbench/kernels/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'error: Python 3.11 or newer is needed; say which one with: make PYTHON=/path/to/python3.11 ...' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)

@@ -104,6 +104,23 @@ def latency(run: RunName) -> None:
 
 
 @app.command()
+def bench_kernels(out: Path = Path("reports"), threads: str = "1", networks: str = "") -> None:
+    """Measure our kernels against the best dense form of every layer. THREADS and NETWORKS are comma-separated."""
+    import pandas as pd
+
+    from compressbench.kernels import benchmark, machine
+    from compressbench.reporting.kernels import write_kernels
+
+    chosen = [name for name in networks.split(",") if name] or list(benchmark.NETWORKS)
+    runs = [(name, int(count)) for count in threads.split(",") for name in chosen]
+    layers = pd.concat([benchmark.measure_network(name, count) for name, count in runs])
+    about = machine.describe()
+    where = f"{about['cpu']}, {about['cores']} cores, {', '.join(about['isa'])}"
+    write_kernels(layers, benchmark.sums(layers), ROOT / "methods/one_by_n/published.csv", where, out)
+    typer.echo((out / "tables/kernels.md").read_text())
+
+
+@app.command()
 def facts(file: Path, methods: str = "") -> None:
     """Recompute the published numbers that need no training. METHODS is comma-separated; default all."""
     from compressbench.registry import discover

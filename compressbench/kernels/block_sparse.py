@@ -1,12 +1,16 @@
 """1xN block-sparse convolution on the CPU: plans a layer for one input size and calls the C++ kernel."""
 
+import functools
+import itertools
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from compressbench.compression.blocks import BlockSparse
 from compressbench.kernels.native import Convolution, Isa, best_isa, check_tensor, library, runnable
+from compressbench.kernels.trial import fastest
 
 INFINITY = float("inf")
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32)
@@ -46,7 +50,7 @@ class BlockSparseConv2d:
         most = lib.cb_max_vectors(self.isa, rows)
         if vectors is not None and not 1 <= vectors <= most:
             raise ValueError(f"a register tile of {rows} channels takes 1 to {most} vectors, not {vectors}")
-        self.rows, self.vectors = rows, vectors or most
+        self.rows = rows
         self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
         self._indptr = blocks.indptr.to(torch.int32).contiguous()
         self._offsets = _column_offsets(c_in, kernel, stride, out_height, out_width)[blocks.indices.long()].contiguous()
@@ -55,14 +59,28 @@ class BlockSparseConv2d:
         self._layer = Convolution(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
             self._indptr.data_ptr(), self._offsets.data_ptr(), self._weights.data_ptr(), self._bias.data_ptr(),
-            *clip, self.vectors, group or _group(c_in * kernel, self.vectors * lib.cb_lanes(self.isa)),
+            *clip, vectors or most, group or _group(c_in * kernel, most * lib.cb_lanes(self.isa)),
         )  # fmt: skip
         self._workspace = torch.empty(lib.cb_workspace(self._layer))
 
     @property
     def tile(self) -> str:
         """The register tile: output channels x vectors of positions."""
-        return f"{self.rows}x{self.vectors}"
+        return f"{self.rows}x{self._layer.vectors}"
+
+    def tune(self) -> Self:
+        """Choose the register tile and its groups by a short trial on one random image."""
+        most = library().cb_max_vectors(self.isa, self.rows)
+        x, out = torch.randn(1, *self.input_shape), torch.empty(1, *self.output_shape)
+
+        def trial(vectors: int, group: int) -> None:
+            self._layer.vectors, self._layer.group = vectors, group
+            self(x, out=out)
+
+        plans = itertools.product(sorted({most, most - 1, most // 2, 2, 1} & set(range(1, most + 1))), (1, 4, 16, 64))
+        best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1)
+        self._layer.vectors, self._layer.group = best
+        return self
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """x [batch, c_in, height, width] -> [batch, c_out, out_height, out_width], in `out` where given."""

@@ -1,11 +1,9 @@
 """Ways to run a network on the CPU. A new one is a subclass of `Executor` with the decorator `@executor`."""
 
-import math
 import re
-import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +12,7 @@ from torch import Tensor, nn
 from compressbench.compression.deploy import deploy
 from compressbench.errors import UserError
 from compressbench.kernels import machine
-
-Call = Callable[[], Any]
+from compressbench.kernels.trial import Call, fastest
 
 
 class Skip(Exception):
@@ -169,18 +166,6 @@ class OnnxRuntime(Executor):
         flags = machine.describe()["isa"]
         isa = next((flag for flag in ("avx512f", "avx2", "avx", "sse4_2", "asimd") if flag in flags), "unknown")
         return {"library": f"onnxruntime {onnxruntime.__version__}", "isa": isa.upper()}
-
-
-def fastest(forms: Mapping[str, Call]) -> str:
-    """The name of the fastest, by minimum of a few interleaved runs (after those in which TorchScript specialises)."""
-    best = dict.fromkeys(forms, math.inf)
-    for trial in range(8):
-        for name, form in forms.items():
-            start = time.perf_counter()
-            form()
-            if trial >= 3:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return min(best, key=best.__getitem__)
 
 
 def _channels_last(value: Any) -> Any:

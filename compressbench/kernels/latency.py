@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from compressbench.compression.deploy import simulated_kinds
 from compressbench.kernels import machine
-from compressbench.kernels.executors import Call, Skip, make_executor
+from compressbench.kernels.executors import Skip, make_executor
+from compressbench.kernels.trial import Call
 from compressbench.seeding import derive_seed, generator
 
 Clock = Callable[[], float]
@@ -60,7 +61,7 @@ def measure(
         try:
             for count in counts:
                 rng = random.Random(derive_seed("latency", name, count, seed))
-                with _measuring(count):
+                with measuring(count):
                     measurements.append(_measure_one(name, count, pair, example, rounds, warmup, rng, clock))
         except Skip as reason:
             skipped.append({"executor": name, "reason": str(reason)})
@@ -173,7 +174,7 @@ def _summary(times: Times) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _measuring(threads: int) -> Iterator[None]:
+def measuring(threads: int) -> Iterator[None]:
     """The state in which inference is timed: so many threads, no autograd, no garbage collector. Restores the former.
 
     The deterministic mode of training also fills every new tensor with NaN, which is no part of inference: that is off.

@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ def library() -> ctypes.CDLL:
     lib.cb_convolve.argtypes = [
         ctypes.c_int, ctypes.POINTER(Convolution), *[ctypes.c_void_p] * 4, ctypes.c_int32, ctypes.c_int32,
     ]  # fmt: skip
+    lib.cb_spin.restype = ctypes.c_float
+    lib.cb_spin.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_float]
     lib.cb_convolve_binary.restype = None
     lib.cb_convolve_binary.argtypes = [
         ctypes.c_int, ctypes.POINTER(Binary), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32,
@@ -84,6 +86,12 @@ def best_isa() -> Isa:
 def best_binary_isa() -> Isa:
     """The fastest build of the binary kernels that this processor runs."""
     return Isa(library().cb_best_binary_isa())
+
+
+def peak_call(iterations: int = 1_000_000) -> tuple[Callable[[], float], int]:
+    """(a call that does nothing but multiply-adds, its floating-point operations): what one core can do at most."""
+    lib, isa = library(), best_isa()
+    return (lambda: float(lib.cb_spin(isa, iterations, 0.5))), 2 * 12 * lib.cb_lanes(isa) * iterations
 
 
 def runnable(isa: Isa | None, best: Isa) -> Isa:

@@ -17,7 +17,8 @@ from compressbench.compression.folding import ModulesAsLeaves
 from compressbench.compression.layers import MaskedConv2d
 from compressbench.kernels import native
 from compressbench.kernels.block_sparse import INFINITY, BlockSparseConv2d
-from compressbench.kernels.executors import Call, Executor, Skip, executor, fastest
+from compressbench.kernels.executors import Executor, Skip, executor
+from compressbench.kernels.trial import Call, fastest
 
 Masks = dict[str, tuple[Tensor, int]]
 Form = Callable[[Tensor, Tensor | None], Tensor]
@@ -212,7 +213,7 @@ def sparse_form(layer: nn.Conv2d, mask: Tensor, n: int, x: Tensor, clip: tuple[f
     blocks = encode_bsr(layer.weight, mask, n)
     return BlockSparseConv2d(
         blocks, layer.bias, x.shape[1:], kernel=kernel.pop(), stride=stride.pop(), padding=int(padding.pop()), clip=clip
-    )
+    ).tune()
 
 
 def dense_forms(layer: nn.Conv2d, x: Tensor, clip: tuple[float, float]) -> Iterable[tuple[str, Form]]:

@@ -41,6 +41,7 @@ int cb_best_binary_isa(void) {
 int cb_rows(int isa) { return BUILDS[isa]->rows; }
 int cb_lanes(int isa) { return BUILDS[isa]->lanes; }
 int cb_max_vectors(int isa, int rows) { return BUILDS[isa]->most_vectors(rows); }
+float cb_spin(int isa, int64_t iterations, float factor) { return BUILDS[isa]->spin(iterations, factor); }
 int64_t cb_workspace(const cb_convolution *layer) { return isa::workspace(*layer); }
 
 void cb_convolve(int isa, const cb_convolution *layer, const float *x, float *workspace, const float *residual, float *y,

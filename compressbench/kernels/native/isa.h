@@ -12,6 +12,7 @@ namespace isa {
 
 struct Kernels {
   void (*convolve)(const cb_convolution &, const float *, float *, const float *, float *, int32_t, int32_t);
+  float (*spin)(int64_t, float);
   int rows, lanes;
   int (*most_vectors)(int rows);
 };

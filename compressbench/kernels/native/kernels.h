@@ -52,6 +52,8 @@ int cb_rows(int isa);
 int cb_lanes(int isa);
 /* Most vectors of positions in a register tile of `rows` output channels. */
 int cb_max_vectors(int isa, int rows);
+/* 12 * lanes multiply-adds per iteration, of which none waits for another of the same iteration; factor: between 0 and 1. */
+float cb_spin(int isa, int64_t iterations, float factor);
 /* Floats of workspace that one image needs; 0 where the input is read directly. */
 int64_t cb_workspace(const cb_convolution *layer);
 /* y = clip(conv(x) + bias + residual); residual may be null. x, y: [batch, channels, height, width], contiguous. */
