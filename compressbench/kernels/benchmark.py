@@ -4,6 +4,7 @@ All candidates of a layer run interleaved in one process on the same input, each
 form's layout is not timed; ours reads and writes NCHW or, binary, NHWC, and what it copies or packs is timed).
 """
 
+import functools
 import itertools
 import random
 from collections import Counter
@@ -23,6 +24,7 @@ from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.kernels.executors import make_executor
 from compressbench.kernels.latency import interleaved_times, measuring
+from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.trial import Call
 from compressbench.seeding import derive_seed, generator
 
@@ -91,7 +93,7 @@ def measure_network(
     rounds: int = 15,
     only_kernel: int | None = None,
 ) -> pd.DataFrame:
-    """One row per (layer, form): network, layer, kernel, count, threads, form, n, sparsity, tile, operations, min_ms, median_ms.
+    """One row per (layer, form), with its minimum and median of milliseconds.
 
     form: "peak", "sparse", "binary" (3x3 layers), or the name of a dense form. `operations` are those of the kept weights.
     """
@@ -121,17 +123,19 @@ def _candidates(
     yield spin, {"form": "peak", **none, "operations": operations}
     for name, call in dense_forms(shape, x, weight, bias).items():
         yield call, {"form": name, **none, "operations": shape.operations}
-    geometry = {"stride": shape.stride, "padding": shape.padding}
+    geometry: Any = {"stride": shape.stride, "padding": shape.padding}
     for n, sparsity in itertools.product(blocks, sparsities):
         width = next(m for m in (n, n // 2, n // 4, 1) if m and shape.c_out % m == 0)
         mask = random_block_mask(weight, width, sparsity, rng)
-        layer = BlockSparseConv2d(encode_bsr(weight, mask, width), bias, x.shape[1:], kernel=shape.kernel, **geometry).tune()  # type: ignore[arg-type]
+        layer = BlockSparseConv2d(
+            encode_bsr(weight, mask, width), bias, x.shape[1:], kernel=shape.kernel, **geometry
+        ).tune()
         out = torch.empty(1, *layer.output_shape)
         kept = round(shape.operations * float(mask.float().mean()))
         about = {"form": "sparse", "n": n, "sparsity": sparsity, "tile": layer.tile, "operations": kept}
-        yield (lambda layer=layer, out=out: layer(x, out=out)), about
+        yield functools.partial(layer, x, out=out), about
     if shape.kernel == 3:
-        binary = BinaryConv2d(weight > 0, bias, bias, (shape.size, shape.size), **geometry)  # type: ignore[arg-type]
+        binary = BinaryConv2d(weight > 0, bias, bias, (shape.size, shape.size), **geometry)
         image, out = x.permute(0, 2, 3, 1).contiguous(), torch.empty(1, *binary.output_shape)
         yield (lambda: binary(image, out=out)), {"form": "binary", **none, "operations": shape.operations}
 
@@ -144,12 +148,9 @@ def dense_forms(shape: Shape, x: Tensor, weight: Tensor, bias: Tensor) -> dict[s
         "NCHW": lambda: F.conv2d(x, weight, bias, shape.stride, shape.padding),
         "channels_last": lambda: F.conv2d(last, weight_last, bias, shape.stride, shape.padding),
     }
-    if torch.backends.mkldnn.is_available():
-        convolve = torch.ops.mkldnn._convolution_pointwise
-        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            weight.to_mkldnn(), padding, stride, [1, 1], 1, list(last.shape)
-        )
-        forms["packed"] = lambda: convolve(last, packed, bias, padding, stride, [1, 1], 1, "none", [], "")
+    packed = packed_convolution(weight, bias, last.shape, stride, padding)
+    if packed is not None:
+        forms["packed"] = functools.partial(packed, last)
     if shape.kernel == 1 and shape.stride == 1:
         matrix, pixels = weight.flatten(1), x.flatten(2)[0]
         rows, transposed = last.permute(0, 2, 3, 1).flatten(0, 2), matrix.t().contiguous()
@@ -163,7 +164,7 @@ def dense_forms(shape: Shape, x: Tensor, weight: Tensor, bias: Tensor) -> dict[s
 
 
 def sums(table: pd.DataFrame) -> pd.DataFrame:
-    """Per network, kernel size, threads and form: the summed minima over layers, the best dense form of each layer, the speed-up.
+    """Per network, kernel size, threads and form: the minima summed over layers, ours and of each layer's best dense form.
 
     `peak_share`: operations on kept weights per second, over the peak measured beside them.
     """

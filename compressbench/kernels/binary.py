@@ -110,5 +110,5 @@ def _valid_taps(side: int, kernel: int, stride: int, padding: int) -> tuple[Tens
     """(taps that lie inside the image, one row per distinct set [classes, kernel]; class of every output position)."""
     outputs = (side + 2 * padding - kernel) // stride + 1
     source = stride * torch.arange(outputs)[:, None] + torch.arange(kernel) - padding
-    taps, position = torch.unique((0 <= source) & (source < side), dim=0, return_inverse=True)
+    taps, position = torch.unique((source >= 0) & (source < side), dim=0, return_inverse=True)
     return taps.double(), position.int()

@@ -98,9 +98,7 @@ class BlockSparseConv2d:
         return out
 
 
-def _check(
-    blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, stride: int, padding: int, n: int
-) -> None:
+def _check(blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, stride: int, padding: int, n: int) -> None:
     c_out, columns = blocks.shape
     if n not in BLOCK_SIZES:
         raise ValueError(f"blocks of {n} channels: the kernels know {', '.join(map(str, BLOCK_SIZES))}")
@@ -113,7 +111,7 @@ def _check(
         raise ValueError(f"indptr does not describe {c_out // n} block rows with {stored} blocks")
     if bool((blocks.indptr.diff() < 0).any()):
         raise ValueError("indptr falls")
-    if stored and not (0 <= int(blocks.indices.min()) and int(blocks.indices.max()) < columns):
+    if stored and not (int(blocks.indices.min()) >= 0 and int(blocks.indices.max()) < columns):
         raise ValueError(f"a block's column lies outside 0 to {columns - 1}")
     if blocks.data.shape != (stored, n) or blocks.data.dtype != torch.float32:
         raise ValueError(f"data must be float32 [{stored}, {n}], not {blocks.data.dtype} {tuple(blocks.data.shape)}")

@@ -1,5 +1,6 @@
 """Ways to run a network on the CPU. A new one is a subclass of `Executor` with the decorator `@executor`."""
 
+import functools
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -114,7 +115,7 @@ class TorchCompiled(_Torch):
                 frozen = torch.jit.freeze(traced)
                 packed = torch.jit.optimize_for_inference(torch.jit.freeze(traced))  # rewrites the graph that it gets
                 forms = {"frozen": frozen, "packed": packed}
-                return forms[fastest({name: lambda form=form: form(example) for name, form in forms.items()})]
+                return forms[fastest({name: functools.partial(form, example) for name, form in forms.items()})]
             except (RuntimeError, NotImplementedError) as error:
                 raise Skip(f"TorchScript cannot run this model: {_last_line(error)}") from error
 

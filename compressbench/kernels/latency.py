@@ -15,7 +15,10 @@ import torch.utils.deterministic
 from torch import Tensor, nn
 
 from compressbench.compression.deploy import simulated_kinds
-from compressbench.kernels import machine
+from compressbench.kernels import (
+    machine,
+    network,  # noqa: F401  registers its executor
+)
 from compressbench.kernels.executors import Skip, make_executor
 from compressbench.kernels.trial import Call
 from compressbench.seeding import derive_seed, generator

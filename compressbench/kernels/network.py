@@ -1,7 +1,8 @@
 """Whole networks layer by layer: masked convolutions on our kernels, the others in PyTorch's fastest dense form."""
 
+import functools
 import operator
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +17,14 @@ from compressbench.compression.deploy import deploy, simulated_kinds
 from compressbench.compression.folding import ModulesAsLeaves
 from compressbench.compression.layers import MaskedConv2d
 from compressbench.kernels import native
-from compressbench.kernels.block_sparse import INFINITY, BlockSparseConv2d
+from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
 from compressbench.kernels.executors import Executor, Skip, executor
+from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.trial import Call, fastest
 
 Masks = dict[str, tuple[Tensor, int]]
-Form = Callable[[Tensor, Tensor | None], Tensor]
-"""(input, what is added to the output or None) -> output, all NCHW."""
+Form = Callable[..., Tensor]
+"""(input, [what is added to the output]) -> output, all NCHW."""
 
 CLIPS: dict[Any, tuple[float, float]] = {
     nn.ReLU: (0, INFINITY), nn.ReLU6: (0, 6), F.relu: (0, INFINITY), F.relu6: (0, 6), torch.relu: (0, INFINITY),
@@ -85,6 +87,8 @@ class _Step:
     node: fx.Node
     inputs: list[fx.Node]
     compute: Callable[[list[Tensor]], Tensor]
+    is_convolution: bool = False
+    sparse: BlockSparseConv2d | None = None
     done: list[fx.Node] = field(default_factory=list)
     """Values that nothing reads any more."""
 
@@ -109,6 +113,7 @@ class _Plan:
         wanted = [(n, by_last.get(n)) for n in compute if n in by_last or n not in absorbed]
         self._steps = [self._convolution(chain) if chain else self._other(node) for node, chain in wanted]
         self._free_values()
+        self._share_buffers()
 
     def run(self) -> Tensor:
         """One forward pass."""
@@ -164,19 +169,19 @@ class _Plan:
         layer = self._module.get_submodule(chain.layer)
         assert isinstance(layer, nn.Conv2d)
         x = torch.randn(_shape(chain.source))
-        residual = None if chain.residual is None else torch.randn(_shape(chain.last))
+        values = [x] if chain.residual is None else [x, torch.randn(_shape(chain.last))]
         clip = chain.clip or (-INFINITY, INFINITY)
         forms = dict(dense_forms(layer, x, clip))
         if chain.layer in self._masks:
             mask, n = self._masks[chain.layer]
             if (sparse := sparse_form(layer, mask, n, x, clip)) is not None:
                 forms[f"block-sparse 1x{n}"] = sparse
-        name = fastest({name: (lambda form=form: form(x, residual)) for name, form in forms.items()})
+        name = fastest({name: functools.partial(form, *values) for name, form in forms.items()})
         self.forms[name] += 1
         form = forms[name]
-        if chain.residual is None:
-            return _Step(chain.last, [chain.source], lambda values: form(values[0], None))
-        return _Step(chain.last, [chain.source, chain.residual], lambda values: form(values[0], values[1]))
+        inputs = [node for node in (chain.source, chain.residual) if node is not None]
+        sparse = form if isinstance(form, BlockSparseConv2d) else None
+        return _Step(chain.last, inputs, lambda values: form(*values), True, sparse)
 
     def _other(self, node: fx.Node) -> _Step:
         """Any other operation, as PyTorch computes it."""
@@ -203,48 +208,63 @@ class _Plan:
             if node is not self._output and node is not self._input:
                 step.done.append(node)
 
+    def _share_buffers(self) -> None:
+        """Give every sparse convolution an output buffer, again and again the same ones."""
+        # What an operation other than a convolution reads may live on in a view of it.
+        seen = {node for step in self._steps if not step.is_convolution for node in step.inputs}
+        owned: dict[fx.Node, Tensor] = {}
+        free: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for step in self._steps:
+            if step.sparse is not None:
+                shape = _shape(step.node)
+                out = free[shape].pop() if free[shape] else torch.empty(shape)
+                owned[step.node] = out
+                step.compute = functools.partial(_into, step.sparse, out)
+            for node in step.done:
+                if node in owned and node not in seen:
+                    free[_shape(node)].append(owned[node])
+
+
+def _into(convolution: BlockSparseConv2d, out: Tensor, values: list[Tensor]) -> Tensor:
+    return convolution(values[0], values[1] if len(values) > 1 else None, out)
+
 
 def sparse_form(layer: nn.Conv2d, mask: Tensor, n: int, x: Tensor, clip: tuple[float, float]) -> Form | None:
     """The layer on the block-sparse kernel; None where the kernel does not know its geometry."""
-    kernel, stride, padding = (set(pair) for pair in (layer.kernel_size, layer.stride, layer.padding))
-    known = len(kernel) == len(stride) == len(padding) == 1 and set(layer.dilation) == {1}
-    if not known or "same" in padding or layer.padding_mode != "zeros" or n not in (1, 2, 4, 8, 16, 32):
+    kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
+    if not isinstance(padding, tuple) or layer.padding_mode != "zeros" or n not in BLOCK_SIZES:
+        return None
+    if kernel[0] != kernel[1] or stride[0] != stride[1] or padding[0] != padding[1] or set(layer.dilation) != {1}:
         return None
     blocks = encode_bsr(layer.weight, mask, n)
-    return BlockSparseConv2d(
-        blocks, layer.bias, x.shape[1:], kernel=kernel.pop(), stride=stride.pop(), padding=int(padding.pop()), clip=clip
-    ).tune()
+    geometry: Any = {"kernel": kernel[0], "stride": stride[0], "padding": padding[0]}
+    return BlockSparseConv2d(blocks, layer.bias, x.shape[1:], **geometry, clip=clip).tune()
 
 
 def dense_forms(layer: nn.Conv2d, x: Tensor, clip: tuple[float, float]) -> Iterable[tuple[str, Form]]:
     """The ways in which torch convolves an NCHW tensor: as it is, packed for oneDNN, as a matrix product."""
-    weight, bias = layer.weight, layer.bias
     bounds = None if clip == (-INFINITY, INFINITY) else clip
 
-    def finish(y: Tensor, residual: Tensor | None) -> Tensor:
+    def finish(y: Tensor, residual: Tensor | None = None) -> Tensor:
         if residual is not None:
             y.add_(residual)
         if bounds is not None:
             y.clamp_(*bounds) if bounds[1] < INFINITY else y.relu_()
         return y
 
-    yield "dense", lambda x, residual: finish(layer(x), residual)
-    if torch.backends.mkldnn.is_available() and isinstance(layer.padding, tuple):
-        pads, strides, dilations = list(layer.padding), list(layer.stride), list(layer.dilation)
-        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            weight.to_mkldnn(), pads, strides, dilations, layer.groups, list(x.shape)
-        )
-        convolve = torch.ops.mkldnn._convolution_pointwise
-        yield "dense packed", lambda x, residual: finish(
-            convolve(x, packed, bias, pads, strides, dilations, layer.groups, "none", [], "").contiguous(), residual
-        )
+    yield "dense", lambda x, *residual: finish(layer(x), *residual)
+    if isinstance(layer.padding, tuple):
+        geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        packed = packed_convolution(layer.weight, layer.bias, x.shape, *geometry)
+        if packed is not None:
+            yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(), *residual)
     if layer.groups == 1 and {*layer.kernel_size, *layer.stride} == {1} and set(layer.padding) == {0}:
-        matrix = weight.detach().flatten(1)
-        column = torch.zeros(len(matrix), 1) if bias is None else bias.detach()[:, None]
+        matrix = layer.weight.detach().flatten(1)
+        column = torch.zeros(len(matrix), 1) if layer.bias is None else layer.bias.detach()[:, None]
 
-        def product(x: Tensor, residual: Tensor | None) -> Tensor:
+        def product(x: Tensor, *residual: Tensor) -> Tensor:
             y = torch.addmm(column, matrix, x.flatten(2)[0])
-            return finish(y.view(1, -1, *x.shape[2:]), residual)
+            return finish(y.view(1, -1, *x.shape[2:]), *residual)
 
         yield "dense GEMM", product
 

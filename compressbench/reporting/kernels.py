@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from compressbench.reporting.style import GREY, PALETTE, new_figure, save, styled
 from compressbench.reporting.tables import write_table
@@ -34,11 +35,10 @@ def _table(sums: pd.DataFrame) -> str:
     wide = sparse.pivot_table("speedup", ["network", "kernel", "threads", "n"], "sparsity", sort=False)
     share = sparse[sparse["sparsity"] == 0.75].set_index(["network", "kernel", "threads", "n"])["peak_share"]
     rows = []
-    for key, values in wide.iterrows():
-        network, kernel, threads, n = key  # type: ignore[misc]
-        row = {"sum of layers": f"{network} {KINDS.get(kernel, kernel)}", "threads": f"{threads}", "blocks": _name(n)}
-        row |= {f"{100 * s:g} %": f"{value:.2f}" for s, value in values.items()}  # type: ignore[operator]
-        rows.append(row | {"share of peak at 75 %": f"{100 * share.get(key, np.nan):.0f} %"})
+    for (network, kernel, threads, n), values in zip(wide.index.tolist(), wide.to_numpy(), strict=True):
+        row = {"sum of layers": f"{network} {KINDS[kernel]}", "threads": f"{threads}", "blocks": _name(n)}
+        row |= {f"{100 * s:g} %": f"{value:.2f}" for s, value in zip(wide.columns, values, strict=True)}
+        rows.append(row | {"share of peak at 75 %": f"{100 * share[network, kernel, threads, n]:.0f} %"})
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -54,13 +54,13 @@ def _binary_table(sums: pd.DataFrame) -> str:
 def _reading(sums: pd.DataFrame, machine: str) -> str:
     losing = sums[(sums["form"] == "sparse") & (sums["speedup"] < 1)]
     places = ", ".join(
-        f"{row['network']} {KINDS.get(row['kernel'], row['kernel'])} {_name(row['n'])} at {100 * row['sparsity']:g} %"
+        f"{row['network']} {KINDS[row['kernel']]} {_name(row['n'])} at {100 * row['sparsity']:g} %"
         for row in losing.to_dict("records")
     )
     return (
         "- Speed-up: the sum over all layers of the time of the best dense form of each layer (torch NCHW, channels_last, "
-        "packed for oneDNN, matrix products, ONNX Runtime), over the sum of our kernel's; minima of interleaved rounds, batch 1, "
-        "fp32, random blocks. Binary: one-bit weights and activations, with the packing of the input.\n"
+        "packed for oneDNN, matrix products, ONNX Runtime), over the sum of our kernel's; minima of interleaved rounds, "
+        "batch 1, fp32, random blocks. Binary: one-bit weights and activations, with the packing of the input.\n"
         "- Share of peak: operations on kept weights per second, over the multiply-add peak measured beside them.\n"
         f"- Dense wins: {places or 'nowhere in these sums'}. Layers one by one: kernel_layers.csv.\n"
         f"- {machine}"
@@ -77,9 +77,9 @@ def _paper(published: Path) -> pd.DataFrame:
     return pd.DataFrame({"sparsity": sparsity, "speedup": times["dense"] / blocks.to_numpy()})
 
 
-def _figure(sums: pd.DataFrame, paper: pd.DataFrame):  # type: ignore[no-untyped-def]
+def _figure(sums: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     sparse = sums[(sums["form"] == "sparse") & (sums["threads"] == 1)]
-    panels = [(network, kernel) for (network, kernel), _ in sparse.groupby(["network", "kernel"], sort=False)]
+    panels = sparse[["network", "kernel"]].drop_duplicates().to_numpy().tolist()
     rows = (len(panels) + 1) // 2
     note = (
         "Sums over all layers of a kind, one thread, batch 1, fp32; the dense time is the best form of every single layer. "
@@ -97,7 +97,7 @@ def _figure(sums: pd.DataFrame, paper: pd.DataFrame):  # type: ignore[no-untyped
             axes.plot(100 * paper["sparsity"], paper["speedup"], color=GREY, lw=1.2, ls=":")
         for (n, part), color in zip(own.groupby("n"), PALETTE, strict=False):
             axes.plot(100 * part["sparsity"], part["speedup"], "o-", color=color, ms=3.5, lw=1.3, label=_name(int(n)))  # type: ignore[arg-type]
-        axes.set_title(f"{network}, {KINDS.get(kernel, kernel)}")
+        axes.set_title(f"{network}, {KINDS[kernel]}")
         axes.set_yscale("log")
         axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5×", "1×", "2×", "5×", "10×", "20×"])
         axes.minorticks_off()

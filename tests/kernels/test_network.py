@@ -1,0 +1,64 @@
+"""Whole networks on the block-sparse kernels compute what the masked model computes."""
+
+import pytest
+import torch
+from torch import nn
+
+from compressbench import models
+from compressbench.compression.blocks import prunable_layers, random_block_mask, weights_of
+from compressbench.compression.masks import apply_masks
+from compressbench.kernels import native
+from compressbench.kernels.network import BlockSparseNetwork
+
+pytestmark = pytest.mark.skipif(not native.is_built(), reason="the kernels were not built: no C++ compiler")
+
+
+def pruned(architecture: str, n: int, **arguments: object) -> nn.Module:
+    torch.manual_seed(0)
+    model = models.build(architecture, **arguments)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    weights = weights_of(model, prunable_layers(model))
+    masks = {
+        name: random_block_mask(w, n if len(w) % n == 0 else 1, 0.9, torch.Generator()) for name, w in weights.items()
+    }
+    for block in (n, 1):
+        chosen = {name: mask for name, mask in masks.items() if (len(mask) % n == 0) == (block == n)}
+        apply_masks(model, chosen, block=block)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "shape", "n"),
+    [
+        ("resnet_cifar", {"blocks": [2, 2], "widths": [16, 32], "shortcut": "conv"}, (3, 20, 20), 4),
+        ("resnet50", {"classes": 10}, (3, 64, 64), 16),
+        ("mobilenet_v2", {"classes": 10}, (3, 64, 64), 4),
+        ("mobilenet_v3_small", {"classes": 10}, (3, 64, 64), 8),
+        ("vgg", {}, (3, 32, 32), 8),
+        ("plain", {}, (1, 28, 28), 4),
+        ("edsr", {"blocks": 2, "channels": 16, "mean_shift": False}, (3, 13, 17), 4),
+    ],
+)
+def test_it_computes_the_masked_network_again_and_again(architecture, arguments, shape, n) -> None:
+    model = pruned(architecture, n, **arguments)
+    x = torch.randn(1, *shape)
+    executor = BlockSparseNetwork()
+    with torch.no_grad():
+        expected, call = model(x), executor.prepare(model, x)
+        for _ in range(3):
+            torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert sum(executor.forms.values()) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+
+
+def test_large_sparse_layers_run_on_the_kernel_and_share_their_buffers() -> None:
+    model = pruned("resnet50", 16, classes=10)
+    executor = BlockSparseNetwork()
+    with torch.no_grad():
+        plan = executor.prepare(model, torch.randn(1, 3, 128, 128)).__self__
+    assert executor.forms["block-sparse 1x16"] >= 40
+    sparse = [step for step in plan._steps if step.sparse is not None]
+    assert len({step.compute.args[1].data_ptr() for step in sparse}) < len(sparse) / 2
+    assert "block-sparse 1x16" in executor.describe()["library"]
