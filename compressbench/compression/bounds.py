@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.compression.gates import Gate, GateGradient
+from compressbench.compression.quantizers import Grid, span_grid
 from compressbench.compression.registry import compressed_layer
 from compressbench.errors import UserError
 
@@ -189,6 +190,15 @@ class BoundedActivation(nn.Module):
         if self.lower is not None:
             self.lower.copy_(lower)
         self.initialised.fill_(True)
+
+    def grid(self) -> Grid | None:
+        """The grid between the trained bounds; None where a gate moves it for every sample."""
+        if self.gate is not None or self.bits == 32:
+            return None
+        if self.lower is None:
+            levels = 2 ** (self.bits - 1) - 1
+            return Grid(self.upper.detach() / levels, torch.zeros(()), -levels, levels)
+        return span_grid(self.lower.detach(), self.upper.detach(), self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same, quantized."""

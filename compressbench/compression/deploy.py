@@ -28,6 +28,14 @@ def simulated_kinds(model: nn.Module) -> list[str]:
     return sorted({layer.kind for layer in layers})
 
 
+def foldable_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """`convolution_norm_pairs`; none when the forward pass cannot be traced."""
+    try:
+        return convolution_norm_pairs(model)
+    except (TraceError, TypeError, RuntimeError):
+        return []
+
+
 def _without_mask(module: nn.Module) -> nn.Module | None:
     """The plain layer with the masked weight; None for any other module."""
     if not isinstance(module, MaskedConv2d | MaskedLinear):
@@ -46,11 +54,7 @@ def _without_mask(module: nn.Module) -> nn.Module | None:
 
 
 def _fold_norms(model: nn.Module) -> nn.Module:
-    try:
-        pairs = convolution_norm_pairs(model)
-    except (TraceError, TypeError, RuntimeError):
-        return model
-    for convolution, norm in pairs:
+    for convolution, norm in foldable_pairs(model):
         layer, follower = model.get_submodule(convolution), model.get_submodule(norm)
         if type(layer) is nn.Conv2d:  # scaling a quantized weight would move it off its grid
             fold_norm(layer, follower)  # type: ignore[arg-type]

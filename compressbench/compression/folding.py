@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.compression.registry import compressed_layer
@@ -49,16 +49,23 @@ def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     return pairs
 
 
+def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """(γ/√(σ²+ε), β − μ·γ/√(σ²+ε)): what the normalisation does to a channel in eval mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if not norm.affine:
+        return scale, -norm.running_mean * scale
+    scale = scale * norm.weight
+    return scale, norm.bias - norm.running_mean * scale
+
+
 @torch.no_grad()
 def fold_norm(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
     """W' = W·γ/√(σ²+ε), b' = β + (b − μ)·γ/√(σ²+ε) per output channel, in place; the convolution gets a bias."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    gamma = norm.weight if norm.affine else torch.ones_like(norm.running_mean)
-    beta = norm.bias if norm.affine else torch.zeros_like(norm.running_mean)
-    factor = gamma * torch.rsqrt(norm.running_var + norm.eps)
-    bias = 0 if convolution.bias is None else convolution.bias
-    convolution.weight.mul_(factor.reshape(-1, 1, 1, 1))
-    convolution.bias = nn.Parameter(beta + (bias - norm.running_mean) * factor)
+    scale, shift = scale_and_shift(norm)
+    bias = 0 if convolution.bias is None else convolution.bias * scale
+    convolution.weight.mul_(scale.reshape(-1, 1, 1, 1))
+    convolution.bias = nn.Parameter(bias + shift)
 
 
 def fold_norms(model: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.quantizers import integer_range, round_ste
+from compressbench.compression.quantizers import Grid, integer_range, round_ste
 from compressbench.compression.registry import compressed_layer
 from compressbench.compression.weight_quantized import WeightQuantizedConv2d
 
@@ -83,6 +83,10 @@ class StartedActivation(nn.Module):
         """[N, C, H, W] -> the same, quantized."""
         raise NotImplementedError
 
+    def grid(self) -> Grid:
+        """The grid of the trained scalar."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same, quantized."""
         if self.signed is None:
@@ -105,6 +109,10 @@ class LearnedStepActivation(StartedActivation):
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         return learned_step_quantize(x, self.scalar.clamp(min=MINIMUM_STEP), self.bits, signed, x[0].numel())
 
+    def grid(self) -> Grid:
+        step = self.scalar.detach().clamp(min=MINIMUM_STEP)
+        return Grid(step, torch.zeros(()), *integer_range(self.bits, bool(self.signed)))
+
 
 @compressed_layer
 class LearnedStepConv2d(WeightQuantizedConv2d):
@@ -120,6 +128,9 @@ class LearnedStepConv2d(WeightQuantizedConv2d):
 
     def quantize(self, weight: Tensor) -> Tensor:
         return learned_step_quantize(weight, self.step.clamp(min=MINIMUM_STEP), self.weight_bits, True, weight.numel())
+
+    def weight_step(self) -> Tensor:
+        return self.step.detach().clamp(min=MINIMUM_STEP)
 
 
 def _pact_values(x: Tensor, alpha: Tensor, bits: int, signed: bool) -> Tensor:
@@ -187,6 +198,11 @@ class PactActivation(StartedActivation):
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         return pact_quantize(x, self.scalar.clamp(min=MINIMUM_STEP), self.bits, signed)
 
+    def grid(self) -> Grid:
+        levels = integer_range(self.bits, bool(self.signed))[1]
+        alpha = self.scalar.detach().clamp(min=MINIMUM_STEP)
+        return Grid(alpha / levels, torch.zeros(()), -levels if self.signed else 0, levels)
+
 
 @compressed_layer
 class DorefaConv2d(WeightQuantizedConv2d):
@@ -198,3 +214,7 @@ class DorefaConv2d(WeightQuantizedConv2d):
 
     def quantize(self, weight: Tensor) -> Tensor:
         return dorefa_weight(weight, self.weight_bits, self.rescale)
+
+    def weight_step(self) -> Tensor:
+        largest = torch.tanh(self.weight.detach()).abs().max() if self.rescale else torch.ones(())
+        return 2 * largest / (2**self.weight_bits - 1)

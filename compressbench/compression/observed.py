@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.quantizers import Scheme, fake_quantize, make_grid
+from compressbench.compression.quantizers import Grid, Scheme, fake_quantize, make_grid
 from compressbench.compression.registry import compressed_layer
 
 AVERAGING = 0.1
@@ -49,8 +49,11 @@ class ObservedActivation(nn.Module):
         if self.training:
             self.lower.lerp_(x.detach().min(), AVERAGING)
             self.upper.lerp_(x.detach().max(), AVERAGING)
-        grid = make_grid(self.lower, self.upper, self.bits, self.scheme, signed=self.signed is not False)
-        return fake_quantize(x, grid, clip_gradient=True)
+        return fake_quantize(x, self.grid(), clip_gradient=True)
+
+    def grid(self) -> Grid:
+        """The grid on the present range."""
+        return make_grid(self.lower, self.upper, self.bits, self.scheme, signed=self.signed is not False)
 
     def _widen(self, x: Tensor) -> None:
         self.lower.copy_(torch.minimum(self.lower, x.min()))

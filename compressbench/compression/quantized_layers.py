@@ -12,6 +12,8 @@ from compressbench.compression.quantizers import (
     integer_range,
     minmax_range,
     span_fake_quantize,
+    span_grid,
+    span_parameters,
     straight_through,
 )
 from compressbench.compression.registry import compressed_layer
@@ -71,6 +73,12 @@ class _Quantized:
         return Grid(
             self.weight_scale, self.weight_zero_point, *integer_range(self.weight_bits, self.scheme == "symmetric")
         )
+
+    def weight_step(self) -> Tensor:
+        """From one value of the quantized weight to the next: [channels, 1, ...], or a scalar."""
+        if self.scheme != "span":
+            return self.weight_scale
+        return 1 / span_parameters(*minmax_range(self.weight.detach(), per_channel=True), self.weight_bits)[0]
 
     def effective_weight(self) -> Tensor:
         """The quantized weight that the forward pass uses."""
@@ -171,6 +179,10 @@ class QuantizedActivation(nn.Module):
             self.decay.mul_(1 - TRACKING_RATE)
             for bound in (self.lo, self.hi):
                 bound.div_(1 - self.decay)
+
+    def grid(self) -> Grid:
+        """The grid on the tracked range."""
+        return span_grid(self.lo, self.hi, self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> same shape."""

@@ -83,6 +83,12 @@ def span_parameters(lo: Tensor, hi: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return s, torch.round(s * lo) + 2 ** (bits - 1)
 
 
+def span_grid(lo: Tensor, hi: Tensor, bits: int) -> Grid:
+    """IntraQ's values of the range as a grid of the textbook's form."""
+    s, z = span_parameters(lo, hi, bits)
+    return Grid(1 / s, -z, *integer_range(bits, signed=True))
+
+
 def span_quantize(x: Tensor, lo: Tensor, hi: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """(q, s, z) with q = clip(round(s·x − z)) in -2^(bits-1)..2^(bits-1)-1."""
     s, z = span_parameters(lo, hi, bits)

@@ -42,6 +42,10 @@ class WeightQuantizedConv2d(nn.Conv2d):
         """The weight on its grid, with its gradient."""
         raise NotImplementedError
 
+    def weight_step(self) -> Tensor:
+        """From one value of the quantized weight to the next, a scalar."""
+        raise NotImplementedError
+
     def effective_weight(self) -> Tensor:
         """The weight that the forward pass uses."""
         return self.weight if self.weight_bits == 32 else self.quantize(self.weight)
@@ -67,8 +71,17 @@ class RangedConv2d(WeightQuantizedConv2d):
         """Gradient 1 inside the range, 0 for clipped weights."""
         values = weight.detach()
         if self.weight_range == "symmetric":
-            scale, _ = symmetric_parameters(values.abs().max(), self.weight_bits)
+            scale = self.weight_step()
             return straight_through(weight, torch.round(values / scale) * scale)
+        return dual_bounds_quantize(weight, *self._bounds(values), self.weight_bits)
+
+    def weight_step(self) -> Tensor:
+        values = self.weight.detach()
+        if self.weight_range == "symmetric":
+            return symmetric_parameters(values.abs().max(), self.weight_bits)[0]
+        upper, lower = self._bounds(values)
+        return (upper - lower) / (2**self.weight_bits - 1)
+
+    def _bounds(self, values: Tensor) -> tuple[Tensor, Tensor]:
         percent = 100.0 if self.weight_range == "minmax" else self.percentile
-        upper, lower = (values.max(), values.min()) if percent == 100.0 else percentiles(values, percent)
-        return dual_bounds_quantize(weight, upper, lower, self.weight_bits)
+        return (values.max(), values.min()) if percent == 100.0 else percentiles(values, percent)

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,10 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.deploy import deploy
+from compressbench.compression.deploy import deploy, simulated_kinds
 from compressbench.errors import UserError
 from compressbench.kernels import machine
+from compressbench.kernels.integer import NoIntegerForm, integer_network
 from compressbench.kernels.trial import Call, fastest
+
+INTEGER_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
+FLOAT_OPERATORS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 
 
 class Skip(Exception):
@@ -28,6 +33,10 @@ class Executor(ABC):
     """
 
     name: ClassVar[str]
+
+    def objection(self, compressed: nn.Module) -> str:
+        """Why there is no point in timing this model here; empty when there is. Asked before anything is prepared."""
+        return ""
 
     @abstractmethod
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
@@ -129,12 +138,10 @@ class OnnxRuntime(Executor):
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """Export, and bind the input and output in place, as torch has them."""
         try:
-            import onnxruntime
-
             from compressbench.kernels.onnx_export import export
 
-            graph = export(deploy(model), example)
-            session = onnxruntime.InferenceSession(graph, self._options(onnxruntime), ["CPUExecutionProvider"])
+            graph = export(self.network(model), example)
+            session = self.session(graph)
         except ImportError as error:
             raise Skip(f"{error.name} is not installed") from error
         except RuntimeError as error:
@@ -150,15 +157,22 @@ class OnnxRuntime(Executor):
 
         return call
 
-    @staticmethod
-    def _options(onnxruntime: Any) -> Any:
+    def network(self, model: nn.Module) -> nn.Module:
+        """What is exported."""
+        return deploy(model)
+
+    def session(self, graph: bytes, optimized: str = "") -> Any:
+        """An inference session for the present number of threads, which leaves its optimized graph in a file if told so."""
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = optimized
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # The idle threads of one session would otherwise spin on the core on which the other session is being timed.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        return options
+        return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
     def describe(self) -> dict[str, str]:
         """The instruction set is the best of the CPU's flags, by which its kernels are chosen; it does not tell."""
@@ -167,6 +181,43 @@ class OnnxRuntime(Executor):
         flags = machine.describe()["isa"]
         isa = next((flag for flag in ("avx512f", "avx2", "avx", "sse4_2", "asimd") if flag in flags), "unknown")
         return {"library": f"onnxruntime {onnxruntime.__version__}", "isa": isa.upper()}
+
+
+@executor
+class OnnxRuntimeInt8(OnnxRuntime):
+    """ONNX Runtime on quantized models: int8 convolutions with the method's own scales and zero points."""
+
+    name = "onnxruntime_int8"
+
+    def __init__(self) -> None:
+        self.layers = ""
+
+    def objection(self, compressed: nn.Module) -> str:
+        """Only quantized models are worth it."""
+        return "" if simulated_kinds(compressed) else "nothing is quantized"
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """With ONNX's quantizers in the place of ours."""
+        try:
+            return integer_network(model)
+        except NoIntegerForm as error:
+            raise Skip(str(error)) from error
+
+    def session(self, graph: bytes, optimized: str = "") -> Any:
+        """Also counts what runs in int8."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            session = super().session(graph, f"{folder}/optimized.onnx")
+            kinds = [node.op_type for node in onnx.load(f"{folder}/optimized.onnx").graph.node]
+        integer = sum(kinds.count(kind) for kind in INTEGER_OPERATORS)
+        self.layers = f"{integer} of {integer + sum(kinds.count(kind) for kind in FLOAT_OPERATORS)} layers in int8"
+        return session
+
+    def describe(self) -> dict[str, str]:
+        """Also how many layers ran in int8."""
+        about = super().describe()
+        return about | {"library": f"{about['library']} ({self.layers})"}
 
 
 def _channels_last(value: Any) -> Any:

@@ -62,6 +62,8 @@ def measure(
     counts = sorted(set(threads or (1, machine.usable_cores())))
     for name in executors:
         try:
+            if objection := make_executor(name).objection(compressed):
+                raise Skip(objection)
             for count in counts:
                 rng = random.Random(derive_seed("latency", name, count, seed))
                 with measuring(count):

@@ -44,12 +44,16 @@ class BlockSparseNetwork(Executor):
     def __init__(self) -> None:
         self.forms: Counter[str] = Counter()
 
+    def objection(self, compressed: nn.Module) -> str:
+        """Only masked convolutions are worth it, and only if no quantizer has to be simulated."""
+        if kinds := simulated_kinds(compressed):
+            return f"no kernel here computes {', '.join(kinds)}"
+        return "" if any(isinstance(layer, MaskedConv2d) for layer in compressed.modules()) else "nothing is masked"
+
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """Trace, plan the buffers, and choose the form of every layer."""
         if not native.is_built():
             raise Skip("the kernels are not built: no C++ compiler when the package was installed")
-        if kinds := simulated_kinds(model):
-            raise Skip(f"no kernel here computes {', '.join(kinds)}")
         masks = {
             name: (layer.mask, layer.block or 1)
             for name, layer in model.named_modules()

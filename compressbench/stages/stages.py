@@ -119,6 +119,7 @@ def _image_shape(plan: Plan, run: Run) -> tuple[int, int, int]:
 
 def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     from compressbench import accounting
+    from compressbench.compression.packing import packed_tensors
 
     ctx = _context(plan, run, stage, running_stage)
     model = storage.load_model(plan.root / run.folder(plan.final_stage(run))).to(ctx.device)
@@ -129,6 +130,9 @@ def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     else:
         metrics["quality"] = {"top1": quality.top1(model, ctx.data.test)}
     metrics |= asdict(accounting.account(model, _image_shape(plan, run)))
+    stored = packed_tensors(model.cpu())
+    if stored.keys() != model.state_dict().keys():
+        storage.save_tensors(running_stage.folder / "packed.safetensors", stored)
     write_json(running_stage.folder / "metrics.json", metrics)
 
 

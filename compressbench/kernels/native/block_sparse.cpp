@@ -29,22 +29,29 @@ struct Pass {
 template <int R, int T>
 void tile(const Pass &pass, const float *x, const float *residual, float *y) {
   vec sum[R][T];
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int t = 0; t < T; ++t) sum[r][t] = pass.bias[r] - vec{};
   const float *w = pass.weights;
   for (int32_t b = 0; b < pass.blocks; ++b, w += R) {
     const float *in = x + pass.offsets[b];
     const float *next = x + pass.offsets[b + AHEAD < pass.blocks ? b + AHEAD : b];
     vec value[T];
+#pragma GCC unroll 16
     for (int t = 0; t < T; ++t) {
       __builtin_prefetch(next + t * V);
       value[t] = load(in + t * V);
     }
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
       for (int t = 0; t < T; ++t) sum[r][t] += w[r] * value[t];
   }
   const vec low = pass.low - vec{}, high = pass.high - vec{};
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int t = 0; t < T; ++t) {
       vec v = sum[r][t];
       if (residual) v += load(residual + r * pass.pitch + t * V);
@@ -54,29 +61,37 @@ void tile(const Pass &pass, const float *x, const float *residual, float *y) {
     }
 }
 
-// R channels as the lanes of a vector.
-template <int R>
-struct Channels {
-  typedef float type __attribute__((vector_size(4 * R)));
-  typedef float unaligned __attribute__((vector_size(4 * R), aligned(4), may_alias));
+// A vector of W floats, whatever the width of the registers.
+template <int W>
+struct Lanes {
+  typedef float type __attribute__((vector_size(4 * W)));
+  typedef float unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
+  typedef int32_t indices __attribute__((vector_size(4 * W)));
 };
 
 // The positions that do not fill a vector (7 x 7 = 3 x 16 + 1): here the R channels are the lanes.
 template <int R, int L>
 void leftover(const Pass &pass, const float *x, const float *residual, float *y) {
-  using channels = typename Channels<R>::type;
-  using unaligned_channels = typename Channels<R>::unaligned;
-  channels sum[L];
-  for (int l = 0; l < L; ++l) sum[l] = *reinterpret_cast<const unaligned_channels *>(pass.bias);
-  const float *w = pass.weights;
-  for (int32_t b = 0; b < pass.blocks; ++b, w += R) {
-    const float *in = x + pass.offsets[b];
-    const channels weight = *reinterpret_cast<const unaligned_channels *>(w);
-    for (int l = 0; l < L; ++l) sum[l] += in[l] * weight;
-  }
+  using channels = typename Lanes<R>::type;
+  using unaligned_channels = typename Lanes<R>::unaligned;
+  constexpr int CHAINS = (4 + L - 1) / L;  // independent sums per position: one alone would wait for its own last addition
+  channels sum[CHAINS][L]{};
+  for (int l = 0; l < L; ++l) sum[0][l] = *reinterpret_cast<const unaligned_channels *>(pass.bias);
+  const auto add = [&](int32_t block, channels(&to)[L]) {
+    const float *in = x + pass.offsets[block];
+    const channels weight = *reinterpret_cast<const unaligned_channels *>(pass.weights + static_cast<int64_t>(block) * R);
+    for (int l = 0; l < L; ++l) to[l] += in[l] * weight;
+  };
+  int32_t b = 0;
+  for (; b + CHAINS <= pass.blocks; b += CHAINS)
+#pragma GCC unroll 4
+    for (int chain = 0; chain < CHAINS; ++chain) add(b + chain, sum[chain]);
+  for (; b < pass.blocks; ++b) add(b, sum[0]);
+  for (int chain = 1; chain < CHAINS; ++chain)
+    for (int l = 0; l < L; ++l) sum[0][l] += sum[chain][l];
   for (int l = 0; l < L; ++l)
     for (int r = 0; r < R; ++r) {
-      float v = sum[l][r];
+      float v = sum[0][l][r];
       if (residual) v += residual[r * pass.pitch + l];
       v = v < pass.low ? pass.low : v;
       y[r * pass.pitch + l] = v > pass.high ? pass.high : v;
@@ -190,6 +205,32 @@ void shift_plane(const cb_convolution &layer, const float *in, float *out, int32
   }
 }
 
+// out[j] = in[2 j] for j < count, count >= W, by vectors of W; the last one overlaps. Reads nothing beyond in[2 count - 2].
+template <int W>
+void every_second_by(const float *in, float *out, int32_t count) {
+  using values = typename Lanes<W>::type;
+  using unaligned = typename Lanes<W>::unaligned;
+  typename Lanes<W>::indices pick;
+  for (int i = 0; i < W; ++i) pick[i] = i < W / 2 ? 2 * i : 2 * i + 1;  // `second` begins one value early
+  for (int32_t j = 0; j < count; j += W) {
+    const int32_t at = j + W < count ? j : count - W;
+    const values first = *reinterpret_cast<const unaligned *>(in + 2 * at);
+    const values second = *reinterpret_cast<const unaligned *>(in + 2 * at + W - 1);
+    *reinterpret_cast<unaligned *>(out + at) = __builtin_shuffle(first, second, pick);
+  }
+}
+
+void every_second(const float *in, float *out, int32_t count) {
+  if (count >= V)
+    every_second_by<V>(in, out, count);
+  else if (V > 8 && count >= 8)
+    every_second_by<8>(in, out, count);
+  else if (count >= 4)
+    every_second_by<4>(in, out, count);
+  else
+    for (int32_t j = 0; j < count; ++j) out[j] = in[2 * j];
+}
+
 // Channels [first, last) of the copies that `cb_convolution` describes.
 void lay_out(const cb_convolution &layer, const float *image, float *copies, int32_t first, int32_t last) {
   const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
@@ -218,6 +259,8 @@ void lay_out(const cb_convolution &layer, const float *image, float *copies, int
           const float *source = in + static_cast<int64_t>(y) * layer.width + shift;
           if (layer.stride == 1)
             __builtin_memcpy(out + begin, source + begin, sizeof(float) * static_cast<uint64_t>(end - begin));
+          else if (layer.stride == 2)
+            every_second(source + 2 * begin, out + begin, end - begin);
           else
             for (int32_t j = begin; j < end; ++j) out[j] = source[layer.stride * j];
           for (int32_t j = end; j < layer.out_width; ++j) out[j] = 0;

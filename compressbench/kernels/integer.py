@@ -1,0 +1,156 @@
+"""Quantized models in integer arithmetic: ONNX Runtime's int8 convolutions on the method's own grids."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressbench.compression.deploy import deploy, foldable_pairs
+from compressbench.compression.folding import scale_and_shift
+from compressbench.compression.packing import QuantizedWeight, pack_weight
+from compressbench.compression.quantized_layers import QuantizedActivation
+from compressbench.compression.quantizers import Grid
+from compressbench.compression.registry import replace_modules
+
+
+class NoIntegerForm(ValueError):
+    """A quantizer whose values are not those of one uint8 tensor with a fixed scale."""
+
+
+@runtime_checkable
+class QuantizesActivations(Protocol):
+    """A module that rounds its input to a grid."""
+
+    def grid(self) -> Grid | None:
+        """The grid; None where it depends on the input."""
+        ...
+
+
+def integer_network(model: nn.Module) -> nn.Module:
+    """`deploy(model)` with its quantizers as ONNX's QuantizeLinear and DequantizeLinear; `NoIntegerForm` where one has none.
+
+    ONNX Runtime turns a convolution between two such pairs into one on uint8 activations and int8 weights. One whose output
+    meets no quantizer (before a residual sum) stays in fp32, as in the method.
+    """
+    network = deploy(model)
+    for convolution, norm in foldable_pairs(network):
+        layer = network.get_submodule(convolution)
+        if _has_codes(layer):
+            network.set_submodule(convolution, _WeightLayer(layer, network.get_submodule(norm)))
+            network.set_submodule(norm, nn.Identity())
+    return replace_modules(network, lambda _, module: _integer_form(module)).eval()
+
+
+def _integer_form(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, QuantizesActivations):
+        return _Activation(module)
+    return _WeightLayer(module) if _has_codes(module) else None
+
+
+def _has_codes(module: nn.Module) -> bool:
+    return isinstance(module, QuantizedWeight) and module.weight_bits <= 8
+
+
+class _OnGrid(torch.autograd.Function):
+    """x rounded to a grid of uint8 codes, at most `high`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, high: Tensor) -> Tensor:
+        return scale * ((torch.round(x / scale) + zero_point).clamp(0).minimum(high) - zero_point.float())
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, scale: Any, zero_point: Any, high: Any) -> Any:
+        codes = g.op("Min", g.op("QuantizeLinear", x, scale, zero_point), high)
+        return g.op("DequantizeLinear", codes, scale, zero_point)
+
+
+class _Weight(torch.autograd.Function):
+    """step * codes, channel by channel."""
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor, step: Tensor) -> Tensor:
+        return codes * step.reshape(-1, *[1] * (codes.dim() - 1))
+
+    @staticmethod
+    def symbolic(g: Any, codes: Any, step: Any) -> Any:
+        return g.op("DequantizeLinear", codes, step, axis_i=0)
+
+
+class _Round(nn.Module):
+    def __init__(self, grid: Grid | None) -> None:
+        super().__init__()
+        if grid is None:
+            raise NoIntegerForm("a gate moves the range of the activations for every image")
+        zero_point, high = round(float(grid.zero_point)) - grid.low, grid.high - grid.low
+        if not 0 <= zero_point <= 255 or high > 255:
+            raise NoIntegerForm(f"activations with zero point {zero_point} and {high + 1} levels do not fit uint8")
+        self.register_buffer("scale", grid.scale.detach().float().reshape(()))
+        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.uint8))
+        self.register_buffer("high", torch.tensor(high, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _OnGrid.apply(x, self.scale, self.zero_point, self.high)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Activation(nn.Module):
+    """A quantizer, with the ReLU or ReLU6 that IntraQ's contains."""
+
+    def __init__(self, quantizer: QuantizesActivations) -> None:
+        super().__init__()
+        self.round = _Round(quantizer.grid())
+        self.rectifies = isinstance(quantizer, QuantizedActivation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Saturation does the rest: the grid of a ReLU6 ends at 6.
+        return self.round(F.relu(x) if self.rectifies else x)  # type: ignore[no-any-return]
+
+
+class _WeightLayer(nn.Module):
+    """A convolution or linear layer with int8 weights, and the batch norm that follows it in its steps and its bias."""
+
+    bias: Tensor | None
+
+    def __init__(self, layer: Any, norm: Any = None) -> None:
+        super().__init__()
+        self.product: Callable[..., Tensor] = F.linear
+        if isinstance(layer, nn.Conv2d):
+            geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+            self.product = lambda x, weight, bias: F.conv2d(x, weight, bias, *geometry)
+        self.round = _Round(layer.input_grid()) if getattr(layer, "inputs", "none") != "none" else None
+        codes, step = _int8(layer)
+        bias = layer.bias
+        if norm is not None:
+            scale, shift = scale_and_shift(norm)
+            codes, step = codes * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1), step * scale.abs()
+            bias = shift if bias is None else shift + bias * scale
+        self.register_buffer("codes", codes)
+        self.register_buffer("step", step.clamp_min(torch.finfo(torch.float32).tiny))
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.round is not None:
+            x = self.round(x)
+        weight = _Weight.apply(self.codes, self.step)  # type: ignore[no-untyped-call]
+        return self.product(x, weight, self.bias)
+
+
+def _int8(layer: QuantizedWeight) -> tuple[Tensor, Tensor]:
+    """(codes int8, step float32 [channels]) with weight = codes * step.
+
+    The codes are made as large as int8 allows: a bias is rounded to the product of the steps of weight and activation, which
+    four bits alone would make too coarse.
+    """
+    stored = pack_weight(layer)
+    q = stored.codes().float()
+    step, channels = stored.step.float().flatten(), q.flatten(1)
+    offset = stored.low.flatten()[:, None] / step[:, None]
+    halves = bool((offset - offset.round()).abs().max() > 0.25)  # DoReFa's grid has no zero
+    codes = torch.round((channels + offset) * (2 if halves else 1))
+    step = step.expand(len(codes)) / (2 if halves else 1)
+    largest = int(codes.abs().max())
+    if largest > 127:
+        raise NoIntegerForm(f"weights of {layer.weight_bits} bits with a zero point need more than int8")
+    factor = 127 // max(largest, 1)
+    return (codes * factor).to(torch.int8).reshape(q.shape), (step / factor).contiguous()

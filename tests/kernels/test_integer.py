@@ -1,0 +1,132 @@
+"""Quantized models in ONNX Runtime's int8 arithmetic compute what the simulated quantizers compute."""
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compressbench import models
+from compressbench.compression.bounds import BoundedActivation
+from compressbench.compression.learned_steps import (
+    DorefaConv2d,
+    LearnedStepActivation,
+    LearnedStepConv2d,
+    PactActivation,
+)
+from compressbench.compression.observed import ObservedActivation, observe
+from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
+from compressbench.compression.registry import replace_modules
+from compressbench.compression.weight_quantized import RangedConv2d
+from compressbench.kernels.executors import Skip, make_executor
+from compressbench.kernels.integer import NoIntegerForm, integer_network
+from compressbench.kernels.onnx_export import export
+
+
+def intraq_network(bits: int) -> nn.Module:
+    """A small residual network whose batch norms do something, quantized as IntraQ does it, its ranges tracked."""
+    torch.manual_seed(bits)
+    model = models.build("resnet_cifar", blocks=[1, 1], widths=[16, 32], shortcut="conv", classes=10)
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        if type(module) in (nn.Conv2d, nn.Linear):
+            return quantize_layer(module, bits, bits)
+        return quantize_activation(module, bits, "plain") if type(module) is nn.ReLU else None
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, -1, 2)  # a negative factor turns the signs of the integers
+            nn.init.uniform_(module.bias, -1, 1)
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    replace_modules(model, replace).eval()
+    track_ranges(model, True)
+    with torch.no_grad():
+        for _ in range(60):
+            model(torch.randn(8, 3, 16, 16))
+    track_ranges(model, False)
+    return model
+
+
+@pytest.mark.parametrize("bits", [3, 4, 5])
+def test_a_residual_network_runs_in_int8_with_the_methods_own_scales(bits: int) -> None:
+    model, executor = intraq_network(bits), make_executor("onnxruntime_int8")
+    errors = []
+    with torch.no_grad():
+        for seed in range(5):
+            x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+            result, expected = torch.as_tensor(executor.prepare(model, x)()), model(x)
+            errors.append(float((result - expected).norm() / expected.norm()))
+    # A tie that float arithmetic breaks otherwise moves a value by a whole step now and then.
+    assert sorted(errors)[2] < 0.02
+    assert max(errors) < 0.2
+    assert "2 of 7 layers in int8" in executor.describe()["library"]
+
+
+def test_the_graph_carries_integers_and_the_grid_of_the_model() -> None:
+    model = intraq_network(4)
+    graph = onnx.load_from_string(export(integer_network(model), torch.randn(1, 3, 16, 16))).graph
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    codes = tensors["stem.conv.codes"]
+    assert codes.dtype == "int8"
+    assert len(set(codes[0].flatten().tolist())) <= 16
+    steps = torch.from_numpy(tensors["stem.act.round.scale"].copy())
+    torch.testing.assert_close(steps, model.stem.act.grid().scale)
+
+
+CONVOLUTIONS = {
+    "lsq": lambda c: LearnedStepConv2d.rebuild(c, {"weight_bits": 4, "input_bits": 4}),
+    "dorefa": lambda c: DorefaConv2d.rebuild(c, {"weight_bits": 4, "input_bits": 4, "rescale": True}),
+    "percentile": lambda c: RangedConv2d.rebuild(
+        c, {"weight_bits": 4, "input_bits": 4, "weight_range": "percentile", "percentile": 99.0}
+    ),
+}
+ACTIVATIONS = {
+    "lsq": lambda: LearnedStepActivation(4),
+    "pact": lambda: PactActivation(4, start_at=None),
+    "observed symmetric": lambda: ObservedActivation(4, "symmetric"),
+    "observed asymmetric": lambda: ObservedActivation(4, "asymmetric"),
+    "dual bounds": lambda: BoundedActivation(4),
+    "symmetric bound": lambda: BoundedActivation(4, "symmetric"),
+}
+
+
+@pytest.mark.parametrize("rectified", [False, True], ids=["signed", "rectified"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_every_kind_of_quantizer_has_its_integer_form(convolution: str, activation: str, rectified: bool) -> None:
+    torch.manual_seed(1)
+
+    def layer() -> list[nn.Module]:
+        between = [nn.ReLU()] if rectified else []
+        return [ACTIVATIONS[activation](), CONVOLUTIONS[convolution](nn.Conv2d(8, 8, 3, padding=1)), *between]
+
+    model = nn.Sequential(*layer(), *layer(), *layer())
+    x = torch.rand(1, 8, 12, 12) if rectified else torch.randn(1, 8, 12, 12)
+    executor = make_executor("onnxruntime_int8")
+    with torch.no_grad():
+        observe(model, True)
+        model.eval()(x)
+        observe(model, False)
+        expected = model(x)
+        result = torch.as_tensor(executor.prepare(model, x)())
+    assert (result - expected).norm() < 0.1 * expected.norm()
+    assert (result - expected).abs().median() < 1e-4 * expected.abs().max()
+    # ONNX Runtime leaves out a rectifier before a grid that begins at 0, and else cannot fuse beyond it.
+    integer = 0 if rectified and activation == "symmetric bound" else 2
+    assert f"{integer} of 3 layers in int8" in executor.describe()["library"]
+
+
+def test_what_has_no_integer_form_is_skipped_with_the_reason() -> None:
+    gated = nn.Sequential(BoundedActivation(4, gate_channels=8), CONVOLUTIONS["lsq"](nn.Conv2d(8, 8, 3)))
+    executor = make_executor("onnxruntime_int8")
+    with torch.no_grad():
+        gated.eval()(torch.randn(1, 8, 5, 5))
+    with pytest.raises(Skip, match="a gate moves the range"):
+        executor.prepare(gated, torch.randn(1, 8, 5, 5))
+    eight = quantize_layer(nn.Conv2d(8, 4, 3), 8, 8)
+    with torch.no_grad():
+        eight.weight[0].abs_().add_(1)
+    with pytest.raises(NoIntegerForm, match="need more than int8"):
+        integer_network(nn.Sequential(eight))
+    assert executor.objection(nn.Sequential(nn.Conv2d(8, 4, 3))) == "nothing is quantized"
+    assert executor.objection(gated) == ""
