@@ -1,15 +1,14 @@
 """Convolution of one-bit weights with one-bit activations on the CPU, 64 channels to a word (XNOR-Net, arXiv 1603.05279)."""
 
+import functools
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressbench.compression.binary import Encoding
 from compressbench.kernels.native import Binary, Isa, best_binary_isa, check_tensor, library, runnable
-
-Encoding = Literal["signs", "ones"]
 
 
 class BinaryConv2d:
@@ -17,7 +16,7 @@ class BinaryConv2d:
 
     bits: bool [c_out, c_in, k, k]. With encoding "signs" W is +1 where set, else -1 (ReCU; XOR and popcount); with
     "ones" W is 1 where set, else 0 (SiMaN's storage; AND and popcount). sign(x) is -1 for x <= 0. The padding is zero,
-    neither +1 nor -1. input_size: (height, width).
+    neither +1 nor -1. input_size: (height, width). Where the library could not be built, PyTorch computes it (`isa` TORCH).
     """
 
     def __init__(
@@ -32,7 +31,6 @@ class BinaryConv2d:
         encoding: Encoding = "signs",
         isa: Isa | None = None,
     ) -> None:
-        lib = library()
         self.isa = runnable(isa, best_binary_isa())
         if bits.dtype != torch.bool or bits.dim() != 4 or bits.shape[2] != bits.shape[3]:
             raise ValueError(f"bits must be bool [c_out, c_in, k, k], not {bits.dtype} {tuple(bits.shape)}")
@@ -47,10 +45,15 @@ class BinaryConv2d:
             if values is not None and values.shape != (c_out,):
                 raise ValueError(f"{name} must have {c_out} entries, not {tuple(values.shape)}")
         self.input_shape, self.output_shape = (height, width, c_in), (out_height, out_width, c_out)
-        self._weights = pack_weights(bits, lib.cb_binary_channels(self.isa))
-        self._base, self._row_class, self._column_class = _border(bits, height, width, stride, padding, encoding)
         self._scale = torch.ones(c_out) if scale is None else scale.detach().float().contiguous()
         self._bias = torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+        if self.isa is Isa.TORCH:
+            self._weights = pack_weights(bits, 1)
+            weight = bits.float() if encoding == "ones" else 2 * bits.float() - 1
+            self._convolve = functools.partial(F.conv2d, weight=weight, stride=stride, padding=padding)
+            return
+        self._weights = pack_weights(bits, library().cb_binary_channels(self.isa))
+        self._base, self._row_class, self._column_class = _border(bits, height, width, stride, padding, encoding)
         self._layer = Binary(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, self._weights.data_ptr(),
             self._base.data_ptr(), self._row_class.data_ptr(), self._column_class.data_ptr(), self._base.shape[1],
@@ -71,6 +74,9 @@ class BinaryConv2d:
             out = torch.empty(shape)
         check_tensor("x", x, (x.shape[0], *self.input_shape))
         check_tensor("out", out, shape)
+        if self.isa is Isa.TORCH:
+            signs = torch.where(x > 0, 1.0, -1.0).permute(0, 3, 1, 2)
+            return torch.addcmul(self._bias, self._convolve(signs).permute(0, 2, 3, 1), self._scale, out=out)
         library().cb_convolve_binary(
             self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(), out.data_ptr(), x.shape[0],
             torch.get_num_threads(),

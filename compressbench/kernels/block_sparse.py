@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from compressbench.compression.blocks import BlockSparse
 from compressbench.kernels.native import Convolution, Isa, best_isa, check_tensor, library, runnable
@@ -22,6 +23,7 @@ class BlockSparseConv2d:
     blocks: W as [c_out, c_in * k * k] in (N, 1) blocks (`compression.blocks.encode_bsr`).
     input_size: (c_in, height, width). clip: (low, high), (0, inf) for ReLU, (0, 6) for ReLU6.
     vectors, group: the register tile and the tiles per group (see kernels.h); by default what fits registers and cache.
+    Where the library could not be built, PyTorch computes the same with all the zeros (`isa` TORCH).
     """
 
     def __init__(
@@ -38,7 +40,6 @@ class BlockSparseConv2d:
         vectors: int | None = None,
         group: int | None = None,
     ) -> None:
-        lib = library()
         self.isa = runnable(isa, best_isa())
         c_in, height, width = map(int, input_size)
         c_out, n = blocks.shape[0], blocks.data.shape[1]
@@ -46,16 +47,21 @@ class BlockSparseConv2d:
         out_height, out_width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
         if min(height, width, out_height, out_width) < 1:
             raise ValueError(f"a {kernel}x{kernel} kernel does not fit an image of {height}x{width}")
+        self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
+        self.clip, self._bias = clip, torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+        if self.isa is Isa.TORCH:
+            weight = blocks.decode().reshape(c_out, c_in, kernel, kernel)
+            self._convolve = functools.partial(F.conv2d, weight=weight, bias=self._bias, stride=stride, padding=padding)
+            return
+        lib = library()
         rows = min(n, lib.cb_rows(self.isa))
         most = lib.cb_max_vectors(self.isa, rows)
         if vectors is not None and not 1 <= vectors <= most:
             raise ValueError(f"a register tile of {rows} channels takes 1 to {most} vectors, not {vectors}")
         self.rows = rows
-        self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
         self._indptr = blocks.indptr.to(torch.int32).contiguous()
         self._offsets = _column_offsets(c_in, kernel, stride, out_height, out_width)[blocks.indices.long()].contiguous()
         self._weights = _walking_order(blocks, rows)
-        self._bias = torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
         self._layer = Convolution(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
             self._indptr.data_ptr(), self._offsets.data_ptr(), self._weights.data_ptr(), self._bias.data_ptr(),
@@ -65,11 +71,13 @@ class BlockSparseConv2d:
 
     @property
     def tile(self) -> str:
-        """The register tile: output channels x vectors of positions."""
-        return f"{self.rows}x{self._layer.vectors}"
+        """The register tile: output channels x vectors of positions; empty for PyTorch."""
+        return "" if self.isa is Isa.TORCH else f"{self.rows}x{self._layer.vectors}"
 
     def tune(self) -> Self:
         """Choose the register tile and its groups by a short trial on one random image."""
+        if self.isa is Isa.TORCH:
+            return self
         most = library().cb_max_vectors(self.isa, self.rows)
         x, out = torch.randn(1, *self.input_shape), torch.empty(1, *self.output_shape)
 
@@ -91,6 +99,9 @@ class BlockSparseConv2d:
         check_tensor("out", out, shape)
         if residual is not None:
             check_tensor("residual", residual, shape)
+        if self.isa is Isa.TORCH:
+            y = self._convolve(x)
+            return torch.clamp(y if residual is None else y + residual, *self.clip, out=out)
         library().cb_convolve(
             self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(),
             None if residual is None else residual.data_ptr(), out.data_ptr(), x.shape[0], torch.get_num_threads(),

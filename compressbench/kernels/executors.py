@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.deploy import deploy, simulated_kinds
+from compressbench.compression.deploy import deploy
 from compressbench.errors import UserError
 from compressbench.kernels import machine
-from compressbench.kernels.integer import NoIntegerForm, integer_network
+from compressbench.kernels.integer import NoIntegerForm, has_codes, integer_network
 from compressbench.kernels.trial import Call, fastest
 
 INTEGER_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
@@ -194,7 +194,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
 
     def objection(self, compressed: nn.Module) -> str:
         """Only quantized models are worth it."""
-        return "" if simulated_kinds(compressed) else "nothing is quantized"
+        return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
 
     def network(self, model: nn.Module) -> nn.Module:
         """With ONNX's quantizers in the place of ours."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressbench.compression.binary import BinaryLayer
 from compressbench.compression.deploy import deploy, foldable_pairs
 from compressbench.compression.folding import scale_and_shift
 from compressbench.compression.packing import QuantizedWeight, pack_weight
@@ -37,7 +38,7 @@ def integer_network(model: nn.Module) -> nn.Module:
     network = deploy(model)
     for convolution, norm in foldable_pairs(network):
         layer = network.get_submodule(convolution)
-        if _has_codes(layer):
+        if has_codes(layer):
             network.set_submodule(convolution, _WeightLayer(layer, network.get_submodule(norm)))
             network.set_submodule(norm, nn.Identity())
     return replace_modules(network, lambda _, module: _integer_form(module)).eval()
@@ -46,11 +47,12 @@ def integer_network(model: nn.Module) -> nn.Module:
 def _integer_form(module: nn.Module) -> nn.Module | None:
     if isinstance(module, QuantizesActivations):
         return _Activation(module)
-    return _WeightLayer(module) if _has_codes(module) else None
+    return _WeightLayer(module) if has_codes(module) else None
 
 
-def _has_codes(module: nn.Module) -> bool:
-    return isinstance(module, QuantizedWeight) and module.weight_bits <= 8
+def has_codes(module: nn.Module) -> bool:
+    """Whether the module multiplies with weights that int8 may hold."""
+    return isinstance(module, QuantizedWeight) and module.weight_bits <= 8 and not isinstance(module, BinaryLayer)
 
 
 class _OnGrid(torch.autograd.Function):

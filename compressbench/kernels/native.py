@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,9 @@ from compressbench.errors import UserError
 
 
 class Isa(IntEnum):
-    """The builds of the library, in rising order of speed."""
+    """The builds of the library, in rising order of speed, after what stands in for it where it could not be built."""
 
+    TORCH = -1
     PORTABLE = 0
     AVX2 = 1
     AVX512 = 2
@@ -79,13 +79,13 @@ def library() -> ctypes.CDLL:
 
 
 def best_isa() -> Isa:
-    """The fastest build that this processor runs."""
-    return Isa(library().cb_best_isa())
+    """The fastest build that this processor runs; TORCH without the library."""
+    return Isa(library().cb_best_isa()) if is_built() else Isa.TORCH
 
 
 def best_binary_isa() -> Isa:
-    """The fastest build of the binary kernels that this processor runs."""
-    return Isa(library().cb_best_binary_isa())
+    """The fastest build of the binary kernels that this processor runs; TORCH without the library."""
+    return Isa(library().cb_best_binary_isa()) if is_built() else Isa.TORCH
 
 
 def peak_call(iterations: int = 1_000_000) -> tuple[Callable[[], float], int]:
@@ -97,7 +97,7 @@ def peak_call(iterations: int = 1_000_000) -> tuple[Callable[[], float], int]:
 def runnable(isa: Isa | None, best: Isa) -> Isa:
     """`isa`, or the best; ValueError where this processor lacks it."""
     if isa is not None and isa > best:
-        raise ValueError(f"this processor does not run the {Isa(isa).name} build")
+        raise ValueError(f"the {Isa(isa).name} build does not run here: the best is {best.name}")
     return best if isa is None else Isa(isa)
 
 
@@ -115,6 +115,6 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
         raise ValueError(f"{name} must be contiguous")
 
 
-def describe() -> dict[str, Any]:
-    """{"built": bool, "isa": name of the best build}."""
-    return {"built": is_built(), "isa": best_isa().name.lower() if is_built() else "none"}
+def label(isa: Isa) -> str:
+    """What ran, for results."""
+    return "none: slow PyTorch code, for want of a C++ compiler" if isa is Isa.TORCH else isa.name

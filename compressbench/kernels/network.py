@@ -1,4 +1,4 @@
-"""Whole networks layer by layer: masked convolutions on our kernels, the others in PyTorch's fastest dense form."""
+"""Whole networks layer by layer: masked and binary convolutions on our kernels, others in PyTorch's fastest dense form."""
 
 import functools
 import operator
@@ -12,11 +12,13 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
+from compressbench.compression.binary import BinaryLayer
 from compressbench.compression.blocks import encode_bsr
-from compressbench.compression.deploy import deploy, simulated_kinds
-from compressbench.compression.folding import ModulesAsLeaves
+from compressbench.compression.deploy import deploy, foldable_pairs, simulated_kinds
+from compressbench.compression.folding import ModulesAsLeaves, scale_and_shift
 from compressbench.compression.layers import MaskedConv2d
 from compressbench.kernels import native
+from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
 from compressbench.kernels.executors import Executor, Skip, executor
 from compressbench.kernels.packed import packed_convolution
@@ -33,33 +35,34 @@ ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 @executor
-class BlockSparseNetwork(Executor):
+class NativeNetwork(Executor):
     """Batch norms folded, activations and residual sums fused into the convolutions, buffers planned once.
 
-    Every masked convolution runs on the block-sparse kernel or as a dense one, whichever a short trial finds faster.
+    Every masked convolution runs on the block-sparse kernel or as a dense one, whichever a short trial finds faster. A
+    network with binary convolutions runs in channels_last, which their kernel reads and writes.
     """
 
-    name = "block_sparse"
+    name = "compressbench"
 
     def __init__(self) -> None:
         self.forms: Counter[str] = Counter()
 
     def objection(self, compressed: nn.Module) -> str:
-        """Only masked convolutions are worth it, and only if no quantizer has to be simulated."""
-        if kinds := simulated_kinds(compressed):
+        """Only masked and binary convolutions are worth it, and only if no quantizer has to be simulated."""
+        binary = {layer.kind for layer in compressed.modules() if isinstance(layer, BinaryLayer)}  # type: ignore[attr-defined]
+        if kinds := [kind for kind in simulated_kinds(compressed) if kind not in binary]:
             return f"no kernel here computes {', '.join(kinds)}"
-        return "" if any(isinstance(layer, MaskedConv2d) for layer in compressed.modules()) else "nothing is masked"
+        ours = any(isinstance(layer, MaskedConv2d | BinaryLayer) for layer in compressed.modules())
+        return "" if ours else "nothing is masked or binary"
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """Trace, plan the buffers, and choose the form of every layer."""
-        if not native.is_built():
-            raise Skip("the kernels are not built: no C++ compiler when the package was installed")
         masks = {
             name: (layer.mask, layer.block or 1)
             for name, layer in model.named_modules()
             if isinstance(layer, MaskedConv2d) and layer.groups == 1
         }
-        plan = _Plan(deploy(model), masks, example.contiguous())
+        plan = _Plan(_pack_binary(deploy(model)), masks, example)
         self.forms = plan.forms
         return plan.run
 
@@ -68,7 +71,7 @@ class BlockSparseNetwork(Executor):
         forms = ", ".join(f"{count} {form}" for form, count in self.forms.most_common())
         return {
             "library": f"compressbench kernels ({forms}), torch {torch.__version__}",
-            "isa": native.best_isa().name,
+            "isa": native.label(native.best_isa()),
         }
 
 
@@ -103,9 +106,11 @@ class _Plan:
             self._module = fx.GraphModule(model, ModulesAsLeaves().trace(model))
         except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
             raise Skip(f"the network cannot be traced: {error}") from error
-        ShapeProp(self._module).propagate(example)
-        self._example, self._masks = example, masks
-        self.forms: Counter[str] = Counter()
+        binary = sum(isinstance(layer, _PackedBinary) for layer in self._module.modules())
+        self._layout = torch.channels_last if binary else torch.contiguous_format
+        self._example, self._masks = example.contiguous(memory_format=self._layout), masks
+        ShapeProp(self._module).propagate(self._example)
+        self.forms: Counter[str] = Counter({"binary": binary} if binary else {})
         nodes = list(self._module.graph.nodes)
         self._alias: dict[fx.Node, fx.Node] = {}
         fused = self._fuse(nodes)
@@ -172,10 +177,11 @@ class _Plan:
     def _convolution(self, chain: _Fused) -> _Step:
         layer = self._module.get_submodule(chain.layer)
         assert isinstance(layer, nn.Conv2d)
-        x = torch.randn(_shape(chain.source))
-        values = [x] if chain.residual is None else [x, torch.randn(_shape(chain.last))]
+        nodes = [node for node in (chain.source, chain.residual) if node is not None]
+        values = [torch.randn(_shape(node)).contiguous(memory_format=self._layout) for node in nodes]
+        x = values[0]
         clip = chain.clip or (-INFINITY, INFINITY)
-        forms = dict(dense_forms(layer, x, clip))
+        forms = dict(dense_forms(layer, x, clip, self._layout))
         if chain.layer in self._masks:
             mask, n = self._masks[chain.layer]
             if (sparse := sparse_form(layer, mask, n, x, clip)) is not None:
@@ -183,9 +189,8 @@ class _Plan:
         name = fastest({name: functools.partial(form, *values) for name, form in forms.items()})
         self.forms[name] += 1
         form = forms[name]
-        inputs = [node for node in (chain.source, chain.residual) if node is not None]
         sparse = form if isinstance(form, BlockSparseConv2d) else None
-        return _Step(chain.last, inputs, lambda values: form(*values), True, sparse)
+        return _Step(chain.last, nodes, lambda values: form(*values), True, sparse)
 
     def _other(self, node: fx.Node) -> _Step:
         """Any other operation, as PyTorch computes it."""
@@ -229,6 +234,41 @@ class _Plan:
                     free[_shape(node)].append(owned[node])
 
 
+class _PackedBinary(nn.Module):
+    """A binary convolution, and the batch norm after it, on the kernel; planned for the first input that it gets."""
+
+    def __init__(self, layer: Any, norm: Any) -> None:
+        super().__init__()
+        self._form, self._stride, self._padding = layer.binary_form(), layer.stride[0], layer.padding[0]
+        if {*layer.dilation, layer.groups} != {1} or len({*layer.stride}) > 1 or len({*layer.padding}) > 1:
+            raise Skip("the binary kernel knows neither groups nor dilation nor two different strides or paddings")
+        if norm is not None:
+            scale, shift = scale_and_shift(norm)
+            bias = shift if self._form.bias is None else shift + self._form.bias * scale
+            self._form = self._form._replace(scale=self._form.scale * scale, bias=bias)
+        self._planned: BinaryConv2d | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, C, H, W] -> the same in channels_last."""
+        if self._planned is None:
+            bits, scale, bias, encoding = self._form
+            geometry: Any = {"stride": self._stride, "padding": self._padding, "encoding": encoding}
+            self._planned = BinaryConv2d(bits, scale, bias, x.shape[2:], **geometry)
+        return self._planned(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+
+
+def _pack_binary(model: nn.Module) -> nn.Module:
+    """Put the kernel in the place of every binary convolution, in place."""
+    norms = dict(foldable_pairs(model))
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BinaryLayer):
+            norm = norms.get(name)
+            model.set_submodule(name, _PackedBinary(layer, norm and model.get_submodule(norm)))
+            if norm is not None:
+                model.set_submodule(norm, nn.Identity())
+    return model
+
+
 def _into(convolution: BlockSparseConv2d, out: Tensor, values: list[Tensor]) -> Tensor:
     return convolution(values[0], values[1] if len(values) > 1 else None, out)
 
@@ -245,8 +285,10 @@ def sparse_form(layer: nn.Conv2d, mask: Tensor, n: int, x: Tensor, clip: tuple[f
     return BlockSparseConv2d(blocks, layer.bias, x.shape[1:], **geometry, clip=clip).tune()
 
 
-def dense_forms(layer: nn.Conv2d, x: Tensor, clip: tuple[float, float]) -> Iterable[tuple[str, Form]]:
-    """The ways in which torch convolves an NCHW tensor: as it is, packed for oneDNN, as a matrix product."""
+def dense_forms(
+    layer: nn.Conv2d, x: Tensor, clip: tuple[float, float], layout: torch.memory_format
+) -> Iterable[tuple[str, Form]]:
+    """The ways in which torch convolves x, in and out in this layout: as it is, packed for oneDNN, as a matrix product."""
     bounds = None if clip == (-INFINITY, INFINITY) else clip
 
     def finish(y: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -261,7 +303,9 @@ def dense_forms(layer: nn.Conv2d, x: Tensor, clip: tuple[float, float]) -> Itera
         geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
         packed = packed_convolution(layer.weight, layer.bias, x.shape, *geometry)
         if packed is not None:
-            yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(), *residual)
+            yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(memory_format=layout), *residual)
+    if layout is torch.channels_last:
+        return
     if layer.groups == 1 and {*layer.kernel_size, *layer.stride} == {1} and set(layer.padding) == {0}:
         matrix = layer.weight.detach().flatten(1)
         column = torch.zeros(len(matrix), 1) if layer.bias is None else layer.bias.detach()[:, None]

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from compressbench import models
+from compressbench.compression.binary import SignConv2d
 from compressbench.compression.blocks import prunable_layers, random_block_mask, weights_of
 from compressbench.compression.masks import apply_masks
+from compressbench.compression.registry import replace_modules
 from compressbench.kernels import native
-from compressbench.kernels.network import BlockSparseNetwork
-
-pytestmark = pytest.mark.skipif(not native.is_built(), reason="the kernels were not built: no C++ compiler")
+from compressbench.kernels.network import NativeNetwork
 
 
 def pruned(architecture: str, n: int, **arguments: object) -> nn.Module:
@@ -45,7 +45,7 @@ def pruned(architecture: str, n: int, **arguments: object) -> nn.Module:
 def test_it_computes_the_masked_network_again_and_again(architecture, arguments, shape, n) -> None:
     model = pruned(architecture, n, **arguments)
     x = torch.randn(1, *shape)
-    executor = BlockSparseNetwork()
+    executor = NativeNetwork()
     with torch.no_grad():
         expected, call = model(x), executor.prepare(model, x)
         for _ in range(3):
@@ -53,9 +53,43 @@ def test_it_computes_the_masked_network_again_and_again(architecture, arguments,
     assert sum(executor.forms.values()) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
 
 
+@pytest.mark.parametrize("scaling", ["none", "mean"])
+def test_binary_convolutions_run_on_their_kernel(scaling: str) -> None:
+    torch.manual_seed(3)
+    model = models.build("resnet_cifar", blocks=[2, 2], widths=[16, 72], shortcut="conv")
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        inner = type(module) is nn.Conv2d and name.startswith("stages") and module.kernel_size == (3, 3)
+        return SignConv2d.rebuild(module, {"scaling": scaling}) if inner else None
+
+    replace_modules(model, replace)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(1, 50)
+    x, executor = torch.randn(1, 3, 20, 20), NativeNetwork()
+    with torch.no_grad():
+        expected, call = model.eval()(x), executor.prepare(model, x)
+        for _ in range(2):
+            torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
+    assert executor.objection(model) == ""
+    assert executor.forms["binary"] == 8
+    assert "8 binary" in executor.describe()["library"]
+
+
+def test_without_a_compiler_everything_runs_and_says_that_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "is_built", lambda: False)
+    model = pruned("plain", 4)
+    x, executor = torch.randn(1, 1, 28, 28), NativeNetwork()
+    with torch.no_grad():
+        torch.testing.assert_close(executor.prepare(model, x)(), model(x), rtol=1e-4, atol=1e-4)
+    assert "slow" in executor.describe()["isa"]
+
+
+@pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
 def test_large_sparse_layers_run_on_the_kernel_and_share_their_buffers() -> None:
     model = pruned("resnet50", 16, classes=10)
-    executor = BlockSparseNetwork()
+    executor = NativeNetwork()
     with torch.no_grad():
         plan = executor.prepare(model, torch.randn(1, 3, 128, 128)).__self__
     assert executor.forms["block-sparse 1x16"] >= 40
