@@ -52,8 +52,10 @@ class BinaryConv2d:
             weight = bits.float() if encoding == "ones" else 2 * bits.float() - 1
             self._convolve = functools.partial(F.conv2d, weight=weight, stride=stride, padding=padding)
             return
-        self._weights = pack_weights(bits, library().cb_binary_channels(self.isa))
-        self._base, self._row_class, self._column_class = _border(bits, height, width, stride, padding, encoding)
+        group = library().cb_binary_channels(self.isa)
+        self._weights = pack_weights(bits, group)
+        base, self._row_class, self._column_class = _border(bits, height, width, stride, padding, encoding)
+        self._base, self._scale, self._bias = (F.pad(t, (0, -c_out % group)) for t in (base, self._scale, self._bias))
         self._layer = Binary(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, self._weights.data_ptr(),
             self._base.data_ptr(), self._row_class.data_ptr(), self._column_class.data_ptr(), self._base.shape[1],

@@ -97,20 +97,21 @@ bool binary(int isa) {
           bits[static_cast<size_t>((o * taps + t) * g.c_in + c)] = 1;
           weights[static_cast<size_t>(((o / group * taps + t) * words + c / 64) * group + o % group)] |= 1ull << (c % 64);
         }
+  const int padded = (g.c_out + group - 1) / group * group;
   // A class per row and column: the correction of every position on its own.
   std::vector<int32_t> base, row_class, column_class;
   for (int i = 0; i < g.out_height; ++i) row_class.push_back(i);
   for (int j = 0; j < g.out_width; ++j) column_class.push_back(j);
   for (int i = 0; i < g.out_height; ++i)
     for (int j = 0; j < g.out_width; ++j)
-      for (int o = 0; o < g.c_out; ++o) {
+      for (int o = 0; o < padded; ++o) {
         int32_t sum = 0;
-        for (int t = 0; t < taps; ++t)
+        for (int t = 0; t < taps && o < g.c_out; ++t)
           for (int c = 0; c < g.c_in; ++c)
             sum += g.pixel(i, j, t / g.kernel, t % g.kernel) >= 0 ? 1 : 2 * bits[static_cast<size_t>((o * taps + t) * g.c_in + c)];
         base.push_back(sum);
       }
-  const std::vector<float> scale(static_cast<size_t>(g.c_out), 1.f), bias(static_cast<size_t>(g.c_out), 0.f);
+  const std::vector<float> scale(static_cast<size_t>(padded), 1.f), bias(static_cast<size_t>(padded), 0.f);
   const cb_binary layer{g.c_in, g.height, g.width, g.c_out, g.out_height, g.out_width, g.kernel, g.stride, g.padding, weights.data(),
                         base.data(), row_class.data(), column_class.data(), g.out_width, -2, scale.data(), bias.data()};
   const std::vector<float> x = values(static_cast<int64_t>(batch) * g.height * g.width * g.c_in);

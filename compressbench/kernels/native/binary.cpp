@@ -17,6 +17,10 @@ constexpr int MOST = VECTOR_BYTES == 64 ? 8 : 4;
 
 typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint64_t unaligned_words __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+typedef int32_t integers __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef int32_t unaligned_integers __attribute__((vector_size(VECTOR_BYTES / 2), aligned(4), may_alias));
+typedef float floats __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef float unaligned_floats __attribute__((vector_size(VECTOR_BYTES / 2), aligned(4), may_alias));
 
 inline words popcount(words v) {
 #if defined(__AVX512VPOPCNTDQ__)
@@ -70,66 +74,84 @@ void pack(const cb_binary &layer, const float *image, uint64_t *bits, int32_t fi
   }
 }
 
-// Counts of P neighbouring positions for one group of channels: ones of (activation AND weight), or of their XOR.
+// A group of channels: what they multiply with, and what makes outputs of their counts.
+struct Group {
+  const uint64_t *weights;  // [tap][word][CHANNELS]
+  const float *scale, *bias;
+  int32_t channels;  // that exist: the last group may be padded
+};
+
+// P neighbouring positions of one group: ones of (activation AND weight), or of their XOR, turned into outputs.
+// base[p]: what makes the counts of position p exact.
 template <bool AND, int P>
-void count(const cb_binary &layer, const uint64_t *bits, const uint64_t *weights, uint64_t *counts) {
+void outputs(const cb_binary &layer, const Group &group, const uint64_t *bits, const int32_t *const *base, float *y) {
   words sum[GROUP][P] = {};
   const int32_t words_in = (layer.c_in + 63) / 64;
   const int64_t row = static_cast<int64_t>(layer.width + 2 * layer.padding) * words_in, step = static_cast<int64_t>(layer.stride) * words_in;
-  const uint64_t *weight = weights;
+  const uint64_t *weight = group.weights;
   for (int32_t u = 0; u < layer.kernel; ++u) {
     const uint64_t *in = bits + u * row;
     for (int32_t i = 0; i < layer.kernel * words_in; ++i, weight += CHANNELS) {
       words w[GROUP];
       for (int g = 0; g < GROUP; ++g) w[g] = *reinterpret_cast<const unaligned_words *>(weight + g * LANES);
+#pragma GCC unroll 8
       for (int p = 0; p < P; ++p) {
         const words a = in[i + p * step] - words{};
         for (int g = 0; g < GROUP; ++g) sum[g][p] += popcount(AND ? a & w[g] : a ^ w[g]);
       }
     }
   }
-  for (int p = 0; p < P; ++p)
-    for (int g = 0; g < GROUP; ++g) *reinterpret_cast<unaligned_words *>(counts + p * CHANNELS + g * LANES) = sum[g][p];
+#pragma GCC unroll 8
+  for (int p = 0; p < P; ++p) {
+    float padded[CHANNELS];
+    float *out = group.channels == CHANNELS ? y + static_cast<int64_t>(p) * layer.c_out : padded;
+    for (int g = 0; g < GROUP; ++g) {
+      const integers count = __builtin_convertvector(sum[g][p], integers);
+      const integers exact = *reinterpret_cast<const unaligned_integers *>(base[p] + g * LANES) + layer.factor * count;
+      const floats scale = *reinterpret_cast<const unaligned_floats *>(group.scale + g * LANES);
+      const floats bias = *reinterpret_cast<const unaligned_floats *>(group.bias + g * LANES);
+      *reinterpret_cast<unaligned_floats *>(out + g * LANES) = scale * __builtin_convertvector(exact, floats) + bias;
+    }
+    if (out == padded)
+      for (int32_t c = 0; c < group.channels; ++c) y[static_cast<int64_t>(p) * layer.c_out + c] = padded[c];
+  }
 }
 
-using Count = void (*)(const cb_binary &, const uint64_t *, const uint64_t *, uint64_t *);
+using Outputs = void (*)(const cb_binary &, const Group &, const uint64_t *, const int32_t *const *, float *);
 
 template <bool AND, int P>
-constexpr void fill(Count *table) {
+constexpr void fill(Outputs *table) {
   if constexpr (P > 0) {
-    table[P] = count<AND, P>;
+    table[P] = outputs<AND, P>;
     fill<AND, P - 1>(table);
   }
 }
 
-struct Counts {
-  Count by_positions[2][MOST + 1] = {};
-  constexpr Counts() {
+struct Table {
+  Outputs by_positions[2][MOST + 1] = {};
+  constexpr Table() {
     fill<false, MOST>(by_positions[0]);
     fill<true, MOST>(by_positions[1]);
   }
 };
-constexpr Counts COUNTS;
+constexpr Table TABLE;
 
 // One output row of one group of channels.
-void output_row(const cb_binary &layer, const uint64_t *bits, float *y, int32_t group, int32_t row) {
-  const int32_t words_in = (layer.c_in + 63) / 64, first = group * CHANNELS;
-  const int32_t channels = layer.c_out - first < CHANNELS ? layer.c_out - first : CHANNELS;
-  const int64_t pitch = static_cast<int64_t>(layer.width + 2 * layer.padding) * words_in;
-  const uint64_t *weights = layer.weights + static_cast<int64_t>(first) * layer.kernel * layer.kernel * words_in;
-  const uint64_t *in = bits + row * layer.stride * pitch;
+void output_row(const cb_binary &layer, const uint64_t *bits, float *y, int32_t number, int32_t row) {
+  const int32_t words_in = (layer.c_in + 63) / 64, first = number * CHANNELS;
+  const int64_t padded = static_cast<int64_t>((layer.c_out + CHANNELS - 1) / CHANNELS) * CHANNELS;
+  const Group group{layer.weights + static_cast<int64_t>(first) * layer.kernel * layer.kernel * words_in, layer.scale + first,
+                    layer.bias + first, layer.c_out - first < CHANNELS ? layer.c_out - first : CHANNELS};
+  const uint64_t *in = bits + row * layer.stride * static_cast<int64_t>(layer.width + 2 * layer.padding) * words_in;
+  const int32_t *bases = layer.base + layer.row_class[row] * layer.column_classes * padded + first;
+  float *out = y + static_cast<int64_t>(row) * layer.out_width * layer.c_out + first;
   const int32_t tiles = (layer.out_width + MOST - 1) / MOST;
   for (int32_t tile = 0; tile < tiles; ++tile) {
     const int32_t x = layer.out_width * tile / tiles, positions = layer.out_width * (tile + 1) / tiles - x;
-    uint64_t counts[MOST * CHANNELS];
-    COUNTS.by_positions[layer.factor > 0][positions](layer, in + static_cast<int64_t>(x) * layer.stride * words_in, weights, counts);
-    for (int32_t p = 0; p < positions; ++p) {
-      const int32_t border = layer.row_class[row] * layer.column_classes + layer.column_class[x + p];
-      const int32_t *base = layer.base + static_cast<int64_t>(border) * layer.c_out + first;
-      float *out = y + (static_cast<int64_t>(row) * layer.out_width + x + p) * layer.c_out + first;
-      for (int32_t c = 0; c < channels; ++c)
-        out[c] = layer.scale[first + c] * static_cast<float>(base[c] + layer.factor * static_cast<int32_t>(counts[p * CHANNELS + c])) + layer.bias[first + c];
-    }
+    const int32_t *base[MOST];
+    for (int32_t p = 0; p < positions; ++p) base[p] = bases + layer.column_class[x + p] * padded;
+    TABLE.by_positions[layer.factor > 0][positions](layer, group, in + static_cast<int64_t>(x) * layer.stride * words_in, base,
+                                                    out + static_cast<int64_t>(x) * layer.c_out);
   }
 }
 

@@ -37,11 +37,11 @@ typedef struct {
   int32_t c_out, out_height, out_width;
   int32_t kernel, stride, padding;
   const uint64_t *weights;                     /* [group of cb_binary_channels(isa)][tap][word of 64 c_in][channel of the group] */
-  const int32_t *base;                         /* [row class][column class][c_out] */
+  const int32_t *base;                         /* [row class][column class][c_out, up to a whole group] */
   const int32_t *row_class, *column_class;     /* [out_height], [out_width] */
   int32_t column_classes;
   int32_t factor;                              /* -2 or 2 */
-  const float *scale, *bias;                   /* [c_out] */
+  const float *scale, *bias;                   /* [c_out, up to a whole group] */
 } cb_binary;
 
 /* Instruction sets: 0 portable, 1 AVX2, 2 AVX-512 (for binary kernels with VPOPCNTDQ). The best that this processor runs: */
