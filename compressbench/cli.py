@@ -104,19 +104,15 @@ def latency(run: RunName) -> None:
 
 
 @app.command()
-def bench_kernels(out: Path = Path("reports"), threads: str = "1", networks: str = "") -> None:
-    """Measure our kernels against the best dense form of every layer. THREADS and NETWORKS are comma-separated."""
-    import pandas as pd
-
+def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
+    """Measure our kernels against the best dense forms, by layer, in sequence and end to end. NETWORKS is comma-separated."""
     from compressbench.kernels import benchmark, machine
     from compressbench.reporting.kernels import write_kernels
 
-    chosen = [name for name in networks.split(",") if name] or list(benchmark.NETWORKS)
-    runs = [(name, int(count)) for count in threads.split(",") for name in chosen]
-    layers = pd.concat([benchmark.measure_network(name, count) for name, count in runs])
+    frames = benchmark.measure([name for name in networks.split(",") if name] or list(benchmark.NETWORKS))
     about = machine.describe()
     where = f"{about['cpu']}, {about['cores']} cores, {', '.join(about['isa'])}"
-    write_kernels(layers, benchmark.sums(layers), ROOT / "methods/one_by_n/published.csv", where, out)
+    write_kernels(frames, ROOT / "methods/one_by_n/published.csv", where, out)
     typer.echo((out / "tables/kernels.md").read_text())
 
 

@@ -1,31 +1,35 @@
-"""Our kernels against the best dense form of every layer, measured layer by layer (`make bench-kernels`).
+"""Our kernels against the best dense forms: layer by layer, in sequence, and end to end (`make bench-kernels`).
 
-All candidates of a layer run interleaved in one process on the same input, each in the layout that it likes best (a dense
+All candidates run interleaved in one process, each in the layout that it likes best (a dense
 form's layout is not timed; ours reads and writes NCHW or, binary, NHWC, and what it copies or packs is timed).
 """
 
+import copy
 import functools
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import models
-from compressbench.compression.blocks import encode_bsr, random_block_mask
-from compressbench.kernels import native
+from compressbench.compression.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
+from compressbench.compression.masks import apply_masks
+from compressbench.errors import UserError
+from compressbench.kernels import machine, native
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.kernels.executors import make_executor
-from compressbench.kernels.latency import interleaved_times, measuring
+from compressbench.kernels.latency import DEFAULT_EXECUTORS, Times, interleaved_times, measuring
 from compressbench.kernels.packed import packed_convolution
-from compressbench.kernels.trial import Call
+from compressbench.kernels.trial import Call, fastest
 from compressbench.seeding import derive_seed, generator
 
 NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
@@ -35,8 +39,10 @@ NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "ResNet-56": ("resnet_cifar", {"blocks": [9, 9, 9], "widths": [16, 32, 64]}, (3, 32, 32)),
     "VGG-16": ("vgg", {}, (3, 32, 32)),
 }
+END_TO_END = ("MobileNet-V2", "ResNet-50")
 BLOCKS = (1, 4, 8, 16)
-SPARSITIES = (0.5, 0.75, 0.875, 0.9, 0.95)
+SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9, 0.95)
+KERNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,16 @@ class Shape:
         return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
 
     @property
+    def inputs(self) -> int:
+        """Elements read."""
+        return self.c_in * self.size**2
+
+    @property
+    def outputs(self) -> int:
+        """Elements written."""
+        return self.c_out * self.out_size**2
+
+    @property
     def operations(self) -> int:
         """Two per multiply-accumulate of the dense layer."""
         return 2 * self.c_in * self.c_out * self.kernel**2 * self.out_size**2
@@ -65,8 +81,8 @@ class Shape:
         return f"{self.c_in}->{self.c_out}@{self.size}{kind}{f' /{self.stride}' if self.stride > 1 else ''}"
 
 
-def convolutions(network: str) -> Counter[Shape]:
-    """How often each shape of an ungrouped convolution occurs in a network, without the first one, which stays dense."""
+def convolutions(network: str) -> list[Shape]:
+    """The ungrouped convolutions of a network in forward order, without the first one, which stays dense."""
     architecture, arguments, input_size = NETWORKS[network]
     with torch.device("meta"):
         model = models.build(architecture, **arguments).eval()
@@ -82,7 +98,34 @@ def convolutions(network: str) -> Counter[Shape]:
             layer.register_forward_hook(note)
     with torch.no_grad():
         model(torch.empty(1, *input_size, device="meta"))
-    return Counter(found[1:])
+    return found[1:]
+
+
+def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Everything, with one thread and with all: {"layers", "sums", "sequences", "networks"}."""
+    if unknown := [name for name in networks if name not in NETWORKS]:
+        raise UserError(f"unknown network {unknown[0]!r}: choose from {', '.join(NETWORKS)}.")
+    if not native.is_built():
+        raise UserError("the kernels are not built: install a C++ compiler (such as g++) and run `make clean setup`.")
+    threads = sorted({1, machine.usable_cores()})
+    whole = [name for name in END_TO_END if name in networks]
+    layers = [measure_network(name) for name in networks]
+    both: tuple[Rows, ...] = ("ranked", "uniform")
+    for name in whole:
+        # SUBP's rows are compared with one thread, too: its scaling needs both.
+        layers += [measure_network(name, count, (4, 16), (0.75, 0.9), both[count == 1 :]) for count in threads]
+    table = pd.concat(layers, ignore_index=True)
+    return {
+        "layers": table,
+        "sums": sums(table),
+        "sequences": _all(measure_sequence(name, count) for name in whole for count in threads),
+        "networks": _all(measure_end_to_end(name, count) for name in whole for count in threads),
+    }
+
+
+def _all(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    found = list(frames)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def measure_network(
@@ -90,77 +133,172 @@ def measure_network(
     threads: int = 1,
     blocks: Sequence[int] = BLOCKS,
     sparsities: Sequence[float] = SPARSITIES,
+    rows: Sequence[Rows] = ("ranked",),
     rounds: int = 15,
-    only_kernel: int | None = None,
+    kernels: Sequence[int] = KERNELS,
 ) -> pd.DataFrame:
     """One row per (layer, form), with its minimum and median of milliseconds.
 
     form: "peak", "sparse", "binary" (3x3 layers), or the name of a dense form. `operations` are those of the kept weights.
+    rows: "ranked" leaves block rows of uneven length (1xN), "uniform" of equal length (SUBP).
     """
     rng = random.Random(derive_seed("benchmark", network, threads))
-    rows: list[dict[str, Any]] = []
-    for shape, count in convolutions(network).items():
-        if only_kernel not in (None, shape.kernel):
+    table: list[dict[str, Any]] = []
+    for shape, count in Counter(convolutions(network)).items():
+        if shape.kernel not in kernels:
             continue
         with measuring(threads):
-            candidates = list(_candidates(shape, blocks, sparsities))
+            candidates = list(_candidates(shape, blocks, sparsities, rows))
             times = interleaved_times([call for call, _ in candidates], rounds, 3, rng)
         layer = {"network": network, "layer": str(shape), "kernel": shape.kernel, "count": count, "threads": threads}
         for (_, about), own in zip(candidates, times, strict=True):
-            rows.append(layer | about | {"min_ms": own.min(), "median_ms": float(pd.Series(own).median())})
-    return pd.DataFrame(rows)
+            table.append(layer | about | _summary(own))
+    return pd.DataFrame(table)
+
+
+def measure_sequence(
+    network: str,
+    threads: int = 1,
+    blocks: Sequence[int] = (1, 4, 16),
+    sparsities: Sequence[float] = (0.5, 0.75, 0.9),
+    rounds: int = 15,
+) -> pd.DataFrame:
+    """All pointwise layers of a network one after the other, between two shared buffers: one row per (form, n, sparsity).
+
+    Nearer to a network than layers that are timed alone: weights come from far, activations from where the layer before
+    left them. "dense" runs every layer in its own fastest PyTorch form.
+    """
+    rng = random.Random(derive_seed("sequence", network, threads))
+    layers = [shape for shape in convolutions(network) if (shape.kernel, shape.stride) == (1, 1)]
+    most = max(max(shape.inputs, shape.outputs) for shape in layers)
+    buffers = torch.randn(most), torch.empty(most)
+    weights = [_weight(shape) for shape in layers]
+    with measuring(threads):
+        calls: list[Call] = [_in_a_row(_fastest_dense(*layer, *buffers) for layer in zip(layers, weights, strict=True))]
+        about = [{"form": "dense", "n": 0, "sparsity": 0.0}]
+        for n, sparsity in itertools.product(blocks, sparsities):
+            calls.append(
+                _in_a_row(
+                    _sparse(shape, weight, n, sparsity, "ranked", *buffers)[0]
+                    for shape, weight in zip(layers, weights, strict=True)
+                )
+            )
+            about.append({"form": "sparse", "n": n, "sparsity": sparsity})
+        times = interleaved_times(calls, rounds, 3, rng)
+    same = {"network": network, "threads": threads}
+    return pd.DataFrame([same | row | _summary(own) for row, own in zip(about, times, strict=True)])
+
+
+def measure_end_to_end(
+    network: str, threads: int = 1, n: int = 4, sparsity: float = 0.75, rounds: int = 15
+) -> pd.DataFrame:
+    """A whole network with 1xN blocks on our executor beside the dense one on every executor: one row per (form, executor)."""
+    from compressbench.kernels import network as ours
+
+    architecture, arguments, input_size = NETWORKS[network]
+    torch.manual_seed(0)
+    dense = models.build(architecture, **arguments).eval()
+    rng = generator("end to end", network)
+    layers = weights_of(dense, prunable_layers(dense))
+    masks = {name: random_block_mask(weight, n, sparsity, rng) for name, weight in layers.items()}
+    masked = apply_masks(copy.deepcopy(dense), masks, block=n)
+    x = torch.randn(1, *input_size, generator=rng)
+    with measuring(threads):
+        names = [*DEFAULT_EXECUTORS, ours.NativeNetwork.name]
+        calls = [make_executor(name).prepare(dense, x) for name in names]
+        calls.append(make_executor(names[-1]).prepare(masked, x))
+        times = interleaved_times(calls, rounds, 3, random.Random(derive_seed("end to end", network, threads)))
+    about = [{"form": "dense", "executor": name, "n": 0, "sparsity": 0.0} for name in names]
+    about.append({"form": "sparse", "executor": names[-1], "n": n, "sparsity": sparsity})
+    same = {"network": network, "threads": threads}
+    return pd.DataFrame([same | row | _summary(own) for row, own in zip(about, times, strict=True)])
+
+
+def _summary(times: Times) -> dict[str, float]:
+    return {"min_ms": float(times.min()), "median_ms": float(np.median(times))}
+
+
+def _in_a_row(calls: Iterable[Call]) -> Call:
+    chain = list(calls)
+
+    def run() -> None:
+        for call in chain:
+            call()
+
+    return run
+
+
+def _weight(shape: Shape) -> Tensor:
+    return torch.randn(
+        shape.c_out, shape.c_in, shape.kernel, shape.kernel, generator=generator("benchmark", str(shape))
+    )
 
 
 def _candidates(
-    shape: Shape, blocks: Sequence[int], sparsities: Sequence[float]
+    shape: Shape, blocks: Sequence[int], sparsities: Sequence[float], rows: Sequence[Rows]
 ) -> Iterator[tuple[Call, dict[str, Any]]]:
-    rng = generator("benchmark", str(shape))
-    x = torch.randn(1, shape.c_in, shape.size, shape.size, generator=rng)
-    weight = torch.randn(shape.c_out, shape.c_in, shape.kernel, shape.kernel, generator=rng)
-    bias = torch.randn(shape.c_out, generator=rng)
-    none = {"n": 0, "sparsity": 0.0, "tile": ""}
+    weight, x, y = _weight(shape), torch.randn(shape.inputs), torch.empty(shape.outputs)
+    none = {"n": 0, "sparsity": 0.0, "rows": "", "tile": "", "isa": ""}
     spin, operations = native.peak_call(20_000)
     yield spin, {"form": "peak", **none, "operations": operations}
-    for name, call in dense_forms(shape, x, weight, bias).items():
+    for name, call in dense_forms(shape, weight, x, y).items():
         yield call, {"form": name, **none, "operations": shape.operations}
-    geometry: Any = {"stride": shape.stride, "padding": shape.padding}
-    for n, sparsity in itertools.product(blocks, sparsities):
-        width = next(m for m in (n, n // 2, n // 4, 1) if m and shape.c_out % m == 0)
-        mask = random_block_mask(weight, width, sparsity, rng)
-        layer = BlockSparseConv2d(
-            encode_bsr(weight, mask, width), bias, x.shape[1:], kernel=shape.kernel, **geometry
-        ).tune()
-        out = torch.empty(1, *layer.output_shape)
-        kept = round(shape.operations * float(mask.float().mean()))
-        about = {"form": "sparse", "n": n, "sparsity": sparsity, "tile": layer.tile, "operations": kept}
-        yield functools.partial(layer, x, out=out), about
+    layer = nn.Conv2d(shape.c_in, shape.c_out, shape.kernel, shape.stride, shape.padding)
+    layer.weight.copy_(weight)
+    image = x.view(1, shape.c_in, shape.size, shape.size)
+    runtime = make_executor("onnxruntime").prepare(layer.eval(), image)
+    yield runtime, {"form": "onnxruntime", **none, "operations": shape.operations}
+    for n, sparsity, row in itertools.product(blocks, sparsities, rows):
+        call, about = _sparse(shape, weight, n, sparsity, row, x, y)
+        yield call, {"form": "sparse", "n": n, "sparsity": sparsity, "rows": row} | about
     if shape.kernel == 3:
-        binary = BinaryConv2d(weight > 0, bias, bias, (shape.size, shape.size), **geometry)
-        image, out = x.permute(0, 2, 3, 1).contiguous(), torch.empty(1, *binary.output_shape)
-        yield (lambda: binary(image, out=out)), {"form": "binary", **none, "operations": shape.operations}
+        binary = BinaryConv2d(
+            weight > 0, None, None, (shape.size, shape.size), stride=shape.stride, padding=shape.padding
+        )
+        last, out = x.view(1, *binary.input_shape), y.view(1, *binary.output_shape)
+        about = {"form": "binary", **none, "isa": binary.isa.name, "operations": shape.operations}
+        yield functools.partial(binary, last, out=out), about
 
 
-def dense_forms(shape: Shape, x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Call]:
-    """The forms in which torch and ONNX Runtime run the layer: layouts, packed weights, and for 1x1 matrix products."""
-    stride, padding = [shape.stride] * 2, [shape.padding] * 2
-    last, weight_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+def _sparse(
+    shape: Shape, weight: Tensor, n: int, sparsity: float, rows: Rows, x: Tensor, y: Tensor
+) -> tuple[Call, dict[str, Any]]:
+    """The block-sparse kernel from the flat buffer x to y, and {"tile", "isa", "operations"}."""
+    width = next(m for m in (n, n // 2, n // 4, 1) if m and shape.c_out % m == 0)
+    mask = random_block_mask(weight, width, sparsity, generator("benchmark", str(shape), n, sparsity), rows)
+    geometry: Any = {"kernel": shape.kernel, "stride": shape.stride, "padding": shape.padding}
+    size = (shape.c_in, shape.size, shape.size)
+    layer = BlockSparseConv2d(encode_bsr(weight, mask, width), torch.zeros(shape.c_out), size, **geometry).tune()
+    image, out = x[: shape.inputs].view(1, *size), y[: shape.outputs].view(1, *layer.output_shape)
+    kept = round(shape.operations * float(mask.float().mean()))
+    return functools.partial(layer, image, out=out), {"tile": layer.tile, "isa": layer.isa.name, "operations": kept}
+
+
+def dense_forms(shape: Shape, weight: Tensor, x: Tensor, y: Tensor) -> dict[str, Call]:
+    """The forms in which torch runs the layer between two flat buffers: layouts, packed weights, for 1x1 matrix products."""
+    stride, padding, bias = [shape.stride] * 2, [shape.padding] * 2, torch.zeros(shape.c_out)
+    image = x[: shape.inputs].view(1, shape.c_in, shape.size, shape.size)
+    last = x[: shape.inputs].view(1, shape.size, shape.size, shape.c_in).permute(0, 3, 1, 2)
+    weight_last = weight.contiguous(memory_format=torch.channels_last)
     forms: dict[str, Call] = {
-        "NCHW": lambda: F.conv2d(x, weight, bias, shape.stride, shape.padding),
+        "NCHW": lambda: F.conv2d(image, weight, bias, shape.stride, shape.padding),
         "channels_last": lambda: F.conv2d(last, weight_last, bias, shape.stride, shape.padding),
     }
     packed = packed_convolution(weight, bias, last.shape, stride, padding)
     if packed is not None:
         forms["packed"] = functools.partial(packed, last)
     if shape.kernel == 1 and shape.stride == 1:
-        matrix, pixels = weight.flatten(1), x.flatten(2)[0]
-        rows, transposed = last.permute(0, 2, 3, 1).flatten(0, 2), matrix.t().contiguous()
-        out, out_last = torch.empty(shape.c_out, pixels.shape[1]), torch.empty(pixels.shape[1], shape.c_out)
+        matrix, pixels, rows = weight.flatten(1), image.flatten(2)[0], last.permute(0, 2, 3, 1).flatten(0, 2)
+        transposed = matrix.t().contiguous()
+        out, out_last = y[: shape.outputs].view(shape.c_out, -1), y[: shape.outputs].view(-1, shape.c_out)
         forms["GEMM NCHW"] = lambda: torch.addmm(bias[:, None], matrix, pixels, out=out)
         forms["GEMM NHWC"] = lambda: torch.addmm(bias, rows, transposed, out=out_last)
-    layer = nn.Conv2d(shape.c_in, shape.c_out, shape.kernel, shape.stride, shape.padding)
-    layer.load_state_dict({"weight": weight, "bias": bias})
-    forms["onnxruntime"] = make_executor("onnxruntime").prepare(layer.eval(), x)
     return forms
+
+
+def _fastest_dense(shape: Shape, weight: Tensor, x: Tensor, y: Tensor) -> Call:
+    forms = dense_forms(shape, weight, x, y)
+    return forms[fastest(forms)]
 
 
 def sums(table: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +313,7 @@ def sums(table: pd.DataFrame) -> pd.DataFrame:
     peaks = table[table["form"] == "peak"]
     peak = (peaks["operations"] / peaks["min_ms"]).groupby([peaks[k] for k in keys]).max().rename("peak")
     own = table[table["form"].isin(["sparse", "binary"])]
-    result = own.groupby([*keys, "form", "n", "sparsity"])[["total", "work"]].sum().reset_index()
+    result = own.groupby([*keys, "form", "n", "sparsity", "rows"])[["total", "work"]].sum().reset_index()
     result = result.merge(dense.reset_index()).merge(peak.reset_index())
     result["speedup"] = result["dense_ms"] / result["total"]
     result["peak_share"] = result["work"] / result["total"] / (result["peak"] * result["threads"])

@@ -1,68 +1,154 @@
-"""The table and the figure of the kernel benchmark, from its CSV files."""
+"""The page, the tables and the figure of the kernel benchmark."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from compressbench.files import make_folder
 from compressbench.reporting.style import GREY, PALETTE, new_figure, save, styled
-from compressbench.reporting.tables import write_table
 from compressbench.reporting.text import markdown_table
 
 KINDS = {1: "pointwise", 3: "3x3"}
 
 
-def write_kernels(layers: pd.DataFrame, sums: pd.DataFrame, published: Path, machine: str, out: Path) -> list[Path]:
-    """tables/kernels.{csv,md}, tables/kernel_layers.csv, figures/kernels.{png,svg}.
+def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: str, out: Path) -> list[Path]:
+    """tables/kernels.md, tables/kernel_{layers,sums,sequences,networks}.csv, figures/kernels.{png,svg}.
 
-    layers, sums: from `kernels.benchmark`; published: methods/one_by_n/published.csv, for the paper's own curve.
+    frames: layers, sums, sequences and networks from `kernels.benchmark`. published: methods/one_by_n/published.csv, for the
+    paper's own curve.
     """
-    text = f"## Kernels against the best dense form\n\n{_table(sums)}\n\n{_binary_table(sums)}\n\n{_reading(sums, machine)}"
-    written = write_table(out / "tables", "kernels", sums, text)
-    layers.to_csv(out / "tables" / "kernel_layers.csv", index=False, float_format="%.6g", lineterminator="\n")
+    sums = frames["sums"]
+    sections = [
+        "## Kernels against the best dense form",
+        _sums_table(sums),
+        _reading(sums, machine),
+        "## Binary convolutions",
+        _binary_table(frames["layers"]),
+        "One-bit weights and activations, packing of the input included, over the best fp32 form of the layer.",
+        "## In sequence",
+        _sequence_table(frames["sequences"]),
+        "All pointwise layers of stride 1 one after the other between two shared buffers, over the same with each layer in its "
+        "fastest PyTorch form.",
+        "## End to end",
+        _network_table(frames["networks"]),
+        "Whole networks with random weights, blocks in every convolution but the first and the depthwise ones; the classifier is "
+        "dense. The executor `compressbench` runs dense networks, too: each layer in its fastest dense form, batch norms, sums "
+        "and activations fused.",
+        "## More threads",
+        _thread_table(sums),
+        "Scaling: the time of one thread over that of so many. SUBP: equally many blocks in every block row; 1xN: as they fall.",
+    ]
+    text = "\n\n".join(sections)
+    written = [out / "tables" / "kernels.md"]
+    make_folder(out / "tables")
+    written[0].write_text(text + "\n", encoding="utf-8")
+    for name, frame in frames.items():
+        written.append(out / "tables" / f"kernel_{name}.csv")
+        frame.to_csv(written[-1], index=False, float_format="%.6g", lineterminator="\n")
     with styled():
-        written += save(_figure(sums, _paper(published)), out / "figures", "kernels")
-    return [*written, out / "tables" / "kernel_layers.csv"]
+        return written + save(_figure(sums, _paper(published)), out / "figures", "kernels")
 
 
 def _name(n: int) -> str:
     return "unstructured" if n == 1 else f"1x{n}"
 
 
-def _table(sums: pd.DataFrame) -> str:
-    sparse = sums[sums["form"] == "sparse"]
-    wide = sparse.pivot_table("speedup", ["network", "kernel", "threads", "n"], "sparsity", sort=False)
-    share = sparse[sparse["sparsity"] == 0.75].set_index(["network", "kernel", "threads", "n"])["peak_share"]
+def _plain(sums: pd.DataFrame) -> pd.DataFrame:
+    """The sparse sums of one thread with blocks as they fall."""
+    return sums[(sums["form"] == "sparse") & (sums["threads"] == 1) & (sums["rows"] == "ranked")]
+
+
+def break_even(sparsity: Sequence[float], speedup: Sequence[float]) -> float:
+    """The sparsity from which the kernel is faster than dense, between the measured ones on a straight line; 0 if always."""
+    points = sorted(zip(sparsity, speedup, strict=True))
+    slower = [k for k, (_, ratio) in enumerate(points) if ratio < 1]
+    if not slower:
+        return points[0][0]
+    if slower[-1] + 1 == len(points):
+        return float("nan")
+    (s0, r0), (s1, r1) = points[slower[-1] : slower[-1] + 2]
+    return s0 + (1 - r0) / (r1 - r0) * (s1 - s0)
+
+
+def _sums_table(sums: pd.DataFrame) -> str:
     rows = []
-    for (network, kernel, threads, n), values in zip(wide.index.tolist(), wide.to_numpy(), strict=True):
-        row = {"sum of layers": f"{network} {KINDS[kernel]}", "threads": f"{threads}", "blocks": _name(n)}
-        row |= {f"{100 * s:g} %": f"{value:.2f}" for s, value in zip(wide.columns, values, strict=True)}
-        rows.append(row | {"share of peak at 75 %": f"{100 * share[network, kernel, threads, n]:.0f} %"})
+    for (network, kernel, n), own in _plain(sums).groupby(["network", "kernel", "n"], sort=False):  # type: ignore[misc]
+        row = {"sum of layers": f"{network} {KINDS[kernel]}", "blocks": _name(n)}
+        row |= {f"{100 * r['sparsity']:g} %": f"{r['speedup']:.2f}" for r in own.to_dict("records")}
+        share = own[own["sparsity"] == 0.75]["peak_share"]
+        row["share of peak at 75 %"] = f"{100 * share.item():.0f} %" if len(share) else ""
+        rows.append(row | {"breaks even at": f"{100 * break_even(own['sparsity'], own['speedup']):.0f} %"})
     return markdown_table(pd.DataFrame(rows))
 
 
-def _binary_table(sums: pd.DataFrame) -> str:
-    binary = sums[sums["form"] == "binary"]
-    rows = [
-        {"binary 3x3 layers": r["network"], "threads": f"{r['threads']}", "speed-up": f"{r['speedup']:.2f}"}
-        for r in binary.to_dict("records")
-    ]
-    return markdown_table(pd.DataFrame(rows, columns=["binary 3x3 layers", "threads", "speed-up"]))
+def _binary_table(layers: pd.DataFrame) -> str:
+    single = layers[layers["threads"] == 1]
+    binary = single[single["form"] == "binary"]
+    dense = single[~single["form"].isin(["sparse", "binary", "peak"])].groupby(["network", "layer"])["min_ms"].min()
+    rows = []
+    for network, own in binary.groupby("network", sort=False):
+        ratios = [dense[network, layer] / ms for layer, ms in zip(own["layer"], own["min_ms"], strict=True)]
+        total = sum(dense[network, layer] * count for layer, count in zip(own["layer"], own["count"], strict=True))
+        shapes = ", ".join(f"{layer} {ratio:.1f}" for layer, ratio in zip(own["layer"], ratios, strict=True))
+        speedup = total / (own["min_ms"] * own["count"]).sum()
+        rows.append({"3x3 layers of": network, "speed-up": f"{speedup:.1f}", "shape by shape": shapes})
+    return markdown_table(pd.DataFrame(rows), ["3x3 layers of", "shape by shape"])
+
+
+def _sequence_table(sequences: pd.DataFrame) -> str:
+    rows = []
+    for (network, threads), own in sequences.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
+        dense = own[own["form"] == "dense"]["min_ms"].item()
+        for n, blocks in own[own["form"] == "sparse"].groupby("n"):
+            row = {"network": network, "threads": f"{threads}", "blocks": _name(n)}  # type: ignore[arg-type]
+            ratios = {f"{100 * r['sparsity']:g} %": f"{dense / r['min_ms']:.2f}" for r in blocks.to_dict("records")}
+            rows.append(row | ratios | {"dense ms": f"{dense:.2f}"})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def _network_table(networks: pd.DataFrame) -> str:
+    rows = []
+    for (network, threads), own in networks.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
+        dense = own[own["form"] == "dense"].set_index("executor")["min_ms"]
+        sparse = own[own["form"] == "sparse"].iloc[0]
+        row = {"network": network, "threads": f"{threads}"}
+        row |= {f"dense {executor}": f"{ms:.1f}" for executor, ms in dense.items()}
+        label = f"{_name(sparse['n'])} at {100 * sparse['sparsity']:g} %"
+        row |= {label: f"{sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows))
+
+
+def _thread_table(sums: pd.DataFrame) -> str:
+    sparse = sums[sums["form"] == "sparse"]
+    keys = ["network", "kernel", "n", "sparsity", "rows"]
+    alone = sparse[sparse["threads"] == 1].set_index(keys)["ms"]
+    rows = []
+    for r in sparse[sparse["threads"] > 1].to_dict("records"):
+        name = f"{_name(r['n'])} SUBP" if r["rows"] == "uniform" else _name(r["n"])
+        row = {"sum of layers": f"{r['network']} {KINDS[r['kernel']]}", "threads": f"{r['threads']}", "blocks": name}
+        row |= {"sparsity": f"{100 * r['sparsity']:g} %", "over dense": f"{r['speedup']:.2f}"}
+        before = alone.get(tuple(r[key] for key in keys))
+        rows.append(row | {"scaling": "" if before is None else f"{before / r['ms']:.2f}"})
+    return markdown_table(pd.DataFrame(rows)) if rows else "Not measured: this machine has one core."
 
 
 def _reading(sums: pd.DataFrame, machine: str) -> str:
-    losing = sums[(sums["form"] == "sparse") & (sums["speedup"] < 1)]
-    places = ", ".join(
-        f"{row['network']} {KINDS[row['kernel']]} {_name(row['n'])} at {100 * row['sparsity']:g} %"
-        for row in losing.to_dict("records")
+    losing = sums[(sums["form"] == "sparse") & (sums["speedup"] < 1) & (sums["threads"] == 1)]
+    places = "; ".join(
+        f"{network} {KINDS[kernel]} {_name(n)} up to {100 * own['sparsity'].max():g} %"
+        for (network, kernel, n), own in losing.groupby(["network", "kernel", "n"], sort=False)  # type: ignore[misc]
     )
     return (
         "- Speed-up: the sum over all layers of the time of the best dense form of each layer (torch NCHW, channels_last, "
         "packed for oneDNN, matrix products, ONNX Runtime), over the sum of our kernel's; minima of interleaved rounds, "
-        "batch 1, fp32, random blocks. Binary: one-bit weights and activations, with the packing of the input.\n"
+        "one thread, batch 1, fp32, random blocks.\n"
         "- Share of peak: operations on kept weights per second, over the multiply-add peak measured beside them.\n"
-        f"- Dense wins: {places or 'nowhere in these sums'}. Layers one by one: kernel_layers.csv.\n"
+        f"- Measured sparsities at which dense is faster: {places or 'none'}. Layer by layer, with the register tile and the "
+        "instruction set that ran: kernel_layers.csv.\n"
         f"- {machine}"
     )
 
@@ -78,7 +164,7 @@ def _paper(published: Path) -> pd.DataFrame:
 
 
 def _figure(sums: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    sparse = sums[(sums["form"] == "sparse") & (sums["threads"] == 1)]
+    sparse = _plain(sums)
     panels = sparse[["network", "kernel"]].drop_duplicates().to_numpy().tolist()
     rows = (len(panels) + 1) // 2
     note = (
