@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 NATIVE = "compressbench/kernels/native"
-SOURCES = [f"{NATIVE}/block_sparse.cpp", f"{NATIVE}/binary.cpp"]
+SOURCES = [f"{NATIVE}/{name}.cpp" for name in ("convolution", "depthwise", "binary")]
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", *WARNINGS]
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512vpopcntdq", "-mfma", "-mprefer-vector-width=512"]

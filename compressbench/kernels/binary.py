@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.compression.binary import Encoding
-from compressbench.kernels.native import Binary, Isa, best_binary_isa, check_tensor, library, runnable
+from compressbench.kernels.native import Binary, Isa, best_binary_isa, check_tensor, library, output_size, runnable
 
 
 class BinaryConv2d:
@@ -36,11 +36,7 @@ class BinaryConv2d:
             raise ValueError(f"bits must be bool [c_out, c_in, k, k], not {bits.dtype} {tuple(bits.shape)}")
         c_out, c_in, kernel, _ = bits.shape
         height, width = map(int, input_size)
-        if stride < 1 or not 0 <= padding < kernel:
-            raise ValueError(f"kernel {kernel}, stride {stride}, padding {padding} is no convolution of ours")
-        out_height, out_width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-        if min(height, width, out_height, out_width) < 1:
-            raise ValueError(f"a {kernel}x{kernel} kernel does not fit an image of {height}x{width}")
+        out_height, out_width = output_size(height, width, kernel, stride, padding)
         for name, values in (("scale", scale), ("bias", bias)):
             if values is not None and values.shape != (c_out,):
                 raise ValueError(f"{name} must have {c_out} entries, not {tuple(values.shape)}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.compression.blocks import BlockSparse
-from compressbench.kernels.native import Convolution, Isa, best_isa, check_tensor, library, runnable
+from compressbench.kernels.native import Convolution, Isa, best_isa, check_tensor, library, output_size, runnable
 from compressbench.kernels.trial import fastest
 
 INFINITY = float("inf")
@@ -43,10 +43,8 @@ class BlockSparseConv2d:
         self.isa = runnable(isa, best_isa())
         c_in, height, width = map(int, input_size)
         c_out, n = blocks.shape[0], blocks.data.shape[1]
-        _check(blocks, bias, c_in, kernel, stride, padding, n)
-        out_height, out_width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-        if min(height, width, out_height, out_width) < 1:
-            raise ValueError(f"a {kernel}x{kernel} kernel does not fit an image of {height}x{width}")
+        _check(blocks, bias, c_in, kernel, n)
+        out_height, out_width = output_size(height, width, kernel, stride, padding)
         self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
         self.clip, self._bias = clip, torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
         if self.isa is Isa.TORCH:
@@ -109,12 +107,10 @@ class BlockSparseConv2d:
         return out
 
 
-def _check(blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, stride: int, padding: int, n: int) -> None:
+def _check(blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, n: int) -> None:
     c_out, columns = blocks.shape
     if n not in BLOCK_SIZES:
         raise ValueError(f"blocks of {n} channels: the kernels know {', '.join(map(str, BLOCK_SIZES))}")
-    if kernel < 1 or stride < 1 or not 0 <= padding < kernel:
-        raise ValueError(f"kernel {kernel}, stride {stride}, padding {padding} is no convolution of ours")
     if columns != c_in * kernel * kernel or c_out % n:
         raise ValueError(f"weights [{c_out}, {columns}] do not fit {c_in} channels, kernel {kernel}, blocks of {n}")
     stored = len(blocks.indices)

@@ -35,6 +35,18 @@ class Convolution(ctypes.Structure):
     )
 
 
+class Depthwise(ctypes.Structure):
+    """`cb_depthwise` of kernels.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("channels", "height", "width", "out_height", "out_width")),
+        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding")),
+        *((name, ctypes.c_void_p) for name in ("weights", "bias")),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+    )
+
+
 class Binary(ctypes.Structure):
     """`cb_binary` of kernels.h."""
 
@@ -71,6 +83,12 @@ def library() -> ctypes.CDLL:
     ]  # fmt: skip
     lib.cb_spin.restype = ctypes.c_float
     lib.cb_spin.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_float]
+    lib.cb_depthwise_workspace.restype = ctypes.c_int64
+    lib.cb_depthwise_workspace.argtypes = [ctypes.POINTER(Depthwise), ctypes.c_int32]
+    lib.cb_convolve_depthwise.restype = None
+    lib.cb_convolve_depthwise.argtypes = [
+        ctypes.c_int, ctypes.POINTER(Depthwise), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32,
+    ]  # fmt: skip
     lib.cb_convolve_binary.restype = None
     lib.cb_convolve_binary.argtypes = [
         ctypes.c_int, ctypes.POINTER(Binary), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32,
@@ -103,6 +121,16 @@ def runnable(isa: Isa | None, best: Isa) -> Isa:
 
 def _file() -> Path | None:
     return next(iter(sorted(Path(__file__).parent.glob("_native*.so"))), None)
+
+
+def output_size(height: int, width: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """(height, width) of the output. ValueError where the geometry is none of ours, or the kernel does not fit."""
+    if kernel < 1 or stride < 1 or not 0 <= padding < kernel:
+        raise ValueError(f"kernel {kernel}, stride {stride}, padding {padding} is no convolution of ours")
+    out_height, out_width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    if min(height, width, out_height, out_width) < 1:
+        raise ValueError(f"a {kernel}x{kernel} kernel does not fit an image of {height}x{width}")
+    return out_height, out_width
 
 
 def check_tensor(name: str, tensor: Tensor, shape: Sequence[int]) -> None:

@@ -20,10 +20,12 @@ from compressbench.compression.layers import MaskedConv2d
 from compressbench.kernels import native
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
+from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
 from compressbench.kernels.executors import Executor, Skip, executor
 from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.trial import Call, fastest
 
+Own = BlockSparseConv2d | DepthwiseConv2d
 Masks = dict[str, tuple[Tensor, int]]
 Form = Callable[..., Tensor]
 """(input, [what is added to the output]) -> output, all NCHW."""
@@ -95,7 +97,7 @@ class _Step:
     inputs: list[fx.Node]
     compute: Callable[[list[Tensor]], Tensor]
     is_convolution: bool = False
-    sparse: BlockSparseConv2d | None = None
+    planned: Own | None = None
     done: list[fx.Node] = field(default_factory=list)
     """Values that nothing reads any more."""
 
@@ -182,15 +184,14 @@ class _Plan:
         x = values[0]
         clip = chain.clip or (-INFINITY, INFINITY)
         forms = dict(dense_forms(layer, x, clip, self._layout))
-        if chain.layer in self._masks:
-            mask, n = self._masks[chain.layer]
-            if (sparse := sparse_form(layer, mask, n, x, clip)) is not None:
-                forms[f"block-sparse 1x{n}"] = sparse
+        own = own_forms(layer, self._masks.get(chain.layer), x, clip)
+        fits = self._layout is torch.contiguous_format and (chain.residual is None or "depthwise" not in own)
+        forms |= own if fits else {}
         name = fastest({name: functools.partial(form, *values) for name, form in forms.items()})
         self.forms[name] += 1
         form = forms[name]
-        sparse = form if isinstance(form, BlockSparseConv2d) else None
-        return _Step(chain.last, nodes, lambda values: form(*values), True, sparse)
+        planned = form if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) else None
+        return _Step(chain.last, nodes, lambda values: form(*values), True, planned)
 
     def _other(self, node: fx.Node) -> _Step:
         """Any other operation, as PyTorch computes it."""
@@ -218,17 +219,17 @@ class _Plan:
                 step.done.append(node)
 
     def _share_buffers(self) -> None:
-        """Give every sparse convolution an output buffer, again and again the same ones."""
+        """Give every convolution on our kernels an output buffer, again and again the same ones."""
         # What an operation other than a convolution reads may live on in a view of it.
         seen = {node for step in self._steps if not step.is_convolution for node in step.inputs}
         owned: dict[fx.Node, Tensor] = {}
         free: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for step in self._steps:
-            if step.sparse is not None:
+            if step.planned is not None:
                 shape = _shape(step.node)
                 out = free[shape].pop() if free[shape] else torch.empty(shape)
                 owned[step.node] = out
-                step.compute = functools.partial(_into, step.sparse, out)
+                step.compute = functools.partial(_into, step.planned, out)
             for node in step.done:
                 if node in owned and node not in seen:
                     free[_shape(node)].append(owned[node])
@@ -269,20 +270,39 @@ def _pack_binary(model: nn.Module) -> nn.Module:
     return model
 
 
-def _into(convolution: BlockSparseConv2d, out: Tensor, values: list[Tensor]) -> Tensor:
-    return convolution(values[0], values[1] if len(values) > 1 else None, out)
+def _into(convolution: Form, out: Tensor, values: list[Tensor]) -> Tensor:
+    return convolution(*values, out=out)
 
 
-def sparse_form(layer: nn.Conv2d, mask: Tensor, n: int, x: Tensor, clip: tuple[float, float]) -> Form | None:
-    """The layer on the block-sparse kernel; None where the kernel does not know its geometry."""
+def own_forms(
+    layer: nn.Conv2d, masked: tuple[Tensor, int] | None, x: Tensor, clip: tuple[float, float]
+) -> dict[str, Own]:
+    """The layer on our kernels, by name; empty where they do not know its geometry. A depthwise one takes no residual.
+
+    masked: (mask, N) of a layer with 1xN blocks. A layer without runs on the same kernel with all its blocks, which is often
+    faster than the dense libraries, too.
+    """
     kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
-    if not isinstance(padding, tuple) or layer.padding_mode != "zeros" or n not in BLOCK_SIZES:
-        return None
-    if kernel[0] != kernel[1] or stride[0] != stride[1] or padding[0] != padding[1] or set(layer.dilation) != {1}:
-        return None
+    if not isinstance(padding, tuple) or layer.padding_mode != "zeros" or set(layer.dilation) != {1}:
+        return {}
+    if kernel[0] != kernel[1] or stride[0] != stride[1] or padding[0] != padding[1] or not 0 <= padding[0] < kernel[0]:
+        return {}
+    geometry: Any = {"stride": stride[0], "padding": padding[0], "clip": clip}
+    if layer.groups > 1:
+        depthwise = layer.groups == layer.in_channels == layer.out_channels
+        if not depthwise or kernel[0] not in KERNELS or stride[0] not in STRIDES:
+            return {}
+        return {"depthwise": DepthwiseConv2d(layer.weight, layer.bias, x.shape[1:], **geometry)}
+    whole = (
+        torch.ones_like(layer.weight, dtype=torch.bool),
+        next(n for n in (16, 8, 4, 2, 1) if layer.out_channels % n == 0),
+    )
+    mask, n = masked or whole
+    if n not in BLOCK_SIZES:
+        return {}
+    name = f"block-sparse 1x{n}" if masked else "dense blocks"
     blocks = encode_bsr(layer.weight, mask, n)
-    geometry: Any = {"kernel": kernel[0], "stride": stride[0], "padding": padding[0]}
-    return BlockSparseConv2d(blocks, layer.bias, x.shape[1:], **geometry, clip=clip).tune()
+    return {name: BlockSparseConv2d(blocks, layer.bias, x.shape[1:], kernel=kernel[0], **geometry).tune()}
 
 
 def dense_forms(

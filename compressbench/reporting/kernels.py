@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from compressbench.files import make_folder
 from compressbench.reporting.style import GREY, PALETTE, new_figure, save, styled
 from compressbench.reporting.text import markdown_table
 
-KINDS = {1: "pointwise", 3: "3x3"}
+KINDS: dict[Any, str] = {1: "pointwise", 3: "3x3"}
 
 
 def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: str, out: Path) -> list[Path]:
@@ -34,12 +35,13 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "fastest PyTorch form.",
         "## End to end",
         _network_table(frames["networks"]),
-        "Whole networks with random weights, blocks in every convolution but the first and the depthwise ones; the classifier is "
-        "dense. The executor `compressbench` runs dense networks, too: each layer in its fastest dense form, batch norms, sums "
-        "and activations fused.",
+        "Whole networks with random weights, blocks in every convolution but the first and the depthwise ones; the "
+        "classifier is dense. The executor `compressbench` runs dense networks, too: each layer in its fastest dense form "
+        "or on our kernel with all its blocks, batch norms, sums and activations fused.",
         "## More threads",
         _thread_table(sums),
-        "Scaling: the time of one thread over that of so many. SUBP: equally many blocks in every block row; 1xN: as they fall.",
+        "Scaling: the time of one thread over that of so many. SUBP: equally many blocks in every block row; 1xN: as they "
+        "fall.",
     ]
     text = "\n\n".join(sections)
     written = [out / "tables" / "kernels.md"]
@@ -52,7 +54,7 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         return written + save(_figure(sums, _paper(published)), out / "figures", "kernels")
 
 
-def _name(n: int) -> str:
+def _name(n: Any) -> str:
     return "unstructured" if n == 1 else f"1x{n}"
 
 
@@ -61,9 +63,12 @@ def _plain(sums: pd.DataFrame) -> pd.DataFrame:
     return sums[(sums["form"] == "sparse") & (sums["threads"] == 1) & (sums["rows"] == "ranked")]
 
 
-def break_even(sparsity: Sequence[float], speedup: Sequence[float]) -> float:
-    """The sparsity from which the kernel is faster than dense, between the measured ones on a straight line; 0 if always."""
-    points = sorted(zip(sparsity, speedup, strict=True))
+def break_even(points: Sequence[tuple[float, float]]) -> float:
+    """The sparsity from which the kernel is faster than dense, between measured (sparsity, speed-up) on straight lines.
+
+    The smallest measured sparsity if it always is; NaN if never.
+    """
+    points = sorted(points)
     slower = [k for k, (_, ratio) in enumerate(points) if ratio < 1]
     if not slower:
         return points[0][0]
@@ -80,7 +85,8 @@ def _sums_table(sums: pd.DataFrame) -> str:
         row |= {f"{100 * r['sparsity']:g} %": f"{r['speedup']:.2f}" for r in own.to_dict("records")}
         share = own[own["sparsity"] == 0.75]["peak_share"]
         row["share of peak at 75 %"] = f"{100 * share.item():.0f} %" if len(share) else ""
-        rows.append(row | {"breaks even at": f"{100 * break_even(own['sparsity'], own['speedup']):.0f} %"})
+        even = break_even(list(zip(own["sparsity"], own["speedup"], strict=True)))
+        rows.append(row | {"breaks even at": f"{100 * even:.0f} %"})
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -102,9 +108,11 @@ def _sequence_table(sequences: pd.DataFrame) -> str:
     rows = []
     for (network, threads), own in sequences.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
         dense = own[own["form"] == "dense"]["min_ms"].item()
-        for n, blocks in own[own["form"] == "sparse"].groupby("n"):
-            row = {"network": network, "threads": f"{threads}", "blocks": _name(n)}  # type: ignore[arg-type]
-            ratios = {f"{100 * r['sparsity']:g} %": f"{dense / r['min_ms']:.2f}" for r in blocks.to_dict("records")}
+        sparse = own[own["form"] == "sparse"]
+        for n in sparse["n"].unique():
+            row = {"network": network, "threads": f"{threads}", "blocks": _name(n)}
+            blocks = sparse[sparse["n"] == n].to_dict("records")
+            ratios = {f"{100 * r['sparsity']:g} %": f"{dense / r['min_ms']:.2f}" for r in blocks}
             rows.append(row | ratios | {"dense ms": f"{dense:.2f}"})
     return markdown_table(pd.DataFrame(rows))
 

@@ -84,6 +84,33 @@ bool block_sparse(int isa) {
   return true;
 }
 
+bool depthwise(int isa) {
+  Geometry g(1);
+  g.kernel = draw(0, 1) ? 5 : 3, g.padding = draw(g.height < g.kernel || g.width < g.kernel ? (g.kernel - 1) / 2 : 0, g.kernel - 1);
+  const int smallest = g.kernel - 2 * g.padding;
+  if (g.height < smallest) g.height = smallest;
+  if (g.width < smallest) g.width = smallest;
+  g.out_height = (g.height + 2 * g.padding - g.kernel) / g.stride + 1, g.out_width = (g.width + 2 * g.padding - g.kernel) / g.stride + 1;
+  const int taps = g.kernel * g.kernel, batch = draw(1, 2), threads = draw(1, 3);
+  const std::vector<float> weights = values(static_cast<int64_t>(g.c_in) * taps), bias = values(g.c_in);
+  const cb_depthwise layer{g.c_in, g.height, g.width, g.out_height, g.out_width, g.kernel, g.stride, g.padding, weights.data(), bias.data(), -1, 2};
+  const int64_t pixels = static_cast<int64_t>(g.height) * g.width, positions = static_cast<int64_t>(g.out_height) * g.out_width;
+  const std::vector<float> x = values(batch * g.c_in * pixels);
+  std::vector<float> y(static_cast<size_t>(batch * g.c_in * positions)), workspace(static_cast<size_t>(cb_depthwise_workspace(&layer, threads)));
+  cb_convolve_depthwise(isa, &layer, x.data(), workspace.data(), y.data(), batch, threads);
+  for (int64_t at = 0; at < static_cast<int64_t>(y.size()); ++at) {
+    const int64_t plane = at / positions, c = plane % g.c_in, p = at % positions;
+    double sum = bias[static_cast<size_t>(c)];
+    for (int t = 0; t < taps; ++t) {
+      const int64_t pixel = g.pixel(static_cast<int>(p / g.out_width), static_cast<int>(p % g.out_width), t / g.kernel, t % g.kernel);
+      if (pixel >= 0) sum += static_cast<double>(weights[static_cast<size_t>(c * taps + t)]) * x[static_cast<size_t>(plane * pixels + pixel)];
+    }
+    sum = sum < -1 ? -1 : sum > 2 ? 2 : sum;
+    if (std::fabs(sum - y[static_cast<size_t>(at)]) > 1e-4) return false;
+  }
+  return true;
+}
+
 bool binary(int isa) {
   const Geometry g(1);
   const int batch = draw(1, 2), taps = g.kernel * g.kernel, words = (g.c_in + 63) / 64, group = cb_binary_channels(isa);
@@ -140,6 +167,8 @@ int main() {
   for (int round = 0; round < 300; ++round) {
     for (int isa = 0; isa <= cb_best_isa(); ++isa)
       if (!block_sparse(isa)) return std::printf("block-sparse, build %d, round %d: wrong\n", isa, round), 1;
+    for (int isa = 0; isa <= cb_best_isa(); ++isa)
+      if (!depthwise(isa)) return std::printf("depthwise, build %d, round %d: wrong\n", isa, round), 1;
     for (int isa = 0; isa <= cb_best_binary_isa(); ++isa)
       if (!binary(isa)) return std::printf("binary, build %d, round %d: wrong\n", isa, round), 1;
   }

@@ -10,6 +10,13 @@ const isa::Kernels *const BUILDS[] = {
 #endif
 };
 
+const isa::DepthwiseKernels *const DEPTHWISE_BUILDS[] = {
+    &isa::depthwise::portable,
+#ifdef WITH_X86
+    &isa::depthwise::avx2, &isa::depthwise::avx512,
+#endif
+};
+
 const isa::BinaryKernels *const BINARY_BUILDS[] = {
     &isa::binary::portable,
 #ifdef WITH_X86
@@ -47,6 +54,13 @@ int64_t cb_workspace(const cb_convolution *layer) { return isa::workspace(*layer
 void cb_convolve(int isa, const cb_convolution *layer, const float *x, float *workspace, const float *residual, float *y,
                  int32_t batch, int32_t threads) {
   BUILDS[isa]->convolve(*layer, x, workspace, residual, y, batch, threads);
+}
+
+int64_t cb_depthwise_workspace(const cb_depthwise *layer, int32_t threads) { return isa::padded_size(*layer) * threads; }
+
+void cb_convolve_depthwise(int isa, const cb_depthwise *layer, const float *x, float *workspace, float *y, int32_t batch,
+                           int32_t threads) {
+  DEPTHWISE_BUILDS[isa]->convolve(*layer, x, workspace, y, batch, threads);
 }
 
 int cb_binary_channels(int isa) { return BINARY_BUILDS[isa]->channels; }

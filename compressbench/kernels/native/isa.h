@@ -17,12 +17,20 @@ struct Kernels {
   int (*most_vectors)(int rows);
 };
 
+struct DepthwiseKernels {
+  void (*convolve)(const cb_depthwise &, const float *, float *, float *, int32_t, int32_t);
+};
+
 struct BinaryKernels {
   void (*convolve)(const cb_binary &, const float *, uint64_t *, float *, int32_t, int32_t);
   int channels;
 };
 
 extern const Kernels portable, avx2, avx512;
+
+namespace depthwise {
+extern const DepthwiseKernels portable, avx2, avx512;
+}
 
 namespace binary {
 extern const BinaryKernels portable, avx2, avx512;
@@ -39,6 +47,14 @@ static inline int64_t channel_pitch(const cb_convolution &layer) {
 static inline int64_t workspace(const cb_convolution &layer) {
   const bool direct = layer.kernel == 1 && layer.stride == 1 && layer.padding == 0;
   return direct ? 0 : channel_pitch(layer) * layer.c_in;
+}
+
+// The padded image of one channel; its columns are sorted by their remainder modulo the stride: [row][remainder][pitch].
+static inline int64_t padded_pitch(const cb_depthwise &layer) {
+  return (layer.width + 2 * layer.padding + layer.stride - 1) / layer.stride;
+}
+static inline int64_t padded_size(const cb_depthwise &layer) {
+  return (layer.height + 2 * layer.padding) * layer.stride * padded_pitch(layer);
 }
 
 #ifdef _OPENMP

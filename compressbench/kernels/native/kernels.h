@@ -27,6 +27,16 @@ typedef struct {
   int32_t group;                           /* register tiles per group: block rows run outside, the tiles of a group inside */
 } cb_convolution;
 
+/* A convolution in which every channel has a 3x3 or 5x5 kernel of its own, with stride 1 or 2. NCHW, fp32. */
+typedef struct {
+  int32_t channels, height, width;
+  int32_t out_height, out_width;
+  int32_t kernel, stride, padding;
+  const float *weights;                    /* [channels][kernel][kernel] */
+  const float *bias;                       /* [channels] */
+  float low, high;                         /* the output is clipped to this range */
+} cb_depthwise;
+
 /* A convolution of one-bit weights with the signs of its input (bit 1: positive), planned for one input size. NHWC.
  *
  * y = scale * (base + factor * count) + bias, where count is the number of ones in XOR (factor -2: bits mean -1 and +1) or in
@@ -59,6 +69,12 @@ int64_t cb_workspace(const cb_convolution *layer);
 /* y = clip(conv(x) + bias + residual); residual may be null. x, y: [batch, channels, height, width], contiguous. */
 void cb_convolve(int isa, const cb_convolution *layer, const float *x, float *workspace, const float *residual, float *y,
                  int32_t batch, int32_t threads);
+
+/* Floats of workspace. */
+int64_t cb_depthwise_workspace(const cb_depthwise *layer, int32_t threads);
+/* y = clip(conv(x) + bias). x, y: [batch, channels, height, width], contiguous. */
+void cb_convolve_depthwise(int isa, const cb_depthwise *layer, const float *x, float *workspace, float *y, int32_t batch,
+                           int32_t threads);
 
 /* Output channels that are computed together. */
 int cb_binary_channels(int isa);

@@ -4,17 +4,11 @@
 // width share this code. A register tile holds R output channels x T vectors: one stored block costs T loads, R broadcasts
 // and R * T multiply-adds. R * T is chosen to fill the registers.
 #include "isa.h"
+#include "vectors.h"
 
 namespace {
 
-constexpr int V = VECTOR_BYTES / 4;
 constexpr int AHEAD = 4;  // blocks to prefetch: the input of a group lives in the second-level cache
-
-using vec = float __attribute__((vector_size(VECTOR_BYTES)));
-using unaligned_vec = float __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
-
-inline vec load(const float *p) { return *reinterpret_cast<const unaligned_vec *>(p); }
-inline void store(float *p, vec v) { *reinterpret_cast<unaligned_vec *>(p) = v; }
 
 // One pass over a block row: R output channels.
 struct Pass {
@@ -60,14 +54,6 @@ void tile(const Pass &pass, const float *x, const float *residual, float *y) {
       store(y + r * pass.pitch + t * V, v);
     }
 }
-
-// A vector of W floats, whatever the width of the registers.
-template <int W>
-struct Lanes {
-  typedef float type __attribute__((vector_size(4 * W)));
-  typedef float unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
-  typedef int32_t indices __attribute__((vector_size(4 * W)));
-};
 
 // The positions that do not fill a vector (7 x 7 = 3 x 16 + 1): here the R channels are the lanes.
 template <int R, int L>
@@ -205,32 +191,6 @@ void shift_plane(const cb_convolution &layer, const float *in, float *out, int32
   }
 }
 
-// out[j] = in[2 j] for j < count, count >= W, by vectors of W; the last one overlaps. Reads nothing beyond in[2 count - 2].
-template <int W>
-void every_second_by(const float *in, float *out, int32_t count) {
-  using values = typename Lanes<W>::type;
-  using unaligned = typename Lanes<W>::unaligned;
-  typename Lanes<W>::indices pick;
-  for (int i = 0; i < W; ++i) pick[i] = i < W / 2 ? 2 * i : 2 * i + 1;  // `second` begins one value early
-  for (int32_t j = 0; j < count; j += W) {
-    const int32_t at = j + W < count ? j : count - W;
-    const values first = *reinterpret_cast<const unaligned *>(in + 2 * at);
-    const values second = *reinterpret_cast<const unaligned *>(in + 2 * at + W - 1);
-    *reinterpret_cast<unaligned *>(out + at) = __builtin_shuffle(first, second, pick);
-  }
-}
-
-void every_second(const float *in, float *out, int32_t count) {
-  if (count >= V)
-    every_second_by<V>(in, out, count);
-  else if (V > 8 && count >= 8)
-    every_second_by<8>(in, out, count);
-  else if (count >= 4)
-    every_second_by<4>(in, out, count);
-  else
-    for (int32_t j = 0; j < count; ++j) out[j] = in[2 * j];
-}
-
 // Channels [first, last) of the copies that `cb_convolution` describes.
 void lay_out(const cb_convolution &layer, const float *image, float *copies, int32_t first, int32_t last) {
   const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
@@ -257,12 +217,7 @@ void lay_out(const cb_convolution &layer, const float *image, float *copies, int
           const int32_t begin = outside || from > layer.out_width ? layer.out_width : from, end = outside ? begin : to;
           for (int32_t j = 0; j < begin; ++j) out[j] = 0;
           const float *source = in + static_cast<int64_t>(y) * layer.width + shift;
-          if (layer.stride == 1)
-            __builtin_memcpy(out + begin, source + begin, sizeof(float) * static_cast<uint64_t>(end - begin));
-          else if (layer.stride == 2)
-            every_second(source + 2 * begin, out + begin, end - begin);
-          else
-            for (int32_t j = begin; j < end; ++j) out[j] = source[layer.stride * j];
+          copy_every(layer.stride, source + layer.stride * begin, out + begin, end - begin);
           for (int32_t j = end; j < layer.out_width; ++j) out[j] = 0;
         }
       }

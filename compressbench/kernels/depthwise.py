@@ -1,0 +1,74 @@
+"""Depthwise convolution on the CPU: what a network spends its time in when its pointwise convolutions are sparse."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compressbench.kernels.block_sparse import INFINITY
+from compressbench.kernels.native import Depthwise, Isa, best_isa, check_tensor, library, output_size, runnable
+
+KERNELS = (3, 5)
+STRIDES = (1, 2)
+
+
+class DepthwiseConv2d:
+    """y = clip(conv2d(x, W, groups=channels) + bias), planned for one input size; fp32, NCHW.
+
+    weight: [channels, 1, k, k], k 3 or 5. input_size: (channels, height, width). stride: 1 or 2. clip: (low, high), (0, 6)
+    for ReLU6. Where the library could not be built, PyTorch computes the same (`isa` TORCH).
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        input_size: Sequence[int],
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        clip: tuple[float, float] = (-INFINITY, INFINITY),
+        isa: Isa | None = None,
+    ) -> None:
+        self.isa = runnable(isa, best_isa())
+        channels, height, width = map(int, input_size)
+        kernel = weight.shape[-1]
+        if weight.shape != (channels, 1, kernel, kernel) or kernel not in KERNELS or stride not in STRIDES:
+            raise ValueError(
+                f"weight {tuple(weight.shape)} with stride {stride}: the depthwise kernel wants [{channels}, 1, k, k], "
+                "k 3 or 5, and stride 1 or 2"
+            )
+        if bias is not None and bias.shape != (channels,):
+            raise ValueError(f"bias must have {channels} entries, not {tuple(bias.shape)}")
+        out_height, out_width = output_size(height, width, kernel, stride, padding)
+        self.input_shape, self.output_shape = (channels, height, width), (channels, out_height, out_width)
+        self.clip = clip
+        self._weight = weight.detach().float().contiguous()
+        self._bias = torch.zeros(channels) if bias is None else bias.detach().float().contiguous()
+        self._torch = functools.partial(
+            F.conv2d, weight=self._weight, bias=self._bias, stride=stride, padding=padding, groups=channels
+        )
+        self._layer = Depthwise(
+            channels, height, width, out_height, out_width, kernel, stride, padding, self._weight.data_ptr(),
+            self._bias.data_ptr(), *clip,
+        )  # fmt: skip
+        self._workspace = torch.empty(0)
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """x [batch, channels, height, width] -> [batch, channels, out_height, out_width], in `out` where given."""
+        shape = (x.shape[0], *self.output_shape)
+        if out is None:
+            out = torch.empty(shape)
+        check_tensor("x", x, (x.shape[0], *self.input_shape))
+        check_tensor("out", out, shape)
+        if self.isa is Isa.TORCH:
+            return torch.clamp(self._torch(x), *self.clip, out=out)
+        threads = torch.get_num_threads()
+        if self._workspace.numel() < (needed := library().cb_depthwise_workspace(self._layer, threads)):
+            self._workspace = torch.empty(needed)
+        library().cb_convolve_depthwise(
+            self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(), out.data_ptr(), x.shape[0], threads
+        )
+        return out
