@@ -1,5 +1,6 @@
 """1xN block-sparse convolution on the CPU: plans a layer for one input size and calls the C++ kernel."""
 
+import ctypes
 import functools
 import itertools
 from collections.abc import Sequence
@@ -10,7 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.compression.blocks import BlockSparse
-from compressbench.kernels.native import Convolution, Isa, best_isa, check_tensor, library, output_size, runnable
+from compressbench.kernels.native import (
+    Convolution,
+    Isa,
+    Step,
+    best_isa,
+    check_tensor,
+    library,
+    output_size,
+    program,
+    runnable,
+)
 from compressbench.kernels.trial import fastest
 
 INFINITY = float("inf")
@@ -100,11 +111,15 @@ class BlockSparseConv2d:
         if self.isa is Isa.TORCH:
             y = self._convolve(x)
             return torch.clamp(y if residual is None else y + residual, *self.clip, out=out)
-        library().cb_convolve(
-            self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(),
-            None if residual is None else residual.data_ptr(), out.data_ptr(), x.shape[0], torch.get_num_threads(),
-        )  # fmt: skip
+        program(self.isa, [self.step(x, out, residual)])()
         return out
+
+    def step(self, x: Tensor, out: Tensor, residual: Tensor | None = None) -> Step:
+        """The call on these tensors, which must fit, for `native.program`."""
+        return Step(
+            0, x.shape[0], ctypes.addressof(self._layer), x.data_ptr(), self._workspace.data_ptr(),
+            None if residual is None else residual.data_ptr(), out.data_ptr(),
+        )  # fmt: skip
 
 
 def _check(blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, n: int) -> None:

@@ -1,5 +1,6 @@
 """Depthwise convolution on the CPU: what a network spends its time in when its pointwise convolutions are sparse."""
 
+import ctypes
 import functools
 from collections.abc import Sequence
 
@@ -8,7 +9,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.kernels.block_sparse import INFINITY
-from compressbench.kernels.native import Depthwise, Isa, best_isa, check_tensor, library, output_size, runnable
+from compressbench.kernels.native import (
+    Depthwise,
+    Isa,
+    Step,
+    best_isa,
+    check_tensor,
+    library,
+    output_size,
+    program,
+    runnable,
+)
 
 KERNELS = (3, 5)
 STRIDES = (1, 2)
@@ -65,10 +76,13 @@ class DepthwiseConv2d:
         check_tensor("out", out, shape)
         if self.isa is Isa.TORCH:
             return torch.clamp(self._torch(x), *self.clip, out=out)
-        threads = torch.get_num_threads()
-        if self._workspace.numel() < (needed := library().cb_depthwise_workspace(self._layer, threads)):
-            self._workspace = torch.empty(needed)
-        library().cb_convolve_depthwise(
-            self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(), out.data_ptr(), x.shape[0], threads
-        )
+        program(self.isa, [self.step(x, out)])()
         return out
+
+    def step(self, x: Tensor, out: Tensor) -> Step:
+        """The call on these tensors, which must fit, for `native.program` with the present number of threads."""
+        if self._workspace.numel() < (needed := library().cb_depthwise_workspace(self._layer, torch.get_num_threads())):
+            self._workspace = torch.empty(needed)
+        return Step(
+            1, x.shape[0], ctypes.addressof(self._layer), x.data_ptr(), self._workspace.data_ptr(), None, out.data_ptr()
+        )

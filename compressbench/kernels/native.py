@@ -47,6 +47,16 @@ class Depthwise(ctypes.Structure):
     )
 
 
+class Step(ctypes.Structure):
+    """`cb_step` of kernels.h."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("batch", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("layer", "x", "workspace", "residual", "y")),
+    )
+
+
 class Binary(ctypes.Structure):
     """`cb_binary` of kernels.h."""
 
@@ -77,23 +87,26 @@ def library() -> ctypes.CDLL:
     lib = ctypes.CDLL(str(file))
     lib.cb_workspace.restype = ctypes.c_int64
     lib.cb_workspace.argtypes = [ctypes.POINTER(Convolution)]
-    lib.cb_convolve.restype = None
-    lib.cb_convolve.argtypes = [
-        ctypes.c_int, ctypes.POINTER(Convolution), *[ctypes.c_void_p] * 4, ctypes.c_int32, ctypes.c_int32,
-    ]  # fmt: skip
+    lib.cb_run.restype = None
+    lib.cb_run.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
     lib.cb_spin.restype = ctypes.c_float
     lib.cb_spin.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_float]
     lib.cb_depthwise_workspace.restype = ctypes.c_int64
     lib.cb_depthwise_workspace.argtypes = [ctypes.POINTER(Depthwise), ctypes.c_int32]
-    lib.cb_convolve_depthwise.restype = None
-    lib.cb_convolve_depthwise.argtypes = [
-        ctypes.c_int, ctypes.POINTER(Depthwise), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32,
-    ]  # fmt: skip
     lib.cb_convolve_binary.restype = None
     lib.cb_convolve_binary.argtypes = [
         ctypes.c_int, ctypes.POINTER(Binary), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32,
     ]  # fmt: skip
     return lib
+
+
+def program(isa: Isa, steps: Sequence[Step]) -> Callable[[], None]:
+    """A call that runs layers one after the other, with `torch.get_num_threads()` threads, without Python in between.
+
+    The caller keeps alive what the steps point to.
+    """
+    run, array, count = library().cb_run, (Step * len(steps))(*steps), len(steps)
+    return lambda: run(isa, array, count, torch.get_num_threads())
 
 
 def best_isa() -> Isa:

@@ -1,6 +1,7 @@
 """Whole networks layer by layer: masked and binary convolutions on our kernels, others in PyTorch's fastest dense form."""
 
 import functools
+import itertools
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -22,9 +23,11 @@ from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
 from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
 from compressbench.kernels.executors import Executor, Skip, executor
+from compressbench.kernels.native import Isa
 from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.trial import Call, fastest
 
+Action = Callable[[dict[fx.Node, Tensor]], None]
 Own = BlockSparseConv2d | DepthwiseConv2d
 Masks = dict[str, tuple[Tensor, int]]
 Form = Callable[..., Tensor]
@@ -124,15 +127,13 @@ class _Plan:
         wanted = [(n, by_last.get(n)) for n in compute if n in by_last or n not in absorbed]
         self._steps = [self._convolution(chain) if chain else self._other(node) for node, chain in wanted]
         self._free_values()
-        self._share_buffers()
+        self._actions = self._link(self._share_buffers())
 
     def run(self) -> Tensor:
         """One forward pass."""
         values = {self._input: self._example}
-        for step in self._steps:
-            values[step.node] = step.compute([values[node] for node in step.inputs])
-            for node in step.done:
-                del values[node]
+        for action in self._actions:
+            action(values)
         return values[self._output]
 
     def _resolve(self, node: fx.Node) -> fx.Node:
@@ -190,7 +191,7 @@ class _Plan:
         name = fastest({name: functools.partial(form, *values) for name, form in forms.items()})
         self.forms[name] += 1
         form = forms[name]
-        planned = form if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) else None
+        planned = form if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH else None
         return _Step(chain.last, nodes, lambda values: form(*values), True, planned)
 
     def _other(self, node: fx.Node) -> _Step:
@@ -209,6 +210,8 @@ class _Plan:
             return node.target(*args, **kwargs)  # type: ignore[operator,no-any-return]
 
         module = self._module_of(node)
+        if isinstance(module, nn.MaxPool2d) and self._layout is torch.contiguous_format:
+            module = _fastest_pool(module, torch.randn(_shape(inputs[0])))
         return _Step(node, inputs, compute)
 
     def _free_values(self) -> None:
@@ -218,7 +221,7 @@ class _Plan:
             if node is not self._output and node is not self._input:
                 step.done.append(node)
 
-    def _share_buffers(self) -> None:
+    def _share_buffers(self) -> dict[fx.Node, Tensor]:
         """Give every convolution on our kernels an output buffer, again and again the same ones."""
         # What an operation other than a convolution reads may live on in a view of it.
         seen = {node for step in self._steps if not step.is_convolution for node in step.inputs}
@@ -227,12 +230,62 @@ class _Plan:
         for step in self._steps:
             if step.planned is not None:
                 shape = _shape(step.node)
-                out = free[shape].pop() if free[shape] else torch.empty(shape)
-                owned[step.node] = out
-                step.compute = functools.partial(_into, step.planned, out)
+                owned[step.node] = free[shape].pop() if free[shape] else torch.empty(shape)
             for node in step.done:
                 if node in owned and node not in seen:
                     free[_shape(node)].append(owned[node])
+        return owned
+
+    def _link(self, owned: dict[fx.Node, Tensor]) -> list[Action]:
+        """What `run` does: neighbouring convolutions on our kernels as one call, others as they are.
+
+        Between two calls, Python and PyTorch take longer than a small layer: their code is no longer in the cache.
+        """
+        place = {self._input: self._example} | owned
+        for step in self._steps:
+            if step.planned is not None:  # reads at addresses that are fixed now
+                place |= {node: torch.empty(_shape(node)) for node in step.inputs if node not in place}
+        actions: list[Action] = []
+        for ours, group in itertools.groupby(self._steps, lambda step: step.planned is not None):
+            steps = list(group)
+            if ours:
+                calls = []
+                for step in steps:
+                    x, *residual = (place[node] for node in step.inputs)
+                    calls.append(step.planned.step(x, place[step.node], *residual))  # type: ignore[union-attr]
+                call = native.program(native.best_isa(), calls)
+                actions.append(functools.partial(_run_program, call, {s.node: place[s.node] for s in steps}))
+            else:
+                actions += [functools.partial(_run_step, step, place.get(step.node)) for step in steps]
+        return actions
+
+
+def _run_program(call: Callable[[], None], results: dict[fx.Node, Tensor], values: dict[fx.Node, Tensor]) -> None:
+    call()
+    values.update(results)
+
+
+def _run_step(step: _Step, place: Tensor | None, values: dict[fx.Node, Tensor]) -> None:
+    result = step.compute([values[node] for node in step.inputs])
+    values[step.node] = result if place is None else place.copy_(result)
+    for node in step.done:
+        del values[node]
+
+
+def _fastest_pool(pool: nn.MaxPool2d, x: Tensor) -> nn.Module:
+    """PyTorch vectorises max pooling in channels_last only: on large images that is worth two changes of layout."""
+    there = _ChannelsLast(pool)
+    return fastest({module: functools.partial(module, x) for module in (pool, there)})
+
+
+class _ChannelsLast(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._module(x.contiguous(memory_format=torch.channels_last))
+        return y.contiguous()  # type: ignore[no-any-return]
 
 
 class _PackedBinary(nn.Module):
@@ -268,10 +321,6 @@ def _pack_binary(model: nn.Module) -> nn.Module:
             if norm is not None:
                 model.set_submodule(norm, nn.Identity())
     return model
-
-
-def _into(convolution: Form, out: Tensor, values: list[Tensor]) -> Tensor:
-    return convolution(*values, out=out)
 
 
 def own_forms(

@@ -63,6 +63,14 @@ void cb_convolve_depthwise(int isa, const cb_depthwise *layer, const float *x, f
   DEPTHWISE_BUILDS[isa]->convolve(*layer, x, workspace, y, batch, threads);
 }
 
+void cb_run(int isa, const cb_step *steps, int32_t count, int32_t threads) {
+  for (const cb_step *s = steps; s < steps + count; ++s)
+    if (s->kind == 0)
+      cb_convolve(isa, static_cast<const cb_convolution *>(s->layer), s->x, s->workspace, s->residual, s->y, s->batch, threads);
+    else
+      cb_convolve_depthwise(isa, static_cast<const cb_depthwise *>(s->layer), s->x, s->workspace, s->y, s->batch, threads);
+}
+
 int cb_binary_channels(int isa) { return BINARY_BUILDS[isa]->channels; }
 
 void cb_convolve_binary(int isa, const cb_binary *layer, const float *x, uint64_t *workspace, float *y, int32_t batch,

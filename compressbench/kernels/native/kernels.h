@@ -76,6 +76,17 @@ int64_t cb_depthwise_workspace(const cb_depthwise *layer, int32_t threads);
 void cb_convolve_depthwise(int isa, const cb_depthwise *layer, const float *x, float *workspace, float *y, int32_t batch,
                            int32_t threads);
 
+/* One layer of a network: kind 0 is a cb_convolution, 1 a cb_depthwise; the rest as in the calls above. */
+typedef struct {
+  int32_t kind, batch;
+  const void *layer;
+  const float *x;
+  float *workspace;
+  const float *residual;
+  float *y;
+} cb_step;
+void cb_run(int isa, const cb_step *steps, int32_t count, int32_t threads);
+
 /* Output channels that are computed together. */
 int cb_binary_channels(int isa);
 /* x: float [batch, height, width, c_in]; y: float [batch, out_height, out_width, c_out]; workspace: the packed image,
