@@ -27,7 +27,7 @@ from compressbench.kernels import machine, native
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.kernels.executors import make_executor
-from compressbench.kernels.latency import DEFAULT_EXECUTORS, Times, interleaved_times, measuring
+from compressbench.kernels.latency import DEFAULT_EXECUTORS, WINDOW, Times, interleaved_times, measuring
 from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.trial import Call, fastest
 from compressbench.seeding import derive_seed, generator
@@ -43,6 +43,9 @@ END_TO_END = ("MobileNet-V2", "ResNet-50")
 BLOCKS = (1, 4, 8, 16)
 SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9, 0.95)
 KERNELS = (1, 3)
+STRETCH = (
+    0.05  # seconds that a whole network, or a sequence, runs before another one takes over the caches and the cores
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def convolutions(network: str) -> list[Shape]:
 
 
 def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Everything, with one thread and with all: {"layers", "sums", "sequences", "networks"}."""
+    """Everything, with one thread and with all: {"layers", "sums", "sequences", "networks", "scaling"}."""
     if unknown := [name for name in networks if name not in NETWORKS]:
         raise UserError(f"unknown network {unknown[0]!r}: choose from {', '.join(NETWORKS)}.")
     if not native.is_built():
@@ -110,16 +113,15 @@ def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
     threads = sorted({1, machine.usable_cores()})
     whole = [name for name in END_TO_END if name in networks]
     layers = [measure_network(name) for name in networks]
-    both: tuple[Rows, ...] = ("ranked", "uniform")
-    for name in whole:
-        # SUBP's rows are compared with one thread, too: its scaling needs both.
-        layers += [measure_network(name, count, (4, 16), (0.75, 0.9), both[count == 1 :]) for count in threads]
+    several = threads[1:]
+    layers += [measure_network(name, count, (4, 16), (0.75, 0.9)) for name in whole for count in several]
     table = pd.concat(layers, ignore_index=True)
     return {
         "layers": table,
         "sums": sums(table),
         "sequences": _all(measure_sequence(name, count) for name in whole for count in threads),
         "networks": _all(measure_end_to_end(name, count) for name in whole for count in threads),
+        "scaling": _all(measure_scaling(name, count) for name in whole for count in several),
     }
 
 
@@ -133,14 +135,12 @@ def measure_network(
     threads: int = 1,
     blocks: Sequence[int] = BLOCKS,
     sparsities: Sequence[float] = SPARSITIES,
-    rows: Sequence[Rows] = ("ranked",),
     rounds: int = 15,
     kernels: Sequence[int] = KERNELS,
 ) -> pd.DataFrame:
     """One row per (layer, form), with its minimum and median of milliseconds.
 
     form: "peak", "sparse", "binary" (3x3 layers), or the name of a dense form. `operations` are those of the kept weights.
-    rows: "ranked" leaves block rows of uneven length (1xN), "uniform" of equal length (SUBP).
     """
     rng = random.Random(derive_seed("benchmark", network, threads))
     table: list[dict[str, Any]] = []
@@ -148,12 +148,45 @@ def measure_network(
         if shape.kernel not in kernels:
             continue
         with measuring(threads):
-            candidates = list(_candidates(shape, blocks, sparsities, rows))
-            times = interleaved_times([call for call, _ in candidates], rounds, 3, rng)
+            candidates = list(_candidates(shape, blocks, sparsities))
+            window = WINDOW if threads == 1 else STRETCH / 5
+            times = interleaved_times([call for call, _ in candidates], rounds, 3, rng, window=window)
         layer = {"network": network, "layer": str(shape), "kernel": shape.kernel, "count": count, "threads": threads}
         for (_, about), own in zip(candidates, times, strict=True):
             table.append(layer | about | _summary(own))
     return pd.DataFrame(table)
+
+
+def measure_scaling(
+    network: str,
+    threads: int,
+    blocks: Sequence[int] = (4, 16),
+    sparsities: Sequence[float] = (0.75, 0.9),
+    rounds: int = 15,
+) -> pd.DataFrame:
+    """Our kernels alone with one thread and with so many, summed over layers: "rows" is "ranked" (1xN) or "uniform" (SUBP).
+
+    No other library runs in between, whose threads would be put to sleep and woken again.
+    """
+    sums: Counter[tuple[Any, ...]] = Counter()
+    rng = random.Random(derive_seed("scaling", network, threads))
+    every: list[tuple[int, float, Rows]] = list(itertools.product(blocks, sparsities, ("ranked", "uniform")))
+    for shape, count in Counter(convolutions(network)).items():
+        weight, x, y = _weight(shape), torch.randn(shape.inputs), torch.empty(shape.outputs)
+        for used in (1, threads):
+            with measuring(used):
+                calls = [_sparse(shape, weight, n, sparsity, row, x, y)[0] for n, sparsity, row in every]
+                times = interleaved_times(calls, rounds, 3, rng, window=STRETCH / 5)
+            for pattern, own in zip(every, times, strict=True):
+                sums[(shape.kernel, *pattern, used)] += own.min() * count
+    return pd.DataFrame(
+        {
+            "network": network, "kernel": kernel, "n": n, "sparsity": sparsity, "rows": row, "threads": threads,
+            "alone_ms": ms, "together_ms": sums[kernel, n, sparsity, row, threads],
+        }
+        for (kernel, n, sparsity, row, used), ms in sums.items()
+        if used == 1
+    )  # fmt: skip
 
 
 def measure_sequence(
@@ -184,7 +217,7 @@ def measure_sequence(
                 )
             )
             about.append({"form": "sparse", "n": n, "sparsity": sparsity})
-        times = interleaved_times(calls, rounds, 3, rng)
+        times = interleaved_times(calls, rounds, 3, rng, window=STRETCH)
     same = {"network": network, "threads": threads}
     return pd.DataFrame([same | row | _summary(own) for row, own in zip(about, times, strict=True)])
 
@@ -207,7 +240,8 @@ def measure_end_to_end(
         names = [*DEFAULT_EXECUTORS, ours.NativeNetwork.name]
         calls = [make_executor(name).prepare(dense, x) for name in names]
         calls.append(make_executor(names[-1]).prepare(masked, x))
-        times = interleaved_times(calls, rounds, 3, random.Random(derive_seed("end to end", network, threads)))
+        rng_order = random.Random(derive_seed("end to end", network, threads))
+        times = interleaved_times(calls, rounds, 3, rng_order, window=STRETCH)
     about = [{"form": "dense", "executor": name, "n": 0, "sparsity": 0.0} for name in names]
     about.append({"form": "sparse", "executor": names[-1], "n": n, "sparsity": sparsity})
     same = {"network": network, "threads": threads}
@@ -235,10 +269,10 @@ def _weight(shape: Shape) -> Tensor:
 
 
 def _candidates(
-    shape: Shape, blocks: Sequence[int], sparsities: Sequence[float], rows: Sequence[Rows]
+    shape: Shape, blocks: Sequence[int], sparsities: Sequence[float]
 ) -> Iterator[tuple[Call, dict[str, Any]]]:
     weight, x, y = _weight(shape), torch.randn(shape.inputs), torch.empty(shape.outputs)
-    none = {"n": 0, "sparsity": 0.0, "rows": "", "tile": "", "isa": ""}
+    none = {"n": 0, "sparsity": 0.0, "tile": "", "isa": ""}
     spin, operations = native.peak_call(20_000)
     yield spin, {"form": "peak", **none, "operations": operations}
     for name, call in dense_forms(shape, weight, x, y).items():
@@ -248,9 +282,9 @@ def _candidates(
     image = x.view(1, shape.c_in, shape.size, shape.size)
     runtime = make_executor("onnxruntime").prepare(layer.eval(), image)
     yield runtime, {"form": "onnxruntime", **none, "operations": shape.operations}
-    for n, sparsity, row in itertools.product(blocks, sparsities, rows):
-        call, about = _sparse(shape, weight, n, sparsity, row, x, y)
-        yield call, {"form": "sparse", "n": n, "sparsity": sparsity, "rows": row} | about
+    for n, sparsity in itertools.product(blocks, sparsities):
+        call, about = _sparse(shape, weight, n, sparsity, "ranked", x, y)
+        yield call, {"form": "sparse", "n": n, "sparsity": sparsity} | about
     if shape.kernel == 3:
         binary = BinaryConv2d(
             weight > 0, None, None, (shape.size, shape.size), stride=shape.stride, padding=shape.padding
@@ -313,7 +347,7 @@ def sums(table: pd.DataFrame) -> pd.DataFrame:
     peaks = table[table["form"] == "peak"]
     peak = (peaks["operations"] / peaks["min_ms"]).groupby([peaks[k] for k in keys]).max().rename("peak")
     own = table[table["form"].isin(["sparse", "binary"])]
-    result = own.groupby([*keys, "form", "n", "sparsity", "rows"])[["total", "work"]].sum().reset_index()
+    result = own.groupby([*keys, "form", "n", "sparsity"])[["total", "work"]].sum().reset_index()
     result = result.merge(dense.reset_index()).merge(peak.reset_index())
     result["speedup"] = result["dense_ms"] / result["total"]
     result["peak_share"] = result["work"] / result["total"] / (result["peak"] * result["threads"])

@@ -61,9 +61,9 @@ def measure(
     skipped: list[dict[str, str]] = []
     counts = sorted(set(threads or (1, machine.usable_cores())))
     for name in executors:
+        if make_executor(name).objection(compressed):
+            continue
         try:
-            if objection := make_executor(name).objection(compressed):
-                raise Skip(objection)
             for count in counts:
                 rng = random.Random(derive_seed("latency", name, count, seed))
                 with measuring(count):
@@ -136,14 +136,20 @@ def _measure_one(
 
 
 def interleaved_times(
-    calls: Sequence[Call], rounds: int, warmup: int, rng: random.Random, clock: Clock = time.perf_counter
+    calls: Sequence[Call],
+    rounds: int,
+    warmup: int,
+    rng: random.Random,
+    clock: Clock = time.perf_counter,
+    window: float = WINDOW,
 ) -> Times:
     """Milliseconds per call, [len(calls), rounds]: in each round every candidate once, in a random order.
 
     What disturbs the machine for longer than a round then disturbs all candidates, and none always follows the same
-    one into the caches. Short calls are repeated within a round until the timer's resolution does not matter.
+    one into the caches. Calls shorter than `window` seconds are repeated within a round: until the timer's resolution does
+    not matter, or for longer where one library must first get its threads and its code back.
     """
-    repetitions = [_repetitions(call, warmup, clock) for call in calls]
+    repetitions = [_repetitions(call, warmup, clock, window) for call in calls]
     times = np.empty((len(calls), rounds))
     for r in range(rounds):
         for c in rng.sample(range(len(calls)), len(calls)):
@@ -164,14 +170,14 @@ def ratio_of_medians(numerator: Times, denominator: Times, seed: int, level: flo
     return {"median": float(np.median(numerator) / np.median(denominator)), "low": float(low), "high": float(high)}
 
 
-def _repetitions(call: Call, warmup: int, clock: Clock) -> int:
+def _repetitions(call: Call, warmup: int, clock: Clock, window: float) -> int:
     """Warm up, and find how many calls fill the window, judged by the fastest."""
     fastest = math.inf
     for _ in range(max(1, warmup)):
         start = clock()
         call()
         fastest = min(fastest, clock() - start)
-    return max(1, math.ceil(WINDOW / max(fastest, 1e-7)))
+    return max(1, math.ceil(window / max(fastest, 1e-7)))
 
 
 def _summary(times: Times) -> dict[str, float]:

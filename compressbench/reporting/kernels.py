@@ -16,10 +16,9 @@ KINDS: dict[Any, str] = {1: "pointwise", 3: "3x3"}
 
 
 def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: str, out: Path) -> list[Path]:
-    """tables/kernels.md, tables/kernel_{layers,sums,sequences,networks}.csv, figures/kernels.{png,svg}.
+    """tables/kernels.md, tables/kernel_{layers,sums,sequences,networks,scaling}.csv, figures/kernels.{png,svg}.
 
-    frames: layers, sums, sequences and networks from `kernels.benchmark`. published: methods/one_by_n/published.csv, for the
-    paper's own curve.
+    frames: what `kernels.benchmark.measure` returns. published: methods/one_by_n/published.csv, for the paper's own curve.
     """
     sums = frames["sums"]
     sections = [
@@ -39,9 +38,9 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "classifier is dense. The executor `compressbench` runs dense networks, too: each layer in its fastest dense form "
         "or on our kernel with all its blocks, batch norms, sums and activations fused.",
         "## More threads",
-        _thread_table(sums),
-        "Scaling: the time of one thread over that of so many. SUBP: equally many blocks in every block row; 1xN: as they "
-        "fall.",
+        _thread_table(sums, frames["scaling"]),
+        "Speed-up over the best dense form of every layer with as many threads. Scaling: our time with one thread over that "
+        "with so many, no other library in between; SUBP has equally many blocks in every block row, 1xN as they fall.",
     ]
     text = "\n\n".join(sections)
     written = [out / "tables" / "kernels.md"]
@@ -59,8 +58,8 @@ def _name(n: Any) -> str:
 
 
 def _plain(sums: pd.DataFrame) -> pd.DataFrame:
-    """The sparse sums of one thread with blocks as they fall."""
-    return sums[(sums["form"] == "sparse") & (sums["threads"] == 1) & (sums["rows"] == "ranked")]
+    """The sparse sums of one thread."""
+    return sums[(sums["form"] == "sparse") & (sums["threads"] == 1)]
 
 
 def break_even(points: Sequence[tuple[float, float]]) -> float:
@@ -130,17 +129,16 @@ def _network_table(networks: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
-def _thread_table(sums: pd.DataFrame) -> str:
-    sparse = sums[sums["form"] == "sparse"]
-    keys = ["network", "kernel", "n", "sparsity", "rows"]
-    alone = sparse[sparse["threads"] == 1].set_index(keys)["ms"]
+def _thread_table(sums: pd.DataFrame, scaling: pd.DataFrame) -> str:
+    keys = ["network", "kernel", "n", "sparsity", "threads"]
+    over_dense = sums[(sums["form"] == "sparse") & (sums["threads"] > 1)].set_index(keys)["speedup"]
     rows = []
-    for r in sparse[sparse["threads"] > 1].to_dict("records"):
-        name = f"{_name(r['n'])} SUBP" if r["rows"] == "uniform" else _name(r["n"])
-        row = {"sum of layers": f"{r['network']} {KINDS[r['kernel']]}", "threads": f"{r['threads']}", "blocks": name}
-        row |= {"sparsity": f"{100 * r['sparsity']:g} %", "over dense": f"{r['speedup']:.2f}"}
-        before = alone.get(tuple(r[key] for key in keys))
-        rows.append(row | {"scaling": "" if before is None else f"{before / r['ms']:.2f}"})
+    for pattern, own in scaling.groupby(keys, sort=False):
+        network, kernel, n, sparsity, threads = own[keys].iloc[0]
+        ratios = (own["alone_ms"] / own["together_ms"]).set_axis(own["rows"])
+        row = {"sum of layers": f"{network} {KINDS[kernel]}", "threads": f"{threads}", "blocks": _name(n)}
+        row |= {"sparsity": f"{100 * sparsity:g} %", "speed-up over dense": f"{over_dense[pattern]:.2f}"}  # type: ignore[index]
+        rows.append(row | {"scaling": f"{ratios['ranked']:.2f}", "scaling of SUBP": f"{ratios['uniform']:.2f}"})
     return markdown_table(pd.DataFrame(rows)) if rows else "Not measured: this machine has one core."
 
 

@@ -118,3 +118,15 @@ def test_the_image_must_be_as_large_as_the_kernel() -> None:
     blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), 4)
     with pytest.raises(ValueError, match="does not fit"):
         BlockSparseConv2d(blocks, None, (6, 2, 2), kernel=3)
+
+
+def test_the_figure_of_the_paper() -> None:
+    """1xN, figure of the storage format: N = 4, the first group reads inputs 1, 3, 4 and 6 of 6, the second 2 and 5."""
+    kept = torch.zeros(8, 6, 1, 1, dtype=torch.bool)
+    kept[:4, [0, 2, 3, 5]] = True
+    kept[4:, [1, 4]] = True
+    weight, x = torch.arange(1.0, 49.0).reshape(8, 6, 1, 1), torch.randn(1, 6, 3, 5)
+    blocks = encode_bsr(weight, kept, 4)
+    assert blocks.indptr.tolist() == [0, 4, 6]
+    assert blocks.indices.tolist() == [0, 2, 3, 5, 1, 4]
+    torch.testing.assert_close(BlockSparseConv2d(blocks, None, (6, 3, 5))(x), F.conv2d(x, weight * kept))

@@ -1,0 +1,89 @@
+"""The kernel benchmark on a small network, and what its page says about numbers that are known."""
+
+import pandas as pd
+import pytest
+
+from compressbench.errors import UserError
+from compressbench.kernels import benchmark, native
+from compressbench.reporting.kernels import break_even, write_kernels
+from tests.conftest import ROOT
+
+PUBLISHED = ROOT / "methods/one_by_n/published.csv"
+TINY = {"blocks": [1, 1], "widths": [16, 32], "shortcut": "conv", "classes": 10}
+
+
+@pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
+def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "NETWORKS", {"tiny": ("resnet_cifar", TINY, (3, 16, 16))})
+    monkeypatch.setattr(benchmark, "END_TO_END", ("tiny",))
+    monkeypatch.setattr(benchmark, "STRETCH", 1e-3)
+    monkeypatch.setattr(benchmark.machine, "usable_cores", lambda: 2)
+    network = benchmark.convolutions("tiny")
+    assert [str(shape) for shape in network] == [
+        "16->16@16 3x3", "16->16@16 3x3", "16->32@16 3x3 /2", "32->32@8 3x3", "16->32@16 /2",
+    ]  # fmt: skip
+    monkeypatch.setattr(
+        benchmark, "convolutions", lambda _: [*network, benchmark.Shape(32, 16, 8), benchmark.Shape(16, 24, 7)]
+    )
+    frames = benchmark.measure(["tiny"])
+    layers = frames["layers"]
+    sparse = layers[layers["form"] == "sparse"]
+    assert set(sparse["isa"]) == {native.best_isa().name}
+    assert sparse["tile"].str.fullmatch(r"\d+x\d+").all()
+    assert (layers["min_ms"] > 0).all()
+    assert {"NCHW", "channels_last", "GEMM NHWC", "onnxruntime", "binary", "peak"} <= set(layers["form"])
+    assert set(frames["networks"]["executor"]) == {"torch_eager", "torch_compiled", "onnxruntime", "compressbench"}
+    assert set(frames["scaling"]["rows"]) == {"ranked", "uniform"}
+    written = write_kernels(frames, PUBLISHED, "a machine", tmp_path)
+    assert all(path.exists() for path in written)
+    page = (tmp_path / "tables/kernels.md").read_text()
+    for heading in ("Binary convolutions", "In sequence", "End to end", "More threads"):
+        assert f"## {heading}" in page
+    assert "| tiny 3x3" in page
+
+
+def test_unknown_networks_are_named() -> None:
+    with pytest.raises(UserError, match="unknown network 'AlexNet': choose from MobileNet-V2"):
+        benchmark.measure(["AlexNet"])
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "is_built", lambda: False)
+    with pytest.raises(UserError, match="install a C\\+\\+ compiler"):
+        benchmark.measure(["ResNet-18"])
+
+
+def test_sums_compare_with_the_best_dense_form_of_every_layer() -> None:
+    same = {
+        "network": "net",
+        "kernel": 1,
+        "threads": 1,
+        "tile": "",
+        "isa": "",
+        "median_ms": 0.0,
+        "n": 0,
+        "sparsity": 0.0,
+    }
+    rows = [
+        same | {"layer": layer, "count": count, "form": form, "operations": work, "min_ms": ms}
+        for layer, count, form, work, ms in [
+            ("a", 2, "NCHW", 100, 4.0), ("a", 2, "packed", 100, 3.0), ("a", 2, "peak", 50, 1.0),
+            ("b", 1, "NCHW", 200, 2.0), ("b", 1, "packed", 200, 5.0), ("b", 1, "peak", 40, 1.0),
+        ]
+    ]  # fmt: skip
+    rows += [
+        same | {"layer": layer, "count": count, "form": "sparse", "operations": work, "min_ms": ms, "n": 4, "sparsity": 0.75}
+        for layer, count, work, ms in [("a", 2, 25, 1.0), ("b", 1, 50, 2.0)]
+    ]  # fmt: skip
+    (row,) = benchmark.sums(pd.DataFrame(rows)).to_dict("records")
+    assert row["dense_ms"] == 2 * 3.0 + 2.0
+    assert row["speedup"] == pytest.approx(8 / 4)
+    assert row["peak_share"] == pytest.approx((2 * 25 + 50) / 4 / 50)
+
+
+@pytest.mark.parametrize(
+    ("points", "sparsity"),
+    [([(0.5, 2.0), (0.0, 0.5)], 1 / 6), ([(0.0, 1.1), (0.5, 2.0)], 0.0), ([(0.0, 0.4), (0.5, 0.9)], float("nan"))],
+)
+def test_break_even_lies_between_the_measured_sparsities(points: list[tuple[float, float]], sparsity: float) -> None:
+    assert break_even(points) == pytest.approx(sparsity, nan_ok=True)
