@@ -48,6 +48,8 @@ $(VENV)/ready: pyproject.toml setup.py $(wildcard compressbench/kernels/native/*
 	  { echo 'error: Python 3.11 or newer is needed; say which one with: make PYTHON=/path/to/python3.11 ...' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@ls compressbench/kernels/_native*.so > /dev/null 2>&1 || \
+	  echo 'note: without a C++ compiler the CPU kernels are slow PyTorch code; install g++, then: make clean setup'
 	touch $@
 
 clean:  ## remove the environment, not the results

@@ -48,7 +48,10 @@ class Executor(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, str]:
-        """What ran, asked after `prepare`: {"library": name and version, "isa": instruction set}."""
+        """What ran, asked after `prepare`: {"library": name and version, "isa": instruction set}.
+
+        Where layers run in different forms, also {"layers": how many in which}.
+        """
 
 
 EXECUTORS: dict[str, type[Executor]] = {}
@@ -217,7 +220,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
     def describe(self) -> dict[str, str]:
         """Also how many layers ran in int8."""
         about = super().describe()
-        return about | {"library": f"{about['library']} ({self.layers})"}
+        return about | {"layers": self.layers}
 
 
 def _channels_last(value: Any) -> Any:

@@ -75,8 +75,9 @@ class NativeNetwork(Executor):
         """How many convolutions run in which form."""
         forms = ", ".join(f"{count} {form}" for form, count in self.forms.most_common())
         return {
-            "library": f"compressbench kernels ({forms}), torch {torch.__version__}",
+            "library": f"compressbench kernels, torch {torch.__version__}",
             "isa": native.label(native.best_isa()),
+            "layers": forms,
         }
 
 

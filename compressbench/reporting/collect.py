@@ -99,6 +99,7 @@ def collect(
             "threads",
             "library",
             "isa",
+            "layers",
             "rounds",
             "dense_ms",
             "latency_ms",
@@ -132,7 +133,7 @@ def _read(path: Path) -> tuple[Any, str]:
 def _measurement(measured: Mapping[str, Any]) -> dict[str, Any]:
     speedup = measured["speedup"]
     return {
-        **{name: measured.get(name) for name in ("executor", "threads", "library", "isa", "rounds")},
+        **{name: measured.get(name) for name in ("executor", "threads", "library", "isa", "layers", "rounds")},
         "dense_ms": measured["dense_ms"]["median"],
         "latency_ms": measured["compressed_ms"]["median"],
         "speedup": speedup["median"],

@@ -113,14 +113,15 @@ def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tupl
             "quality": _each(table, lambda r: f"{number(r.quality)} {'dB' if r.unit == 'dB' else '%'}"),
             "vs dense": _each(table, lambda r: _change(r, 2)),
             "stored": [f"{quantity(v)}B" if is_number(v) and v >= 1000 else quantity(v) for v in table.stored_bytes],
-            "speed-up": _each(table, _speedup),
+            "speed-up": _each(table, _best_speedup),
         }
     )
     repeated = body["on"].duplicated()
     body.loc[repeated, "on"] = ""
     note = (
         "One row per method, at the first setting that it declares; bold: methods, plain: baselines. "
-        "All settings: the comparison tables."
+        "All settings: the comparison tables. Speed-up, with the 95 % interval: one image, one thread, the dense network "
+        "on the executor where it is fastest over this one where this one is fastest (named where it is another)."
     )
     return table, f"## Overview\n\n{markdown_table(body, ['quality', 'vs dense', 'stored', 'speed-up'])}\n\n{note}"
 
@@ -132,7 +133,7 @@ def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
     heading = f"## Latency. {group.title}\n\n"
     if own.empty:
         return own, heading + NOTHING
-    keys = ["method", "setting", "executor", "threads", "library", "isa"]
+    keys = ["method", "setting", "executor", "threads", "library", "isa", "layers"]
     table = own.groupby(keys, sort=False, dropna=False, as_index=False).agg(
         dense_ms=("dense_ms", "median"),
         latency_ms=("latency_ms", "median"),
@@ -150,6 +151,7 @@ def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
             "dense ms": [number(v, 3) for v in table.dense_ms],
             "ms": [number(v, 3) for v in table.latency_ms],
             "speed-up": _each(table, _speedup),
+            "layers": table.layers.fillna(""),
         }
     )
     environment = table[["executor", "library", "isa"]].drop_duplicates()
@@ -262,6 +264,13 @@ def _speedup(row: Any) -> str:
     if not is_number(row.speedup):
         return DASH
     return f"{number(row.speedup)} [{number(row.speedup_low)}, {number(row.speedup_high)}]"
+
+
+def _best_speedup(row: Any) -> str:
+    if not is_number(row.best_speedup):
+        return DASH
+    where = "" if row.fastest_executor == row.executor else f", {row.fastest_executor}"
+    return f"{number(row.best_speedup)} [{number(row.best_low)}, {number(row.best_high)}]{where}"
 
 
 def _fastest(row: Any) -> str:

@@ -59,7 +59,7 @@ def test_a_residual_network_runs_in_int8_with_the_methods_own_scales(bits: int) 
     # A tie that float arithmetic breaks otherwise moves a value by a whole step now and then.
     assert sorted(errors)[2] < 0.02
     assert max(errors) < 0.2
-    assert "2 of 7 layers in int8" in executor.describe()["library"]
+    assert "2 of 7 layers in int8" in executor.describe()["layers"]
 
 
 def test_the_graph_carries_integers_and_the_grid_of_the_model() -> None:
@@ -113,7 +113,7 @@ def test_every_kind_of_quantizer_has_its_integer_form(convolution: str, activati
     assert (result - expected).abs().median() < 1e-4 * expected.abs().max()
     # ONNX Runtime leaves out a rectifier before a grid that begins at 0, and else cannot fuse beyond it.
     integer = 0 if rectified and activation == "symmetric bound" else 2
-    assert f"{integer} of 3 layers in int8" in executor.describe()["library"]
+    assert f"{integer} of 3 layers in int8" in executor.describe()["layers"]
 
 
 def test_what_has_no_integer_form_is_skipped_with_the_reason() -> None:

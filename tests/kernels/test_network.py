@@ -74,7 +74,7 @@ def test_binary_convolutions_run_on_their_kernel(scaling: str) -> None:
             torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
     assert executor.objection(model) == ""
     assert executor.forms["binary"] == 8
-    assert "8 binary" in executor.describe()["library"]
+    assert "8 binary" in executor.describe()["layers"]
 
 
 def test_without_a_compiler_everything_runs_and_says_that_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +95,4 @@ def test_large_sparse_layers_run_on_the_kernel_and_share_their_buffers() -> None
     assert executor.forms["block-sparse 1x16"] >= 40
     buffers = plan._share_buffers().values()
     assert len({buffer.data_ptr() for buffer in buffers}) < len(buffers) / 2
-    assert "block-sparse 1x16" in executor.describe()["library"]
+    assert "block-sparse 1x16" in executor.describe()["layers"]
