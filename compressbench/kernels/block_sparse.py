@@ -1,6 +1,5 @@
 """1xN block-sparse convolution on the CPU: plans a layer for one input size and calls the C++ kernel."""
 
-import ctypes
 import functools
 import itertools
 from collections.abc import Sequence
@@ -116,10 +115,7 @@ class BlockSparseConv2d:
 
     def step(self, x: Tensor, out: Tensor, residual: Tensor | None = None) -> Step:
         """The call on these tensors, which must fit, for `native.program`."""
-        return Step(
-            0, x.shape[0], ctypes.addressof(self._layer), x.data_ptr(), self._workspace.data_ptr(),
-            None if residual is None else residual.data_ptr(), out.data_ptr(),
-        )  # fmt: skip
+        return Step.on(0, self._layer, x, out, self._workspace, residual, self)
 
 
 def _check(blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, n: int) -> None:

@@ -1,6 +1,5 @@
 """Depthwise convolution on the CPU: what a network spends its time in when its pointwise convolutions are sparse."""
 
-import ctypes
 import functools
 from collections.abc import Sequence
 
@@ -83,6 +82,4 @@ class DepthwiseConv2d:
         """The call on these tensors, which must fit, for `native.program` with the present number of threads."""
         if self._workspace.numel() < (needed := library().cb_depthwise_workspace(self._layer, torch.get_num_threads())):
             self._workspace = torch.empty(needed)
-        return Step(
-            1, x.shape[0], ctypes.addressof(self._layer), x.data_ptr(), self._workspace.data_ptr(), None, out.data_ptr()
-        )
+        return Step.on(1, self._layer, x, out, self._workspace, owner=self)

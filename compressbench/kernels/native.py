@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -47,6 +48,12 @@ class Depthwise(ctypes.Structure):
     )
 
 
+class Mean(ctypes.Structure):
+    """`cb_mean` of kernels.h."""
+
+    _fields_ = (("channels", ctypes.c_int32), ("pixels", ctypes.c_int32))
+
+
 class Step(ctypes.Structure):
     """`cb_step` of kernels.h."""
 
@@ -55,6 +62,23 @@ class Step(ctypes.Structure):
         ("batch", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("layer", "x", "workspace", "residual", "y")),
     )
+
+    @classmethod
+    def on(
+        cls,
+        kind: int,
+        layer: ctypes.Structure,
+        x: Tensor,
+        out: Tensor,
+        workspace: Tensor | None = None,
+        residual: Tensor | None = None,
+        owner: object = None,
+    ) -> Self:
+        """A step on these tensors, which live as long as it does, and its `owner`, to whose memory `layer` points."""
+        pointers = [None if t is None else t.data_ptr() for t in (x, workspace, residual, out)]
+        step = cls(kind, x.shape[0], ctypes.addressof(layer), *pointers)
+        step.kept = (layer, x, workspace, residual, out, owner)
+        return step
 
 
 class Binary(ctypes.Structure):
@@ -101,12 +125,9 @@ def library() -> ctypes.CDLL:
 
 
 def program(isa: Isa, steps: Sequence[Step]) -> Callable[[], None]:
-    """A call that runs layers one after the other, with `torch.get_num_threads()` threads, without Python in between.
-
-    The caller keeps alive what the steps point to.
-    """
-    run, array, count = library().cb_run, (Step * len(steps))(*steps), len(steps)
-    return lambda: run(isa, array, count, torch.get_num_threads())
+    """A call that runs layers one after the other, with `torch.get_num_threads()` threads, without Python in between."""
+    run, array, kept = library().cb_run, (Step * len(steps))(*steps), list(steps)
+    return lambda: run(isa, array, len(kept), torch.get_num_threads())
 
 
 def best_isa() -> Isa:

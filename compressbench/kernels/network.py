@@ -25,10 +25,12 @@ from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
 from compressbench.kernels.executors import Executor, Skip, executor
 from compressbench.kernels.native import Isa
 from compressbench.kernels.packed import packed_convolution
+from compressbench.kernels.pooling import GlobalMean
 from compressbench.kernels.trial import Call, fastest
+from compressbench.models.resnet import PadShortcut
 
 Action = Callable[[dict[fx.Node, Tensor]], None]
-Own = BlockSparseConv2d | DepthwiseConv2d
+Own = BlockSparseConv2d | DepthwiseConv2d | GlobalMean
 Masks = dict[str, tuple[Tensor, int]]
 Form = Callable[..., Tensor]
 """(input, [what is added to the output]) -> output, all NCHW."""
@@ -128,11 +130,12 @@ class _Plan:
         wanted = [(n, by_last.get(n)) for n in compute if n in by_last or n not in absorbed]
         self._steps = [self._convolution(chain) if chain else self._other(node) for node, chain in wanted]
         self._free_values()
+        self._views: dict[fx.Node, Tensor] = {}
         self._actions = self._link(self._share_buffers())
 
     def run(self) -> Tensor:
         """One forward pass."""
-        values = {self._input: self._example}
+        values = {self._input: self._example, **self._views}
         for action in self._actions:
             action(values)
         return values[self._output]
@@ -189,7 +192,7 @@ class _Plan:
         own = own_forms(layer, self._masks.get(chain.layer), x, clip)
         fits = self._layout is torch.contiguous_format and (chain.residual is None or "depthwise" not in own)
         forms |= own if fits else {}
-        name = fastest({name: functools.partial(form, *values) for name, form in forms.items()})
+        name = fastest({name: _as_run(form, values, torch.empty(_shape(chain.last))) for name, form in forms.items()})
         self.forms[name] += 1
         form = forms[name]
         planned = form if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH else None
@@ -211,9 +214,12 @@ class _Plan:
             return node.target(*args, **kwargs)  # type: ignore[operator,no-any-return]
 
         module = self._module_of(node)
-        if isinstance(module, nn.MaxPool2d) and self._layout is torch.contiguous_format:
-            module = _fastest_pool(module, torch.randn(_shape(inputs[0])))
-        return _Step(node, inputs, compute)
+        planned = None
+        if module is not None and self._layout is torch.contiguous_format:
+            planned = own_operation(module, _shape(inputs[0])) if native.is_built() else None
+            if isinstance(module, nn.MaxPool2d):
+                module = _fastest_pool(module, torch.randn(_shape(inputs[0])))
+        return _Step(node, inputs, compute, planned=planned)
 
     def _free_values(self) -> None:
         """Note after which step each value is read no more: its memory then serves the next one of its size."""
@@ -223,9 +229,9 @@ class _Plan:
                 step.done.append(node)
 
     def _share_buffers(self) -> dict[fx.Node, Tensor]:
-        """Give every convolution on our kernels an output buffer, again and again the same ones."""
-        # What an operation other than a convolution reads may live on in a view of it.
-        seen = {node for step in self._steps if not step.is_convolution for node in step.inputs}
+        """Give every operation on our kernels an output buffer, again and again the same ones."""
+        # What PyTorch reads may live on in a view of it.
+        seen = {node for step in self._steps if not (step.is_convolution or step.planned) for node in step.inputs}
         owned: dict[fx.Node, Tensor] = {}
         free: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for step in self._steps:
@@ -238,16 +244,23 @@ class _Plan:
         return owned
 
     def _link(self, owned: dict[fx.Node, Tensor]) -> list[Action]:
-        """What `run` does: neighbouring convolutions on our kernels as one call, others as they are.
+        """What `run` does: neighbouring operations on our kernels as one call, others as they are, views not at all.
 
         Between two calls, Python and PyTorch take longer than a small layer: their code is no longer in the cache.
         """
         place = {self._input: self._example} | owned
+        left = []
         for step in self._steps:
             if step.planned is not None:  # reads at addresses that are fixed now
                 place |= {node: torch.empty(_shape(node)) for node in step.inputs if node not in place}
+            elif len(step.inputs) == 1 and step.inputs[0] in place:
+                value = step.compute([place[step.inputs[0]]])
+                if value.data_ptr() == place[step.inputs[0]].data_ptr() and value.is_contiguous():
+                    place[step.node] = self._views[step.node] = value
+                    continue
+            left.append(step)
         actions: list[Action] = []
-        for ours, group in itertools.groupby(self._steps, lambda step: step.planned is not None):
+        for ours, group in itertools.groupby(left, lambda step: step.planned is not None):
             steps = list(group)
             if ours:
                 calls = []
@@ -270,7 +283,37 @@ def _run_step(step: _Step, place: Tensor | None, values: dict[fx.Node, Tensor]) 
     result = step.compute([values[node] for node in step.inputs])
     values[step.node] = result if place is None else place.copy_(result)
     for node in step.done:
-        del values[node]
+        values.pop(node, None)
+
+
+def own_operation(module: nn.Module, shape: torch.Size) -> Own | None:
+    """A layer other than a convolution on our kernels, for inputs of this shape; None where PyTorch is as good."""
+    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+        return GlobalMean(shape[1:])
+    if isinstance(module, PadShortcut):  # a 1x1 convolution that copies
+        weight = F.pad(torch.eye(shape[1]), (0, 0, module.front, module.back))[:, :, None, None]
+        return BlockSparseConv2d(encode_bsr(weight, weight > 0, 1), None, shape[1:], stride=module.stride)
+    if isinstance(module, nn.Linear) and len(shape) == 2:
+        weight = module.weight[:, :, None, None]
+        blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), _block_size(len(weight)))
+        own, x = BlockSparseConv2d(blocks, module.bias, (shape[1], 1, 1)), torch.randn(*shape, 1, 1)
+        forms: dict[BlockSparseConv2d | None, Call] = {
+            own: _as_run(own, [x], torch.empty(1, len(weight))),
+            None: functools.partial(module, x.flatten(1)),
+        }
+        return fastest(forms)
+    return None
+
+
+def _as_run(form: Form, values: list[Tensor], out: Tensor) -> Call:
+    """What a trial times: the form as `run` calls it."""
+    if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH:
+        return native.program(form.isa, [form.step(values[0], out, *values[1:])])
+    return functools.partial(form, *values)
+
+
+def _block_size(channels: int) -> int:
+    return next(n for n in (16, 8, 4, 2, 1) if channels % n == 0)
 
 
 def _fastest_pool(pool: nn.MaxPool2d, x: Tensor) -> nn.Module:
@@ -343,10 +386,7 @@ def own_forms(
         if not depthwise or kernel[0] not in KERNELS or stride[0] not in STRIDES:
             return {}
         return {"depthwise": DepthwiseConv2d(layer.weight, layer.bias, x.shape[1:], **geometry)}
-    whole = (
-        torch.ones_like(layer.weight, dtype=torch.bool),
-        next(n for n in (16, 8, 4, 2, 1) if layer.out_channels % n == 0),
-    )
+    whole = torch.ones_like(layer.weight, dtype=torch.bool), _block_size(layer.out_channels)
     mask, n = masked or whole
     if n not in BLOCK_SIZES:
         return {}

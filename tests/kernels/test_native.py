@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from compressbench.compression.blocks import encode_bsr
 from compressbench.errors import UserError
 from compressbench.kernels import native
+from compressbench.kernels.block_sparse import BlockSparseConv2d
 from tests.conftest import ROOT
 
 
@@ -36,3 +39,17 @@ def test_a_build_that_the_processor_does_not_run_is_refused() -> None:
     with pytest.raises(ValueError, match="the AVX512 build does not run here: the best is AVX2"):
         native.runnable(native.Isa.AVX512, native.Isa.AVX2)
     assert native.runnable(None, native.Isa.AVX2) is native.Isa.AVX2
+
+
+@pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
+def test_a_program_keeps_alive_what_it_points_to() -> None:
+    weight, x, out = torch.randn(16, 16, 1, 1), torch.randn(1, 16, 32, 32), torch.empty(1, 16, 32, 32)
+    expected = torch.nn.functional.conv2d(x, weight)
+    blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), 8)
+    step = BlockSparseConv2d(blocks, None, (16, 32, 32)).step(x.clone(), out)
+    call = native.program(native.best_isa(), [step])
+    del step, blocks
+    junk = [torch.full((16, 32, 32), torch.nan) for _ in range(50)]
+    call()
+    torch.testing.assert_close(out, expected)
+    assert junk

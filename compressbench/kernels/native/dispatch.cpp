@@ -24,6 +24,16 @@ const isa::BinaryKernels *const BINARY_BUILDS[] = {
 #endif
 };
 
+// Too little work to choose an instruction set or to share.
+void mean(const cb_mean &layer, const float *x, float *y, int32_t batch) {
+  for (int64_t plane = 0; plane < static_cast<int64_t>(batch) * layer.channels; ++plane, x += layer.pixels) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int32_t p = 0; p < layer.pixels; ++p) sum += x[p];
+    y[plane] = sum / static_cast<float>(layer.pixels);
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -67,6 +77,8 @@ void cb_run(int isa, const cb_step *steps, int32_t count, int32_t threads) {
   for (const cb_step *s = steps; s < steps + count; ++s)
     if (s->kind == 0)
       cb_convolve(isa, static_cast<const cb_convolution *>(s->layer), s->x, s->workspace, s->residual, s->y, s->batch, threads);
+    else if (s->kind == 2)
+      mean(*static_cast<const cb_mean *>(s->layer), s->x, s->y, s->batch);
     else
       cb_convolve_depthwise(isa, static_cast<const cb_depthwise *>(s->layer), s->x, s->workspace, s->y, s->batch, threads);
 }

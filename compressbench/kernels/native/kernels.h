@@ -76,7 +76,12 @@ int64_t cb_depthwise_workspace(const cb_depthwise *layer, int32_t threads);
 void cb_convolve_depthwise(int isa, const cb_depthwise *layer, const float *x, float *workspace, float *y, int32_t batch,
                            int32_t threads);
 
-/* One layer of a network: kind 0 is a cb_convolution, 1 a cb_depthwise; the rest as in the calls above. */
+/* The mean over the pixels of every channel. */
+typedef struct {
+  int32_t channels, pixels;
+} cb_mean;
+
+/* One layer of a network: kind 0 is a cb_convolution, 1 a cb_depthwise, 2 a cb_mean; the rest as in the calls above. */
 typedef struct {
   int32_t kind, batch;
   const void *layer;

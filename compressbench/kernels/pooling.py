@@ -1,0 +1,34 @@
+"""The mean over all pixels, for networks that run without PyTorch in between."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from compressbench.kernels.native import Isa, Mean, Step, best_isa, check_tensor, program
+
+
+class GlobalMean:
+    """y = mean of each channel of x [batch, channels, height, width], planned for one input size; fp32.
+
+    Where the library could not be built, PyTorch computes it (`isa` TORCH).
+    """
+
+    def __init__(self, input_size: Sequence[int]) -> None:
+        self.isa = best_isa()
+        channels, height, width = map(int, input_size)
+        self.input_shape, self.output_shape = (channels, height, width), (channels, 1, 1)
+        self._layer = Mean(channels, height * width)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[batch, channels, height, width] -> [batch, channels, 1, 1]."""
+        check_tensor("x", x, (x.shape[0], *self.input_shape))
+        if self.isa is Isa.TORCH:
+            return x.mean((2, 3), keepdim=True)
+        out = torch.empty(x.shape[0], *self.output_shape)
+        program(self.isa, [self.step(x, out)])()
+        return out
+
+    def step(self, x: Tensor, out: Tensor) -> Step:
+        """The call on these tensors, which must fit, for `native.program`."""
+        return Step.on(2, self._layer, x, out)
