@@ -18,7 +18,8 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
     """
     runs, latency = of_group(results.runs, group), of_group(results.latency, group)
     against, reference = _reference(runs, group)
-    executor = _reference_executor(latency)
+    executor = _reference_executor(latency, group)
+    dense_times = latency[latency.threads == 1].groupby("executor").dense_ms.median()
     rows = []
     for method, settings in group.settings.items():
         for setting in settings:
@@ -51,7 +52,9 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
                     "change_high": change.high,
                     **costs,
                     "density": costs["kept_weights"] / total if total else float("nan"),
-                    **_latency(latency[(latency.method == method) & (latency.setting == setting)], executor),
+                    **_latency(
+                        latency[(latency.method == method) & (latency.setting == setting)], executor, dense_times
+                    ),
                     "published": published_quality(published, group, method, setting),
                 }
             )
@@ -78,24 +81,23 @@ def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
     return group.series(method, setting), dense[(dense.method == method) & (dense.setting == setting)].set_index("seed")
 
 
-def _reference_executor(latency: pd.DataFrame) -> str:
+def _reference_executor(latency: pd.DataFrame, group: Group) -> str:
     """The executor on which the dense network is fastest with one thread: a fair dense time is the best one.
 
-    Of those that ran every model: some serve one kind of compression only.
+    Of those that ran the dense network for its own sake: some serve one kind of compression only.
     """
     single = latency[latency.threads == 1]
-    if single.empty:
-        return ""
-    models = single.groupby("executor")[["method", "setting"]].apply(lambda own: len(own.drop_duplicates()))
-    general = single[single.executor.isin(models.index[models == models.max()])]
-    return str(general.groupby("executor").dense_ms.median().idxmin())
+    general = single[single.method.map(group.is_dense).astype(bool)]
+    times = (single if general.empty else general).groupby("executor").dense_ms.median()
+    return str(times.idxmin()) if len(times) else ""
 
 
-def _latency(own: pd.DataFrame, executor: str) -> dict[str, Any]:
+def _latency(own: pd.DataFrame, executor: str, dense_times: pd.Series) -> dict[str, Any]:
     """Times of one thread on `executor`, and on the executor where the compressed model is fastest.
 
     Over several measured seeds: the median of the medians, and the envelope of the intervals. `best_*` compares
-    dense on `executor` with compressed on `fastest_executor`; its interval is that of the latter, scaled.
+    dense on `executor` with compressed on `fastest_executor`: the interleaved ratio there, times that of the dense network's
+    times on the two executors, `dense_times`, medians over all runs of the group (two executors never run interleaved).
     """
     single = own[own.threads == 1]
     times = single.groupby("executor").agg(
@@ -109,8 +111,9 @@ def _latency(own: pd.DataFrame, executor: str) -> dict[str, Any]:
     result: dict[str, Any] = {"executor": executor, **same, "fastest_executor": "", "fastest_ms": float("nan")}
     result |= dict.fromkeys(("best_speedup", "best_low", "best_high"), float("nan"))
     if len(times):
-        fastest = times.loc[str(times.latency_ms.idxmin())]
-        scale = 1.0 if fastest.name == executor else same["dense_ms"] / fastest.latency_ms / fastest.speedup
+        scales = dense_times[executor] / dense_times
+        fastest = times.loc[str((times.speedup * scales[times.index]).idxmax())]
+        scale = scales[fastest.name]
         result |= {
             "fastest_executor": str(fastest.name),
             "fastest_ms": fastest.latency_ms,

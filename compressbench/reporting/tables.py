@@ -73,7 +73,8 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
     ]
     if group.quantized:
         notes.append(
-            "Quantized layers run as a floating-point simulation: their time is the cost of simulating, not of low-bit kernels."
+            "Quantized layers are simulated in fp32, whose time is the cost of simulating; onnxruntime_int8 computes what lies "
+            "between two quantizers in int8 (latency table: how many layers)."
         )
     if "published" in body:
         notes.append(

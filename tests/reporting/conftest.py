@@ -156,9 +156,9 @@ def write_latency(root: Path, run: Run, density: float, structured: bool, rng: n
     for executor, dense_ms, gain in (
         ("torch_eager", 0.62, 0.0),
         ("onnxruntime", 0.21, 0.1),
-        ("block_sparse", 0.24, 0.75),
+        ("compressbench", 0.24, 0.75),
     ):
-        if executor == "block_sparse" and "n4" not in run.setting and "n16" not in run.setting:
+        if executor == "compressbench" and "n4" not in run.setting and "n16" not in run.setting:
             continue
         for threads in (1, 2):
             speedup = density ** -(0.8 if structured else gain) * (0.97 + 0.05 * rng.random())
@@ -175,7 +175,7 @@ def write_latency(root: Path, run: Run, density: float, structured: bool, rng: n
                 }
             )
     skipped = (
-        [] if len(measurements) > 4 else [{"executor": "block_sparse", "reason": "the model has no block-sparse layer"}]
+        [] if len(measurements) > 4 else [{"executor": "compressbench", "reason": "the model has no block-sparse layer"}]
     )
     save(
         root,
