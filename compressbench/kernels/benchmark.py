@@ -162,7 +162,7 @@ def measure_scaling(
     threads: int,
     blocks: Sequence[int] = (4, 16),
     sparsities: Sequence[float] = (0.75, 0.9),
-    rounds: int = 15,
+    rounds: int = 60,
 ) -> pd.DataFrame:
     """Our kernels alone with one thread and with so many, summed over layers: "rows" is "ranked" (1xN) or "uniform" (SUBP).
 
@@ -176,7 +176,7 @@ def measure_scaling(
         for used in (1, threads):
             with measuring(used):
                 calls = [_sparse(shape, weight, n, sparsity, row, x, y)[0] for n, sparsity, row in every]
-                times = interleaved_times(calls, rounds, 3, rng, window=STRETCH / 5)
+                times = interleaved_times(calls, rounds, 10, rng)
             for pattern, own in zip(every, times, strict=True):
                 sums[(shape.kernel, *pattern, used)] += own.min() * count
     return pd.DataFrame(

@@ -288,7 +288,12 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
             color = palette[row.series]
             axes.plot([row.sparsity] * 2, [row.low, row.high], color=color, lw=1)
             axes.plot(
-                row.sparsity, row.speedup, markers[row.level], markersize=5.5, **marker_style(color, row.baseline)
+                row.sparsity,
+                row.speedup,
+                markers[row.level],
+                markersize=5.5,
+                zorder=2 if row.baseline else 3,
+                **marker_style(color, row.baseline),
             )
         middle = curve[len(curve) * 3 // 5]
         names = [Label(middle[0], middle[1], "ideal: 1 / density", "#333333"), *_speedup_labels(group, shown, palette)]

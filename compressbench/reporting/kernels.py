@@ -191,7 +191,7 @@ def _figure(sums: pd.DataFrame, paper: pd.DataFrame) -> Figure:
             axes.plot(100 * part["sparsity"], part["speedup"], "o-", color=color, ms=3.5, lw=1.3, label=_name(int(n)))  # type: ignore[arg-type]
         axes.set_title(f"{network}, {KINDS[kernel]}")
         axes.set_yscale("log")
-        axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5×", "1×", "2×", "5×", "10×", "20×"])
+        axes.set_yticks([0.2, 0.5, 1, 2, 5, 10, 20], ["0.2×", "0.5×", "1×", "2×", "5×", "10×", "20×"])
         axes.minorticks_off()
     for axes in grid[len(panels) :]:
         axes.set_visible(False)

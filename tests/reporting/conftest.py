@@ -175,7 +175,9 @@ def write_latency(root: Path, run: Run, density: float, structured: bool, rng: n
                 }
             )
     skipped = (
-        [] if len(measurements) > 4 else [{"executor": "compressbench", "reason": "the model has no block-sparse layer"}]
+        []
+        if len(measurements) > 4
+        else [{"executor": "compressbench", "reason": "the model has no block-sparse layer"}]
     )
     save(
         root,

@@ -140,4 +140,4 @@ def test_latency_table_names_every_executor_and_what_was_skipped(report: SimpleN
     table = pd.read_csv(report.out / "tables/latency_fashion_mnist_plain_mini.csv")
     assert set(table.executor) == {"torch_eager", "onnxruntime", "compressbench"} and set(table.threads) == {1, 2}
     text = (report.out / "tables/latency_fashion_mnist_plain_mini.md").read_text()
-    assert "skipped: L1 filters, 90 %, block_sparse: the model has no block-sparse layer" in text
+    assert "skipped: L1 filters, 90 %, compressbench: the model has no block-sparse layer" in text

@@ -263,7 +263,7 @@ void convolve(const cb_convolution &layer, const float *x, float *workspace, con
         share_rows(layer, part, parts, &row0, &row1);
       }
       run(layer, cut, source, residual ? residual + out : nullptr, y + out, row0, row1, unit0, unit1);
-      if (copied) {
+      if (copied && image + 1 < batch) {  // the next one overwrites the copies
 #pragma omp barrier
       }
     }
