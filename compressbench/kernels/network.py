@@ -248,17 +248,16 @@ class _Plan:
 
         Between two calls, Python and PyTorch take longer than a small layer: their code is no longer in the cache.
         """
-        place = {self._input: self._example} | owned
+        place = dict(owned)
         left = []
         for step in self._steps:
             if step.planned is not None:  # reads at addresses that are fixed now
-                place |= {node: torch.empty(_shape(node)) for node in step.inputs if node not in place}
-            elif len(step.inputs) == 1 and step.inputs[0] in place:
-                value = step.compute([place[step.inputs[0]]])
-                if value.data_ptr() == place[step.inputs[0]].data_ptr() and value.is_contiguous():
-                    place[step.node] = self._views[step.node] = value
-                    continue
+                place |= {n: torch.empty(_shape(n)) for n in step.inputs if n not in place and n is not self._input}
+            elif (view := _view(step, place)) is not None:
+                place[step.node] = self._views[step.node] = view
+                continue
             left.append(step)
+        place[self._input] = self._example
         actions: list[Action] = []
         for ours, group in itertools.groupby(left, lambda step: step.planned is not None):
             steps = list(group)
@@ -272,6 +271,17 @@ class _Plan:
             else:
                 actions += [functools.partial(_run_step, step, place.get(step.node)) for step in steps]
         return actions
+
+
+def _view(step: _Step, place: dict[fx.Node, Tensor]) -> Tensor | None:
+    """The result of an operation that only views an input with a place; None of one that computes, be it in place."""
+    if len(step.inputs) != 1 or step.inputs[0] not in place:
+        return None
+    source = place[step.inputs[0]]
+    before = source.normal_().clone()
+    value = step.compute([source])
+    is_view = value.data_ptr() == source.data_ptr() and value.is_contiguous() and torch.equal(source, before)
+    return value if is_view else None
 
 
 def _run_program(call: Callable[[], None], results: dict[fx.Node, Tensor], values: dict[fx.Node, Tensor]) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from compressbench import models
 from compressbench.compression.binary import SignConv2d
 from compressbench.compression.blocks import prunable_layers, random_block_mask, weights_of
+from compressbench.compression.layers import masked
 from compressbench.compression.masks import apply_masks
 from compressbench.compression.registry import replace_modules
 from compressbench.kernels import native
@@ -51,6 +52,18 @@ def test_it_computes_the_masked_network_again_and_again(architecture, arguments,
         for _ in range(3):
             torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     assert sum(executor.forms.values()) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+
+
+def test_an_operation_in_place_is_no_view() -> None:
+    model = nn.Sequential(
+        masked(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1))), nn.AdaptiveAvgPool2d(1), nn.ReLU(inplace=True),
+        nn.Flatten(), nn.Linear(8, 6),
+    ).eval()  # fmt: skip
+    x = torch.randn(1, 3, 9, 9)
+    with torch.no_grad():
+        expected, call = model(x), NativeNetwork().prepare(model, x)
+        for _ in range(3):
+            torch.testing.assert_close(call(), expected)
 
 
 @pytest.mark.parametrize("scaling", ["none", "mean"])
