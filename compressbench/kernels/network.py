@@ -53,6 +53,7 @@ class NativeNetwork(Executor):
 
     def __init__(self) -> None:
         self.forms: Counter[str] = Counter()
+        self.tiles: dict[str, set[str]] = {}
 
     def objection(self, compressed: nn.Module) -> str:
         """Only masked and binary convolutions are worth it, and only if no quantizer has to be simulated."""
@@ -70,12 +71,13 @@ class NativeNetwork(Executor):
             if isinstance(layer, MaskedConv2d) and layer.groups == 1
         }
         plan = _Plan(_pack_binary(deploy(model)), masks, example)
-        self.forms = plan.forms
+        self.forms, self.tiles = plan.forms, plan.tiles
         return plan.run
 
     def describe(self) -> dict[str, str]:
-        """How many convolutions run in which form."""
-        forms = ", ".join(f"{count} {form}" for form, count in self.forms.most_common())
+        """How many convolutions run in which form, with which register tiles."""
+        tiles = {form: f" (tile {' '.join(sorted(found))})" for form, found in self.tiles.items()}
+        forms = ", ".join(f"{count} {form}{tiles.get(form, '')}" for form, count in self.forms.most_common())
         return {
             "library": f"compressbench kernels, torch {torch.__version__}",
             "isa": native.label(native.best_isa()),
@@ -119,6 +121,7 @@ class _Plan:
         self._example, self._masks = example.contiguous(memory_format=self._layout), masks
         ShapeProp(self._module).propagate(self._example)
         self.forms: Counter[str] = Counter({"binary": binary} if binary else {})
+        self.tiles: dict[str, set[str]] = defaultdict(set)
         nodes = list(self._module.graph.nodes)
         self._alias: dict[fx.Node, fx.Node] = {}
         fused = self._fuse(nodes)
@@ -195,6 +198,8 @@ class _Plan:
         name = fastest({name: _as_run(form, values, torch.empty(_shape(chain.last))) for name, form in forms.items()})
         self.forms[name] += 1
         form = forms[name]
+        if isinstance(form, BlockSparseConv2d) and form.tile:
+            self.tiles[name].add(form.tile)
         planned = form if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH else None
         return _Step(chain.last, nodes, lambda values: form(*values), True, planned)
 
