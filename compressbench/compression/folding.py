@@ -49,23 +49,22 @@ def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     return pairs
 
 
-def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """(γ/√(σ²+ε), β − μ·γ/√(σ²+ε)): what the normalisation does to a channel in eval mode."""
+def scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What a normalisation in eval mode makes of x + bias: scale·x + shift, scale = γ/√(σ²+ε), shift = β + (bias − μ)·scale."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)
-    if not norm.affine:
-        return scale, -norm.running_mean * scale
-    scale = scale * norm.weight
-    return scale, norm.bias - norm.running_mean * scale
+    if norm.affine:
+        scale = scale * norm.weight
+    shift = (norm.bias if norm.affine else 0) - norm.running_mean * scale
+    return scale, shift if bias is None else bias * scale + shift
 
 
 @torch.no_grad()
 def fold_norm(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
     """W' = W·γ/√(σ²+ε), b' = β + (b − μ)·γ/√(σ²+ε) per output channel, in place; the convolution gets a bias."""
-    scale, shift = scale_and_shift(norm)
-    bias = 0 if convolution.bias is None else convolution.bias * scale
+    scale, shift = scale_and_shift(norm, convolution.bias)
     convolution.weight.mul_(scale.reshape(-1, 1, 1, 1))
-    convolution.bias = nn.Parameter(bias + shift)
+    convolution.bias = nn.Parameter(shift)
 
 
 def fold_norms(model: nn.Module) -> nn.Module:

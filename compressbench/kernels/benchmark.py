@@ -1,7 +1,7 @@
 """Our kernels against the best dense forms: layer by layer, in sequence, and end to end (`make bench-kernels`).
 
-All candidates run interleaved in one process, each in the layout that it likes best (a dense
-form's layout is not timed; ours reads and writes NCHW or, binary, NHWC, and what it copies or packs is timed).
+All candidates run interleaved in one process, each in the layout that it likes best (a dense form's layout is not timed;
+ours reads and writes NCHW or, binary, NHWC, and what it copies or packs is timed).
 """
 
 import copy
@@ -43,9 +43,8 @@ END_TO_END = ("MobileNet-V2", "ResNet-50")
 BLOCKS = (1, 4, 8, 16)
 SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9, 0.95)
 KERNELS = (1, 3)
-STRETCH = (
-    0.05  # seconds that a whole network, or a sequence, runs before another one takes over the caches and the cores
-)
+# Seconds that a whole network, or a sequence, runs before another one takes over the caches and the cores.
+STRETCH = 0.05
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressbench.compression.binary import Encoding
-from compressbench.kernels.native import Binary, Isa, best_binary_isa, check_tensor, library, output_size, runnable
+from compressbench.compression.binary import Encoding, sign_ste
+from compressbench.kernels.native import (
+    Binary,
+    Isa,
+    best_binary_isa,
+    library,
+    output_for,
+    output_size,
+    per_channel,
+    runnable,
+)
 
 
 class BinaryConv2d:
@@ -37,12 +46,8 @@ class BinaryConv2d:
         c_out, c_in, kernel, _ = bits.shape
         height, width = map(int, input_size)
         out_height, out_width = output_size(height, width, kernel, stride, padding)
-        for name, values in (("scale", scale), ("bias", bias)):
-            if values is not None and values.shape != (c_out,):
-                raise ValueError(f"{name} must have {c_out} entries, not {tuple(values.shape)}")
         self.input_shape, self.output_shape = (height, width, c_in), (out_height, out_width, c_out)
-        self._scale = torch.ones(c_out) if scale is None else scale.detach().float().contiguous()
-        self._bias = torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+        self._scale, self._bias = per_channel("scale", scale, c_out, 1.0), per_channel("bias", bias, c_out, 0.0)
         if self.isa is Isa.TORCH:
             self._weights = pack_weights(bits, 1)
             weight = bits.float() if encoding == "ones" else 2 * bits.float() - 1
@@ -67,13 +72,9 @@ class BinaryConv2d:
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x [batch, height, width, c_in] -> [batch, out_height, out_width, c_out], in `out` where given."""
-        shape = (x.shape[0], *self.output_shape)
-        if out is None:
-            out = torch.empty(shape)
-        check_tensor("x", x, (x.shape[0], *self.input_shape))
-        check_tensor("out", out, shape)
+        out = output_for(x, self.input_shape, self.output_shape, out)
         if self.isa is Isa.TORCH:
-            signs = torch.where(x > 0, 1.0, -1.0).permute(0, 3, 1, 2)
+            signs = sign_ste(x).permute(0, 3, 1, 2)
             return torch.addcmul(self._bias, self._convolve(signs).permute(0, 2, 3, 1), self._scale, out=out)
         library().cb_convolve_binary(
             self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(), out.data_ptr(), x.shape[0],

@@ -17,7 +17,9 @@ from compressbench.kernels.native import (
     best_isa,
     check_tensor,
     library,
+    output_for,
     output_size,
+    per_channel,
     program,
     runnable,
 )
@@ -53,10 +55,10 @@ class BlockSparseConv2d:
         self.isa = runnable(isa, best_isa())
         c_in, height, width = map(int, input_size)
         c_out, n = blocks.shape[0], blocks.data.shape[1]
-        _check(blocks, bias, c_in, kernel, n)
+        _check(blocks, c_in, kernel, n)
         out_height, out_width = output_size(height, width, kernel, stride, padding)
         self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
-        self.clip, self._bias = clip, torch.zeros(c_out) if bias is None else bias.detach().float().contiguous()
+        self.clip, self._bias = clip, per_channel("bias", bias, c_out, 0.0)
         if self.isa is Isa.TORCH:
             weight = blocks.decode().reshape(c_out, c_in, kernel, kernel)
             self._convolve = functools.partial(F.conv2d, weight=weight, bias=self._bias, stride=stride, padding=padding)
@@ -100,13 +102,9 @@ class BlockSparseConv2d:
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """x [batch, c_in, height, width] -> [batch, c_out, out_height, out_width], in `out` where given."""
-        shape = (x.shape[0], *self.output_shape)
-        if out is None:
-            out = torch.empty(shape)
-        check_tensor("x", x, (x.shape[0], *self.input_shape))
-        check_tensor("out", out, shape)
+        out = output_for(x, self.input_shape, self.output_shape, out)
         if residual is not None:
-            check_tensor("residual", residual, shape)
+            check_tensor("residual", residual, out.shape)
         if self.isa is Isa.TORCH:
             y = self._convolve(x)
             return torch.clamp(y if residual is None else y + residual, *self.clip, out=out)
@@ -118,7 +116,7 @@ class BlockSparseConv2d:
         return Step.on(0, self._layer, x, out, self._workspace, residual, self)
 
 
-def _check(blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, n: int) -> None:
+def _check(blocks: BlockSparse, c_in: int, kernel: int, n: int) -> None:
     c_out, columns = blocks.shape
     if n not in BLOCK_SIZES:
         raise ValueError(f"blocks of {n} channels: the kernels know {', '.join(map(str, BLOCK_SIZES))}")
@@ -133,8 +131,6 @@ def _check(blocks: BlockSparse, bias: Tensor | None, c_in: int, kernel: int, n: 
         raise ValueError(f"a block's column lies outside 0 to {columns - 1}")
     if blocks.data.shape != (stored, n) or blocks.data.dtype != torch.float32:
         raise ValueError(f"data must be float32 [{stored}, {n}], not {blocks.data.dtype} {tuple(blocks.data.shape)}")
-    if bias is not None and bias.shape != (c_out,):
-        raise ValueError(f"bias must have {c_out} entries, not {tuple(bias.shape)}")
 
 
 def _column_offsets(c_in: int, kernel: int, stride: int, out_height: int, out_width: int) -> Tensor:

@@ -13,9 +13,10 @@ from compressbench.kernels.native import (
     Isa,
     Step,
     best_isa,
-    check_tensor,
     library,
+    output_for,
     output_size,
+    per_channel,
     program,
     runnable,
 )
@@ -50,13 +51,11 @@ class DepthwiseConv2d:
                 f"weight {tuple(weight.shape)} with stride {stride}: the depthwise kernel wants [{channels}, 1, k, k], "
                 "k 3 or 5, and stride 1 or 2"
             )
-        if bias is not None and bias.shape != (channels,):
-            raise ValueError(f"bias must have {channels} entries, not {tuple(bias.shape)}")
         out_height, out_width = output_size(height, width, kernel, stride, padding)
         self.input_shape, self.output_shape = (channels, height, width), (channels, out_height, out_width)
         self.clip = clip
         self._weight = weight.detach().float().contiguous()
-        self._bias = torch.zeros(channels) if bias is None else bias.detach().float().contiguous()
+        self._bias = per_channel("bias", bias, channels, 0.0)
         self._torch = functools.partial(
             F.conv2d, weight=self._weight, bias=self._bias, stride=stride, padding=padding, groups=channels
         )
@@ -68,11 +67,7 @@ class DepthwiseConv2d:
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x [batch, channels, height, width] -> [batch, channels, out_height, out_width], in `out` where given."""
-        shape = (x.shape[0], *self.output_shape)
-        if out is None:
-            out = torch.empty(shape)
-        check_tensor("x", x, (x.shape[0], *self.input_shape))
-        check_tensor("out", out, shape)
+        out = output_for(x, self.input_shape, self.output_shape, out)
         if self.isa is Isa.TORCH:
             return torch.clamp(self._torch(x), *self.clip, out=out)
         program(self.isa, [self.step(x, out)])()

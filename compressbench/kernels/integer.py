@@ -124,9 +124,8 @@ class _WeightLayer(nn.Module):
         codes, step = _int8(layer)
         bias = layer.bias
         if norm is not None:
-            scale, shift = scale_and_shift(norm)
+            scale, bias = scale_and_shift(norm, bias)
             codes, step = codes * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1), step * scale.abs()
-            bias = shift if bias is None else shift + bias * scale
         self.register_buffer("codes", codes)
         self.register_buffer("step", step.clamp_min(torch.finfo(torch.float32).tiny))
         self.register_buffer("bias", bias)

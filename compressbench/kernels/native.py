@@ -177,6 +177,25 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
         raise ValueError(f"{name} must be contiguous")
 
 
+def output_for(x: Tensor, input_shape: Sequence[int], output_shape: Sequence[int], out: Tensor | None) -> Tensor:
+    """Where the result on x [batch, *input_shape] goes: `out`, or a new tensor. ValueError where x or `out` does not fit."""
+    shape = (x.shape[0], *output_shape)
+    check_tensor("x", x, (x.shape[0], *input_shape))
+    if out is None:
+        return torch.empty(shape)
+    check_tensor("out", out, shape)
+    return out
+
+
+def per_channel(name: str, values: Tensor | None, channels: int, default: float) -> Tensor:
+    """Values of every output channel as the kernels read them: float32 [channels], `default` where there are none."""
+    if values is None:
+        return torch.full((channels,), default)
+    if values.shape != (channels,):
+        raise ValueError(f"{name} must have {channels} entries, not {tuple(values.shape)}")
+    return values.detach().float().contiguous()
+
+
 def label(isa: Isa) -> str:
     """What ran, for results."""
     return "none: slow PyTorch code, for want of a C++ compiler" if isa is Isa.TORCH else isa.name

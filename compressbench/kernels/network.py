@@ -356,8 +356,7 @@ class _PackedBinary(nn.Module):
         if {*layer.dilation, layer.groups} != {1} or len({*layer.stride}) > 1 or len({*layer.padding}) > 1:
             raise Skip("the binary kernel knows neither groups nor dilation nor two different strides or paddings")
         if norm is not None:
-            scale, shift = scale_and_shift(norm)
-            bias = shift if self._form.bias is None else shift + self._form.bias * scale
+            scale, bias = scale_and_shift(norm, self._form.bias)
             self._form = self._form._replace(scale=self._form.scale * scale, bias=bias)
         self._planned: BinaryConv2d | None = None
 

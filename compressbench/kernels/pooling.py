@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compressbench.kernels.native import Isa, Mean, Step, best_isa, check_tensor, program
+from compressbench.kernels.native import Isa, Mean, Step, best_isa, output_for, program
 
 
 class GlobalMean:
@@ -22,10 +22,9 @@ class GlobalMean:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[batch, channels, height, width] -> [batch, channels, 1, 1]."""
-        check_tensor("x", x, (x.shape[0], *self.input_shape))
+        out = output_for(x, self.input_shape, self.output_shape, None)
         if self.isa is Isa.TORCH:
-            return x.mean((2, 3), keepdim=True)
-        out = torch.empty(x.shape[0], *self.output_shape)
+            return torch.mean(x, (2, 3), keepdim=True, out=out)
         program(self.isa, [self.step(x, out)])()
         return out
 
