@@ -8,7 +8,7 @@ named conventions in CONVENTIONS.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -101,6 +101,16 @@ class Convention:
         return macs + layer.channel_pairs * self.unbiased_channel_pair
 
 
+_WITH_BN = Convention(
+    "the counter of the filter-pruning papers (HRank, CLR-RNF, DCFF): MACs and biases of convolutions, two per "
+    "input of a linear layer (its bias free), two per normalised element, window + 1 per globally pooled output",
+    linear_mac=2,
+    conv_bias=1,
+    norm=2,
+    global_pool_input=1,
+    global_pool_output=1,
+)
+
 CONVENTIONS: dict[str, Convention] = {
     "macs": Convention("multiply-accumulates of convolutions and linear layers"),
     "macs_with_bias": Convention(
@@ -108,14 +118,25 @@ CONVENTIONS: dict[str, Convention] = {
     ),
     "flops_2x": Convention("two operations per multiply-accumulate", conv_mac=2, linear_mac=2),
     "conv_only": Convention("multiply-accumulates of the convolutions", linear_mac=0),
-    "with_bn": Convention(
-        "the counter of the filter-pruning papers (HRank, CLR-RNF, DCFF): MACs and biases of convolutions, two per "
-        "input of a linear layer (its bias free), two per normalised element, window + 1 per globally pooled output",
-        linear_mac=2,
-        conv_bias=1,
-        norm=2,
-        global_pool_input=1,
-        global_pool_output=1,
+    "with_bn": _WITH_BN,
+    "with_bn_window_pool": replace(
+        _WITH_BN, description="with_bn where the pool has a fixed window: one per output", global_pool_input=0
+    ),
+    "with_bn_no_pool": replace(
+        _WITH_BN, description="with_bn without the pool", global_pool_input=0, global_pool_output=0
+    ),
+    "with_bn_imagenet": replace(
+        _WITH_BN,
+        description="with_bn_window_pool with one per input of a linear layer, as DCFF counts ImageNet networks",
+        linear_mac=1,
+        global_pool_input=0,
+    ),
+    "with_bn_logged": replace(
+        _WITH_BN,
+        description="with_bn_window_pool with one per input of a linear layer and four per normalised element, as in CLR-RNF's logs",
+        linear_mac=1,
+        norm=4,
+        global_pool_input=0,
     ),
     "zoo": Convention(
         "half the operations as the imgclsmob model zoo counts them: a MAC is two operations less one per channel "

@@ -156,17 +156,18 @@ def connected_share(masks: Mapping[str, Tensor], couplings: Iterable[Coupling]) 
     reads its output channel. Idle kernels are stored and computed, and do nothing for the image.
     """
     kernels = {name: mask.flatten(2).any(2) if mask.dim() > 2 else mask.clone() for name, mask in masks.items()}
-    links = [(c.producer, c.consumers) for c in couplings if kernels.keys() >= {c.producer, *c.consumers}]
+    links = [c for c in couplings if c.group is None and kernels.keys() >= {c.producer, *c.consumers}]
     kept = connected = sum(int(k.sum()) for k in kernels.values())
     before = None
     while before != connected:
         before = connected
-        for producer, consumers in links:
-            alive = kernels[producer].any(1)
-            read = torch.stack([kernels[name].any(0) for name in consumers]).any(0)
-            kernels[producer] = kernels[producer] & read[:, None]
-            for name in consumers:
-                kernels[name] = kernels[name] & alive
+        for link in links:
+            alive = kernels[link.producer].any(1)
+            columns = slice(link.offset, link.offset + len(alive))
+            read = torch.stack([kernels[name][:, columns].any(0) for name in link.consumers]).any(0)
+            kernels[link.producer] &= read[:, None]
+            for name in link.consumers:
+                kernels[name][:, columns] &= alive
         connected = sum(int(k.sum()) for k in kernels.values())
     return connected / max(kept, 1)
 

@@ -3,7 +3,7 @@
 Which tensors belong to a channel is the architecture's knowledge: `model.couplings()`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,44 +23,44 @@ def _take(state: State, module: str, index: Tensor, dim: int) -> None:
             state[f"{module}.{suffix}"] = tensor.index_select(dim, index)
 
 
-def select_channels(state: State, coupling: Coupling, index: Tensor) -> State:
-    """The state with the coupling's channels replaced by channels[index]; index int64 [kept].
-
-    Rows of the producer (filter, bias, mask), its normalisation, the depthwise filters that follow, the outer sides
-    of the squeeze-excite layers, and the input columns of every consumer.
-    """
-    state = dict(state)
-    normed = [(coupling.producer, coupling.norm), *coupling.followers]
-    outputs = [name for pair in normed for name in pair if name is not None]
-    inputs = list(coupling.consumers)
-    if coupling.gates is not None:
-        inputs.append(coupling.gates[0])
-        outputs.append(coupling.gates[1])
-    for name in outputs:
-        _take(state, name, index, dim=0)
-    for name in inputs:
-        _take(state, name, index, dim=1)
-    return state
-
-
 def _select(model: nn.Module, indices: Mapping[str, Tensor]) -> State:
-    couplings = {c.producer: c for c in model.couplings()}  # type: ignore[operator]
-    if unknown := [name for name in indices if name not in couplings]:
-        raise ValueError(f"the order of {unknown[0]}'s channels is not free: it takes part in a sum or is an output")
-    state = dict(model.state_dict())
-    for name, index in indices.items():
-        state = select_channels(state, couplings[name], index)
+    """The state with channels[index] (int64 [kept]) in place of the channels of every coupling that `indices` names.
+
+    Rows of the producers (filter, bias, mask), their normalisations, the depthwise filters that follow, the outer
+    sides of the squeeze-excite layers, and the input columns of every consumer, at their place in a concatenation.
+    """
+    couplings: Sequence[Coupling] = model.couplings()  # type: ignore[operator]
+    if unknown := set(indices) - {c.key for c in couplings if not c.padded}:
+        raise ValueError(
+            f"the order of {min(unknown)}'s channels is not free: it is an output, or a sum or a padding fixes it"
+        )
+    state: State = dict(model.state_dict())
+    columns: dict[str, list[tuple[int, Tensor]]] = {}
+    for coupling in couplings:
+        weight = state[f"{coupling.producer}.weight"]
+        index = indices.get(coupling.key, torch.arange(len(weight), device=weight.device))
+        outputs = [name for link in coupling.outputs for name in link if name is not None]
+        readers = list(coupling.consumers)
+        if coupling.gates is not None:
+            readers.append(coupling.gates[0])
+            outputs.append(coupling.gates[1])
+        for reader in readers:
+            columns.setdefault(reader, []).append((coupling.offset, index + coupling.offset))
+        for name in outputs if coupling.key in indices else ():
+            _take(state, name, index, dim=0)
+    for reader, parts in columns.items():
+        _take(state, reader, torch.cat([index for _, index in sorted(parts, key=lambda p: p[0])]), dim=1)
     return state
 
 
 def permute_filters(model: nn.Module, orders: Mapping[str, Tensor]) -> nn.Module:
-    """Reorder the filters of the named convolutions, in place; the network's function stays the same."""
+    """Reorder the channels of the named couplings, in place; the network's function stays the same."""
     model.load_state_dict(_select(model, orders))
     return model
 
 
 def keep_filters(model: nn.Module, kept: Mapping[str, Tensor]) -> nn.Module:
-    """A narrower network of the same architecture with only the filters `kept[producer]` (int64, ascending)."""
+    """A narrower network of the same architecture with only the channels `kept[key]` (int64) of the named couplings."""
     if any(isinstance(m, CompressedLayer) for m in model.modules()):
         raise ValueError("keep_filters narrows dense networks; remove filters before masking or quantizing")
     with torch.random.fork_rng(devices=[]):

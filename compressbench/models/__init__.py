@@ -6,6 +6,7 @@ from typing import Any
 
 from compressbench.errors import UserError
 from compressbench.models.bicubic import Bicubic
+from compressbench.models.googlenet import GoogLeNet
 from compressbench.models.mobilenet import (
     mobilenet_mini,
     mobilenet_v1,
@@ -24,6 +25,7 @@ __all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolve
 ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "bicubic": Bicubic,
     "edsr": EDSR,
+    "googlenet": GoogLeNet,
     "mobilenet_mini": mobilenet_mini,
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": mobilenet_v2,
@@ -59,6 +61,6 @@ def build(architecture: str, **arguments: Any) -> Any:
 
 def _check_inner_widths(model: Classifier | SuperResolver, inner_widths: dict[str, int] | None) -> None:
     """A misspelt name would silently leave a layer at its full width."""
-    unknown = set(inner_widths or {}) - {coupling.producer for coupling in model.couplings()}
+    unknown = set(inner_widths or {}) - {coupling.key for coupling in model.couplings()}
     if unknown:
         raise UserError(f"inner_widths names layers without a free width: {', '.join(sorted(unknown))}")

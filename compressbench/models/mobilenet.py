@@ -80,9 +80,11 @@ class MobileNetV1(Classifier):
     def _coupling(self, i: int) -> Coupling:
         unit, following = f"blocks.{i}.pointwise", f"blocks.{i + 1}"
         if i + 1 == len(self.blocks):
-            return Coupling(f"{unit}.conv", f"{unit}.bn", ("classifier",))
-        followers = ((f"{following}.depthwise.conv", f"{following}.depthwise.bn"),)
-        return Coupling(f"{unit}.conv", f"{unit}.bn", (f"{following}.pointwise.conv",), followers)
+            return Coupling(f"{unit}.conv", f"{unit}.bn", ("classifier",), activation=f"{unit}.act")
+        depthwise = f"{following}.depthwise"
+        followers = ((f"{depthwise}.conv", f"{depthwise}.bn"),)
+        readers = (f"{following}.pointwise.conv",)
+        return Coupling(f"{unit}.conv", f"{unit}.bn", readers, followers, activation=f"{depthwise}.act")
 
 
 def mobilenet_v1(
@@ -141,6 +143,8 @@ class Stage(NamedTuple):
     activation: Callable[[], nn.Module]
     squeeze: bool = False
     expand: bool = True
+    shortcut: bool = False
+    """A 1x1 convolution on the shortcut where the widths differ (at stride 1)."""
 
 
 class InvertedResidual(nn.Module):
@@ -155,7 +159,9 @@ class InvertedResidual(nn.Module):
         self.depthwise = unit(expanded, expanded, stage.kernel, stage.stride, groups=expanded)
         self.squeeze = SqueezeExcite(expanded, round_channels(stage.expanded / 4)) if stage.squeeze else None
         self.project = conv_unit(expanded, stage.outputs, kernel=1, activation=None, norm=norm)
-        self.residual = stage.stride == 1 and inputs == stage.outputs
+        self.residual = stage.stride == 1 and (stage.shortcut or inputs == stage.outputs)
+        widened = self.residual and inputs != stage.outputs
+        self.shortcut = conv_unit(inputs, stage.outputs, kernel=1, activation=None, norm=norm) if widened else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, H, W] -> [N, outputs, H/stride, W/stride]."""
@@ -163,7 +169,9 @@ class InvertedResidual(nn.Module):
         out = self.depthwise(out)
         out = out if self.squeeze is None else self.squeeze(out)
         out = self.project(out)
-        return out + x if self.residual else out
+        if not self.residual:
+            return out
+        return out + (x if self.shortcut is None else self.shortcut(x))
 
     def couplings(self) -> tuple[Coupling, ...]:
         """The expansion feeds the projection through the depthwise convolution and the gate."""
@@ -172,7 +180,8 @@ class InvertedResidual(nn.Module):
         name = self.name
         depthwise = ((f"{name}.depthwise.conv", f"{name}.depthwise.bn"),)
         gates = None if self.squeeze is None else (f"{name}.squeeze.reduce", f"{name}.squeeze.expand")
-        return (Coupling(f"{name}.expand.conv", f"{name}.expand.bn", (f"{name}.project.conv",), depthwise, gates),)
+        readers, activation = (f"{name}.project.conv",), f"{name}.depthwise.act"
+        return (Coupling(f"{name}.expand.conv", f"{name}.expand.bn", readers, depthwise, gates, activation),)
 
 
 class InvertedResidualNet(Classifier):
@@ -190,16 +199,17 @@ class InvertedResidualNet(Classifier):
         classifier: ClassifierKind = "linear",
         hidden: int | None = None,
         inner_widths: Widths = None,
+        stem_stride: int = 2,
     ) -> None:
         super().__init__()
-        self.stem = conv_unit(in_channels, stem, stride=2, activation=activation, norm=norm)
+        self.stem = conv_unit(in_channels, stem, stride=stem_stride, activation=activation, norm=norm)
         widths_in = [stem, *(stage.outputs for stage in stages)]
         blocks = [
             InvertedResidual(f"blocks.{i}", inputs, stage, norm, inner_widths)
             for i, (inputs, stage) in enumerate(zip(widths_in[:-1], stages, strict=True))
         ]
         self.blocks = nn.Sequential(*blocks)
-        self.inner_couplings = tuple(coupling for block in blocks for coupling in block.couplings())
+        self.expansions = tuple(coupling for block in blocks for coupling in block.couplings())
         features = inner_width(inner_widths, "last.conv", last)
         self.last = conv_unit(widths_in[-1], features, kernel=1, activation=activation, norm=norm)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -221,7 +231,7 @@ class InvertedResidualNet(Classifier):
     def couplings(self) -> tuple[Coupling, ...]:
         """The expansions and the last convolution; projections take part in residual sums."""
         consumer = "classifier" if self.hidden is None else "classifier.0"
-        return (*self.inner_couplings, Coupling("last.conv", "last.bn", (consumer,)))
+        return (*self.expansions, Coupling("last.conv", "last.bn", (consumer,), activation="last.act"))
 
 
 # expansion factor, outputs, blocks, stride of the first block
@@ -235,19 +245,33 @@ def mobilenet_v2(
     classifier: ClassifierKind | None = None,
     inner_widths: Widths = None,
 ) -> InvertedResidualNet:
-    """ImageNet MobileNet-V2; "zoo" keeps a 32 -> 32 expansion in the first block and has a "conv" classifier."""
-    if variant not in ("standard", "zoo"):
-        raise ValueError(f"variant must be 'standard' or 'zoo', not {variant!r}")
-    zoo = variant == "zoo"
+    """ImageNet MobileNet-V2; "zoo" keeps a 32 -> 32 expansion in the first block and has a "conv" classifier.
+
+    "cifar" keeps it, too, has strides for 32x32 images (2 only at the 64 and 160 wide stages) and 1x1 convolutions on
+    the shortcuts between stages of equal size.
+    """
+    if variant not in ("standard", "zoo", "cifar"):
+        raise ValueError(f"variant must be 'standard', 'zoo' or 'cifar', not {variant!r}")
+    cifar = variant == "cifar"
     stages, inputs = [], 32
     for factor, outputs, count, stride in _V2:
         for b in range(count):
-            expand = zoo or factor > 1
-            stages.append(Stage(3, factor * inputs, outputs, stride if b == 0 else 1, nn.ReLU6, expand=expand))
+            first = 1 if b > 0 or (cifar and outputs < 64) else stride
+            expand = variant != "standard" or factor > 1
+            stages.append(Stage(3, factor * inputs, outputs, first, nn.ReLU6, expand=expand, shortcut=cifar))
             inputs = outputs
-    kind = classifier or ("conv" if zoo else "linear")
+    kind = classifier or ("conv" if variant == "zoo" else "linear")
     return InvertedResidualNet(
-        32, stages, 1280, nn.ReLU6, nn.BatchNorm2d, in_channels, classes, kind, inner_widths=inner_widths
+        32,
+        stages,
+        1280,
+        nn.ReLU6,
+        nn.BatchNorm2d,
+        in_channels,
+        classes,
+        kind,
+        inner_widths=inner_widths,
+        stem_stride=1 if cifar else 2,
     )
 
 

@@ -8,6 +8,7 @@ from compressbench.models.structure import (
     Classifier,
     ClassifierKind,
     Coupling,
+    chain,
     conv_unit,
     initialise_kaiming,
     inner_width,
@@ -42,5 +43,4 @@ class Plain(Classifier):
 
     def couplings(self) -> tuple[Coupling, ...]:
         """Each convolution feeds the next one, the last the classifier."""
-        consumers = [f"body.{i}.conv" for i in range(1, self.depth)] + ["classifier"]
-        return tuple(Coupling(f"body.{i}.conv", f"body.{i}.bn", (name,)) for i, name in enumerate(consumers))
+        return chain([f"body.{i}" for i in range(self.depth)])

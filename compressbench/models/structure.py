@@ -1,7 +1,7 @@
 """What every architecture shares: its description, the freedom of its inner widths, the two base classes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,20 +19,46 @@ class ModelSpec:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+Link = tuple[str, str | None]
+"""A convolution and its normalisation."""
+
+
 @dataclass(frozen=True)
 class Coupling:
-    """A convolution whose output channels may be reordered or removed, and everything indexed by those channels.
+    """Output channels that may be reordered or removed, and everything that is indexed by them.
 
-    Names are module names. `producer` is also the key of `inner_widths` that sets the number of channels.
+    Names are module names. `key` is the name in `inner_widths` that sets the number of channels.
     """
 
     producer: str
     norm: str | None
     consumers: tuple[str, ...]
-    followers: tuple[tuple[str, str | None], ...] = ()
+    followers: tuple[Link, ...] = ()
     """Depthwise convolutions between producer and consumers, each with its normalisation."""
     gates: tuple[str, str] | None = None
     """The squeeze-excite convolutions: input columns of the first, output rows of the second."""
+    activation: str | None = None
+    """The module that leaves these channels as the consumers read them."""
+    added: tuple[Link, ...] = ()
+    """Further convolutions whose outputs are added to the producer's (residual sums)."""
+    shortcuts: tuple[Link, ...] = ()
+    """The shortcut convolutions among those that are added."""
+    group: str | None = None
+    """The key of channels that several convolutions share."""
+    offset: int = 0
+    """The first of these channels in a concatenation that the consumers read."""
+    padded: bool = False
+    """A shortcut pads these channels with zeros: their number is free, their choice and order are not."""
+
+    @property
+    def key(self) -> str:
+        """The name of the channels: that of the group, or of the only producer."""
+        return self.group or self.producer
+
+    @property
+    def outputs(self) -> tuple[Link, ...]:
+        """Every convolution with these output channels, and its normalisation."""
+        return ((self.producer, self.norm), *self.added, *self.shortcuts, *self.followers)
 
 
 class Classifier(nn.Module):
@@ -56,8 +82,12 @@ class Classifier(nn.Module):
         return self.classifier(features)
 
     def couplings(self) -> tuple[Coupling, ...]:
-        """The convolutions whose output channels are free, in forward order."""
+        """The channels whose number is free, in forward order."""
         return ()
+
+    def inner_couplings(self) -> tuple[Coupling, ...]:
+        """Those of a single convolution: they take part in no sum."""
+        return tuple(coupling for coupling in self.couplings() if coupling.group is None)
 
 
 class SuperResolver(nn.Module):
@@ -82,6 +112,10 @@ class SuperResolver(nn.Module):
         """No inner width is free in the published experiments on these networks."""
         return ()
 
+    def inner_couplings(self) -> tuple[Coupling, ...]:
+        """None, see `couplings`."""
+        return ()
+
 
 def conv_unit(
     inputs: int,
@@ -97,6 +131,15 @@ def conv_unit(
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
     layers = OrderedDict(conv=conv, bn=norm(outputs))
     return nn.Sequential(OrderedDict(layers, act=activation()) if activation else layers)
+
+
+def chain(units: Sequence[str], last: str = "classifier") -> tuple[Coupling, ...]:
+    """The couplings of `conv_unit`s one after the other: each feeds the next one, the last one `last`."""
+    consumers = [f"{unit}.conv" for unit in units[1:]] + [last]
+    return tuple(
+        Coupling(f"{unit}.conv", f"{unit}.bn", (consumer,), activation=f"{unit}.act")
+        for unit, consumer in zip(units, consumers, strict=True)
+    )
 
 
 def make_classifier(kind: ClassifierKind, features: int, classes: int) -> nn.Module:

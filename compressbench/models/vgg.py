@@ -1,6 +1,6 @@
 """VGG (Simonyan & Zisserman 2015) as used on CIFAR: batch normalisation and one linear layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -8,6 +8,7 @@ from compressbench.models.structure import (
     Classifier,
     ClassifierKind,
     Coupling,
+    chain,
     conv_unit,
     initialise_kaiming,
     inner_width,
@@ -19,11 +20,15 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(Classifier):
-    """Five stages of 3x3 convolutions, max pools between them, average pool, classifier; every width is free."""
+    """Stages of 3x3 convolutions, max pools between them, average pool, classifier; every width is free.
+
+    `depth` is 16 or 19; `stages` (convolutions and width of every stage) describes any other network of the kind.
+    """
 
     def __init__(
         self,
         depth: int = 19,
+        stages: Sequence[tuple[int, int]] | None = None,
         in_channels: int = 3,
         classes: int = 10,
         conv_bias: bool = False,
@@ -33,16 +38,17 @@ class VGG(Classifier):
         super().__init__()
         if depth not in CONVOLUTIONS:
             raise ValueError(f"vgg depth must be one of {sorted(CONVOLUTIONS)}, not {depth}")
-        self.stage_sizes = CONVOLUTIONS[depth]
+        stages = stages or list(zip(CONVOLUTIONS[depth], WIDTHS, strict=True))
+        self.stage_sizes = [count for count, _ in stages]
         self.body = nn.Sequential()
         inputs = in_channels
-        for s, (count, width) in enumerate(zip(self.stage_sizes, WIDTHS, strict=True)):
+        for s, (count, width) in enumerate(stages):
             stage = nn.Sequential()
             for i in range(count):
                 outputs = inner_width(inner_widths, f"body.{s}.{i}.conv", width)
                 stage.append(conv_unit(inputs, outputs, bias=conv_bias))
                 inputs = outputs
-            if s < len(WIDTHS) - 1:
+            if s < len(stages) - 1:
                 stage.add_module("pool", nn.MaxPool2d(2))
             self.body.append(stage)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -52,6 +58,4 @@ class VGG(Classifier):
 
     def couplings(self) -> tuple[Coupling, ...]:
         """Each convolution feeds the next one, the last the classifier."""
-        units = [f"body.{s}.{i}" for s, count in enumerate(self.stage_sizes) for i in range(count)]
-        consumers = [f"{unit}.conv" for unit in units[1:]] + ["classifier"]
-        return tuple(Coupling(f"{u}.conv", f"{u}.bn", (c,)) for u, c in zip(units, consumers, strict=True))
+        return chain([f"body.{s}.{i}" for s, count in enumerate(self.stage_sizes) for i in range(count)])

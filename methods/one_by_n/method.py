@@ -71,7 +71,7 @@ class OneByN(Method):
         """
         names = prunable_layers(model, self.config.prune_classifier)
         if self.config.rearrange:
-            free = {coupling.producer for coupling in model.couplings()}  # type: ignore[operator]
+            free = {coupling.producer for coupling in model.inner_couplings()}  # type: ignore[operator]
             orders = {n: rearrangement(weight) for n, weight in weights_of(model, names).items() if n in free}
             permute_filters(model, orders)
         return {name: self._mask(name, weight) for name, weight in weights_of(model, names).items()}

@@ -7,12 +7,16 @@ from torch import Tensor, nn
 from compressbench import accounting, models
 from compressbench.compression.masks import apply_masks
 from compressbench.compression.surgery import keep_filters, permute_filters
+from compressbench.models import Coupling
 
 PLAIN = {"widths": (8, 12, 12), "strides": (2, 1, 2)}
 RESNET = {"in_channels": 1, "blocks": (1, 1, 1), "widths": (4, 8, 8), "shortcut": "conv"}
 NETWORKS: list[tuple[str, dict, tuple[int, ...]]] = [
     ("plain", PLAIN, (1, 14, 14)),
     ("resnet_cifar", RESNET, (1, 14, 14)),
+    ("googlenet", {}, (3, 16, 16)),
+    ("resnet50", {"classes": 10}, (3, 32, 32)),
+    ("mobilenet_v2", {"classes": 10, "variant": "cifar"}, (3, 16, 16)),
     ("mobilenet_mini", {"stem": 4, "widths": (8, 8, 12), "strides": (1, 2, 1)}, (1, 14, 14)),
     ("mobilenet_v2", {"classes": 10}, (3, 32, 32)),
     ("mobilenet_v3_small", {"classes": 10}, (3, 32, 32)),
@@ -41,29 +45,38 @@ def test_permuted_network_computes_the_same(name: str, arguments: dict, shape: t
     model, x, generator = network(name, arguments), images(shape), torch.Generator().manual_seed(2)
     before, old = model(x), {k: v.clone() for k, v in model.state_dict().items()}
     orders = {
-        c.producer: torch.randperm(model.get_submodule(c.producer).weight.shape[0], generator=generator)
+        c.key: torch.randperm(model.get_submodule(c.producer).weight.shape[0], generator=generator)
         for c in model.couplings()
     }
     permute_filters(model, orders)
-    assert orders and all(not torch.equal(model.state_dict()[f"{n}.weight"], old[f"{n}.weight"]) for n in orders)
+    moved = [c.producer for c in model.couplings()]
+    assert moved and all(not torch.equal(model.state_dict()[f"{n}.weight"], old[f"{n}.weight"]) for n in moved)
     assert torch.allclose(model(x), before, rtol=0, atol=1e-5 * before.abs().max().item())
 
 
-@pytest.mark.parametrize(("name", "arguments", "shape"), NETWORKS)
-def test_narrow_network_equals_filters_and_their_shifts_set_to_zero(
-    name: str, arguments: dict, shape: tuple[int, ...]
-) -> None:
-    model, x = network(name, arguments), images(shape)
-    coupling = model.couplings()[-1]
-    kept = torch.tensor([0, 2, 3])
-    narrow = keep_filters(model, {coupling.producer: kept})
-    removed = torch.ones(model.get_submodule(coupling.producer).weight.shape[0], dtype=torch.bool)
+def silence(model: nn.Module, coupling: Coupling, kept: Tensor) -> None:
+    """Filters and normalisation of all other channels at 0: what the masked model computes."""
+    removed = torch.ones(len(model.get_submodule(coupling.producer).weight), dtype=torch.bool)
     removed[kept] = False
     with torch.no_grad():
-        model.get_submodule(coupling.producer).weight[removed] = 0
-        norms = [coupling.norm, *(norm for _, norm in coupling.followers)]
-        for norm in (model.get_submodule(n) for n in norms):
-            norm.weight[removed] = norm.bias[removed] = 0
+        for conv, norm in coupling.outputs:
+            model.get_submodule(conv).weight[removed] = 0
+            model.get_submodule(norm).weight[removed] = model.get_submodule(norm).bias[removed] = 0
+
+
+@pytest.mark.parametrize(("name", "arguments", "shape"), NETWORKS)
+def test_narrow_network_equals_the_masked_one(name: str, arguments: dict, shape: tuple[int, ...]) -> None:
+    """All couplings at once: inner channels, residual sums, concatenations, depthwise filters and gates."""
+    model, x, generator = network(name, arguments), images(shape), torch.Generator().manual_seed(2)
+    kept = {}
+    for coupling in model.couplings():
+        channels = len(model.get_submodule(coupling.producer).weight)
+        kept[coupling.key] = torch.randperm(channels, generator=generator)[: (channels + 1) // 2].sort().values
+    narrow = keep_filters(model, kept)
+    for coupling in model.couplings():
+        silence(model, coupling, kept[coupling.key])
+    widths = {c.key: len(narrow.get_submodule(c.producer).weight) for c in narrow.couplings()}
+    assert widths == {key: len(index) for key, index in kept.items()}
     assert torch.allclose(narrow(x), model(x), rtol=0, atol=1e-5 * narrow(x).abs().max().item())
 
 
@@ -80,6 +93,9 @@ def test_channels_of_a_sum_or_of_the_output_have_no_free_order() -> None:
     model = network("resnet_cifar", RESNET)
     with pytest.raises(ValueError, match=r"stages\.0\.0\.conv2"):
         permute_filters(model, {"stages.0.0.conv2": torch.arange(4)})
+    padded = network("resnet_cifar", RESNET | {"shortcut": "pad"})
+    with pytest.raises(ValueError, match=r"stages\.1"):
+        permute_filters(padded, {"stages.1": torch.arange(8)})
 
 
 def test_masks_move_with_their_filters() -> None:

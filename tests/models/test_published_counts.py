@@ -49,6 +49,11 @@ CLASSIFIERS = {
         "vgg", {"depth": 16, "conv_bias": True}, CIFAR, 14_728_266, None, 313_201_664, 14, 13, 13,
     ),
     "CIFAR ResNet-56": ("resnet_cifar", {"blocks": [9, 9, 9]}, CIFAR, 853_018, None, 125_485_696, 56, 55, 55),
+    "CIFAR ResNet-110": ("resnet_cifar", {"blocks": [18, 18, 18]}, CIFAR, 1_727_962, None, 252_887_680, 110, 109, 109),
+    "CIFAR GoogLeNet": ("googlenet", {}, CIFAR, 6_166_250, None, 1_521_756_160, 65, 64, 64),
+    "CIFAR MobileNet-V2": (
+        "mobilenet_v2", {"variant": "cifar", "classes": 10}, CIFAR, 2_297_754, None, 304_075_264, 59, 58, 36,
+    ),
     "ResNet-34": ("resnet34", {}, IMAGENET, None, None, 3_663_761_408, 37, 36, 33),
 }
 # fmt: on

@@ -17,10 +17,14 @@ RUNNABLE = {
     "resnet_cifar": ({"blocks": [1, 1, 1]}, (3, 16, 16)),
     "resnet18": ({"classes": 7}, (3, 32, 32)),
     "resnet50": ({"classes": 7}, (3, 32, 32)),
+    "resnet_cifar with convolutional shortcuts": ({"blocks": [2, 1, 1], "shortcut": "conv"}, (3, 16, 16)),
     "vgg": ({}, (3, 32, 32)),
+    "vgg of three stages": ({"stages": [(2, 8), (1, 12), (2, 12)], "in_channels": 1}, (1, 28, 28)),
+    "googlenet": ({}, (3, 8, 8)),
     "mobilenet_mini": ({}, (1, 28, 28)),
     "mobilenet_v1": ({"width": 0.25}, (3, 32, 32)),
     "mobilenet_v2": ({"variant": "zoo"}, (3, 32, 32)),
+    "mobilenet_v2 for small images": ({"variant": "cifar", "classes": 10}, (3, 8, 8)),
     "mobilenet_v3_small": ({}, (3, 32, 32)),
 }
 SUPER_RESOLUTION = {
@@ -35,7 +39,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
     """A network in evaluation mode whose batch normalisation is not the identity, and images."""
     arguments, shape = RUNNABLE[request.param]
     torch.manual_seed(0)
-    model = models.build(request.param, **arguments).eval()
+    model = models.build(request.param.split()[0], **arguments).eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             for tensor in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
@@ -55,9 +59,10 @@ def permute(model: nn.Module, coupling: Coupling, order: Tensor) -> None:
 
     def columns(name: str) -> None:
         weight = model.get_submodule(name).weight
-        weight.data = weight.data[:, order]
+        read = slice(coupling.offset, coupling.offset + len(order))
+        weight.data[:, read] = weight.data[:, read][:, order]
 
-    for name in (coupling.producer, coupling.norm, *(name for pair in coupling.followers for name in pair)):
+    for name in (name for pair in coupling.outputs for name in pair):
         rows(name)
     for name in coupling.consumers:
         columns(name)
@@ -71,7 +76,7 @@ def test_permuting_a_coupling_leaves_the_function_unchanged(case: tuple[nn.Modul
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         before = model(images)
-        for coupling in model.couplings():
+        for coupling in (c for c in model.couplings() if not c.padded):
             channels = model.get_submodule(coupling.producer).out_channels
             permute(model, coupling, torch.randperm(channels, generator=torch.Generator().manual_seed(channels)))
         after = model(images)
@@ -102,10 +107,14 @@ def test_every_module_is_used_exactly_once(case: tuple[nn.Module, Tensor]) -> No
 def test_every_inner_width_can_be_narrowed(case: tuple[nn.Module, Tensor]) -> None:
     model, images = case
     spec = model.spec
-    widths = {c.producer: 3 + i % 2 for i, c in enumerate(model.couplings())}
+    couplings = model.couplings()
+    widths = {c.key: 3 + i % 2 for i, c in enumerate(couplings)} | {"stages.0": 3, "stages.1": 4, "stages.2": 5}
+    widths = {c.key: widths[c.key] for c in couplings}
     with torch.device("meta"):
         narrow = models.build(spec.architecture, **spec.arguments, inner_widths=widths).eval()
-    assert {name: narrow.get_submodule(name).out_channels for name in widths} == widths
+    for coupling in couplings:
+        channels = {narrow.get_submodule(conv).out_channels for conv, _ in coupling.outputs}
+        assert channels == {widths[coupling.key]}, coupling.key
     assert narrow(images.to("meta")).shape == (2, narrow.spec.arguments.get("classes", model(images).shape[1]))
 
 
@@ -121,11 +130,25 @@ def test_logits_come_from_the_features(case: tuple[nn.Module, Tensor]) -> None:
 
 def test_couplings_are_the_published_ones() -> None:
     with torch.device("meta"):
-        names = ("mobilenet_v1", "mobilenet_v2", "resnet50", "vgg")
-        count = {name: len(models.build(name).couplings()) for name in names}
-        resnet_56 = models.build("resnet_cifar", blocks=[9, 9, 9])
-    assert count == {"mobilenet_v1": 13, "mobilenet_v2": 17, "resnet50": 32, "vgg": 16}
-    assert len(resnet_56.couplings()) == 27
+        names = ("googlenet", "mobilenet_v1", "mobilenet_v2", "resnet50", "vgg")
+        count = {name: len(models.build(name).inner_couplings()) for name in names}
+        resnet_56, resnet_50 = models.build("resnet_cifar", blocks=[9, 9, 9]), models.build("resnet50")
+    assert count == {"googlenet": 64, "mobilenet_v1": 13, "mobilenet_v2": 17, "resnet50": 33, "vgg": 16}
+    assert len(resnet_56.inner_couplings()) == 27
+    assert [c.key for c in resnet_56.couplings() if c.padded] == ["stages.0", "stages.1", "stages.2"]
+    sums = {c.key: (len(c.outputs), len(c.consumers)) for c in resnet_50.couplings() if c.group}
+    assert sums == {"stages.0": (4, 4), "stages.1": (5, 5), "stages.2": (7, 7), "stages.3": (4, 3)}
+
+
+def test_activation_of_a_coupling_leaves_its_channels(case: tuple[nn.Module, Tensor]) -> None:
+    model, images = case
+    widths: dict[str, int] = {}
+    for coupling in model.couplings():
+        layer = model.get_submodule(coupling.activation)
+        layer.register_forward_hook(lambda _, x, y, key=coupling.key: widths.update({key: y.shape[1]}))  # type: ignore[misc]
+    with torch.no_grad():
+        model(images)
+    assert widths == {c.key: model.get_submodule(c.producer).out_channels for c in model.couplings()}
 
 
 @pytest.mark.parametrize("architecture", SUPER_RESOLUTION)

@@ -30,7 +30,7 @@ def weakest_filters(weight: Tensor, count: int) -> Tensor:
 
 def prunable_producers(model: nn.Module) -> list[str]:
     """The prunable convolutions whose outputs take part in no sum, by name; first layer and classifier stay as wide."""
-    free = {coupling.producer for coupling in model.couplings()}  # type: ignore[operator]
+    free = {coupling.producer for coupling in model.inner_couplings()}  # type: ignore[operator]
     return [name for name in prunable_layers(model) if name in free]
 
 
