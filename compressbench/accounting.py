@@ -133,10 +133,9 @@ CONVENTIONS: dict[str, Convention] = {
     ),
     "with_bn_logged": replace(
         _WITH_BN,
-        description="with_bn_window_pool with one per input of a linear layer and four per normalised element, as in CLR-RNF's logs",
+        description="with_bn with one per input of a linear layer and four per normalised element: CLR-RNF's logs",
         linear_mac=1,
         norm=4,
-        global_pool_input=0,
     ),
     "zoo": Convention(
         "half the operations as the imgclsmob model zoo counts them: a MAC is two operations less one per channel "

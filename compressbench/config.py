@@ -35,8 +35,11 @@ class Recipe(Frozen):
     nesterov: bool = False
     weight_decay: float = Field(0.0, ge=0)
     warmup_epochs: float = Field(0, ge=0, description="linear warm-up, per step")
-    schedule: Literal["cosine", "constant", "halve"] = Field("cosine", description="per step, after the warm-up")
+    schedule: Literal["cosine", "cosine_by_epoch", "constant", "halve", "step"] = Field(
+        "cosine", description="after the warm-up; cosine falls with every step, the others with epochs"
+    )
     halve_every: int | None = Field(None, ge=1, description="epochs between halvings, with schedule: halve")
+    milestones: tuple[int, ...] = Field((), description="epochs that divide the rate by 10, with schedule: step")
     augmentation: Literal["none", "flip", "crop_flip"] = "none"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
@@ -44,6 +47,8 @@ class Recipe(Frozen):
     def _consistent(self) -> "Recipe":
         if (self.schedule == "halve") != (self.halve_every is not None):
             raise ValueError("halve_every goes with schedule: halve, and only with it")
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError("milestones go with schedule: step, and only with it")
         return self
 
 
@@ -84,6 +89,9 @@ class MethodScale(Frozen):
 
     runs: dict[PairName, tuple[Name, ...]] = Field(description="pair -> settings")
     config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
+    recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
+        {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
+    )
 
 
 class Declaration(Frozen):
@@ -113,6 +121,7 @@ class Declaration(Frozen):
         named = {
             "labels": set(self.labels),
             "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
+            **{f"scales.{s}.recipes": set(m.recipes) for s, m in self.scales.items()},
             **{f"scales.{s}.runs.{pair}": set(names) for s, m in self.scales.items() for pair, names in m.runs.items()},
         }
         for key, names in named.items():

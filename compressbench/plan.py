@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compressbench import registry
-from compressbench.config import Declaration, Pair, Scale, load_scale
+from compressbench.config import Declaration, Pair, Recipe, Scale, load_scale, parse
 from compressbench.errors import UserError
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
@@ -98,7 +98,18 @@ class Plan:
                     yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
 
     def pair(self, run: Run) -> Pair:
-        return self.scale.pairs[run.pair]
+        """The pair's budgets, with what the run's setting trains otherwise."""
+        pair = self.scale.pairs[run.pair]
+        declared = self.declarations.get(run.method)
+        at_scale = declared.scales.get(self.scale_name) if declared else None  # type: ignore[call-overload]
+        if at_scale is None or run.setting not in at_scale.recipes:
+            return pair
+        where = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"  # type: ignore[union-attr]
+        own = {
+            name: parse(Recipe, getattr(pair, name).model_dump() | changes, f"{where}.{name}")
+            for name, changes in at_scale.recipes[run.setting].items()
+        }
+        return pair.model_copy(update=own)
 
     def stages(self, run: Run) -> list[str]:
         """The stages of a run, in order. Images that another setting synthesizes are not synthesized again."""
@@ -165,5 +176,7 @@ class Plan:
                     f"config/{self.scale_name}.yaml: key pairs.{name}.architecture: unknown {pair.architecture!r}; "
                     f"known: {', '.join(models.ARCHITECTURES)}."
                 )
+        for run in self.runs:
+            self.pair(run)
         for method, setting in sorted({(r.method, r.setting) for r in self.runs}):
             registry.resolve(self.root, method, setting, self.scale_name)

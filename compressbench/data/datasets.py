@@ -18,6 +18,11 @@ class DatasetInfo:
     mean: tuple[float, ...]  # of the pixels scaled to [0, 1]; super-resolution networks take 0..255 as it is: 0 and 1
     std: tuple[float, ...]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of a network's input."""
+        return (self.channels, self.size, self.size)
+
 
 _RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

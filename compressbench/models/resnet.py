@@ -52,7 +52,14 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self, name: str, inputs: int, width: int, outputs: int, stride: int, shortcut: ShortcutKind | None, widths: Widths
+        self,
+        name: str,
+        inputs: int,
+        width: int,
+        outputs: int,
+        stride: int,
+        shortcut: ShortcutKind | None,
+        widths: Widths,
     ) -> None:
         super().__init__()
         inner = inner_width(widths, f"{name}.conv1", width)
@@ -81,7 +88,14 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, name: str, inputs: int, width: int, outputs: int, stride: int, shortcut: ShortcutKind | None, widths: Widths
+        self,
+        name: str,
+        inputs: int,
+        width: int,
+        outputs: int,
+        stride: int,
+        shortcut: ShortcutKind | None,
+        widths: Widths,
     ) -> None:
         super().__init__()
         first = inner_width(widths, f"{name}.conv1", width)

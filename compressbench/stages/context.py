@@ -16,7 +16,7 @@ from compressbench.data import DatasetInfo
 from compressbench.errors import UserError
 from compressbench.method import SyntheticImages
 from compressbench.seeding import derive_seed, generator
-from compressbench.training import Hook, LearningRate, fit, make_optimizer, schedule_factor
+from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.checkpoint import Checkpoint
 from compressbench.training.loop import Logger, Loss
 
@@ -155,6 +155,9 @@ class Context:
 
         What is not given comes from the recipe. `schedule=None` leaves the learning rates to the caller's hooks.
         `name` tells several trainings of one stage apart.
+
+        Raises:
+            UserError: when the training diverges: a loss that is not finite, or an accuracy that stays at chance.
         """
         source: Any = batches or self.batches(recipe)
         epochs = epochs or recipe.epochs
@@ -171,7 +174,14 @@ class Context:
             seed=derive_seed(self.seed, self.stage, name),
             hooks=[*rate, *hooks],
             validate=validate or self.validate,
+            alarm=self._alarm(recipe),
             checkpoint=Checkpoint(self.folder / "checkpoints" / name),
             logger=self.logger,
             train_mode=train_mode,
         )
+
+    def _alarm(self, recipe: Recipe) -> Callable[[Sequence[dict[str, float]]], None] | None:
+        if self.info.task == "super_resolution":
+            return None
+        images = min(VALIDATION_IMAGES, len(self.data.validation))
+        return chance_alarm(self.info.classes, images, recipe.warmup_epochs)

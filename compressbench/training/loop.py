@@ -31,6 +31,7 @@ def fit(
     seed: int,
     hooks: Sequence[Hook] = (),
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    alarm: Callable[[Sequence[dict[str, float]]], None] | None = None,
     checkpoint: Checkpoint | None = None,
     logger: Logger | None = None,
     train_mode: bool = True,
@@ -43,6 +44,7 @@ def fit(
         optimizers: all step in every iteration.
         seed: seeds the global generator at the start of every epoch (dropout and the like).
         validate: called at the end of every epoch, model in eval mode; its values are logged.
+        alarm: called after every epoch with the history so far; raises UserError to stop a hopeless run.
         checkpoint: where to resume from and to save to, at every epoch's end.
         train_mode: False leaves the model in eval mode (frozen batch-norm statistics).
 
@@ -75,6 +77,8 @@ def fit(
         history.append({"epoch": state.epoch} | state.metrics)
         if logger:
             logger.epoch(state.epoch, epochs, state.metrics)
+        if alarm:
+            alarm(history)
         if checkpoint:
             checkpoint.save(state, history)
     return model.eval()

@@ -20,7 +20,10 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Opt
 
 
 def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """step -> factor of the initial learning rate: linear warm-up, then cosine to 0, constant, or halved every few epochs."""
+    """step -> factor of the initial learning rate: linear warm-up, then what `recipe.schedule` says.
+
+    A cosine by epoch is that of the warm-up's end, 1/2 (1 + cos(pi (e - w) / (E - w))).
+    """
     total, warmup = epochs * steps_per_epoch, round(recipe.warmup_epochs * steps_per_epoch)
 
     def factor(step: int) -> float:
@@ -30,6 +33,10 @@ def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int) -> Callab
             return 1.0
         if recipe.schedule == "halve":
             return 0.5 ** (step // steps_per_epoch // (recipe.halve_every or 1))
+        if recipe.schedule == "step":
+            return 0.1 ** sum(step // steps_per_epoch >= epoch for epoch in recipe.milestones)
+        if recipe.schedule == "cosine_by_epoch":
+            step = step // steps_per_epoch * steps_per_epoch
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     return factor

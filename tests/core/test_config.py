@@ -119,6 +119,25 @@ def test_equal_total_budgets_where_scratch_meets_dense() -> None:
                 assert pair.scratch.epochs == pair.pretrain.epochs + pair.finetune.epochs
 
 
+def test_a_setting_may_train_otherwise_than_its_pair(tree: Path) -> None:
+    run, other = (Run("smoke", "digits", "plain_mini", "toy", name, 0) for name in ("half", "third"))
+    settings, before = {"half": {}, "third": {}}, Plan(tree, "smoke").digest(run, "compress")
+    scale = {"runs": {"digits/plain_mini": ["half", "third"]}, "recipes": {"half": {"finetune": {"lr": 0.5}}}}
+    declare(tree, "toy", settings=settings, scales={"smoke": scale})
+    plan = Plan(tree, "smoke")
+    assert (plan.pair(run).finetune.lr, plan.pair(run).finetune.epochs, plan.pair(run).scratch.lr) == (0.5, 1, 0.1)
+    assert plan.pair(other) == plan.scale.pairs["digits/plain_mini"]
+    assert plan.digest(run, "compress") != before
+    declare(tree, "toy", settings=settings, scales={"smoke": scale | {"recipes": {"half": {"finetune": {"speed": 1}}}}})
+    with pytest.raises(UserError, match=r"methods/toy/config.yaml, scales.smoke.recipes.half.finetune: key speed"):
+        Plan(tree, "smoke").validate()
+
+
+def test_equal_budgets_are_never_overridden() -> None:
+    for scale in ("smoke", "desk"):
+        assert not any(d.scales[scale].recipes for d in Plan(ROOT, scale).declarations.values() if scale in d.scales)
+
+
 def test_images_of_another_setting_are_not_synthesized_again() -> None:
     declared = parse(
         Declaration,

@@ -1,5 +1,6 @@
 """The loop: order of the hooks, resume to the bit, divergence."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from torch import nn
 from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.seeding import derive_seed, generator
-from compressbench.training import Hook, LearningRate, State, fit, make_optimizer, schedule_factor
+from compressbench.training import Hook, LearningRate, State, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.checkpoint import Checkpoint, same_bits
+from tests.methods.context import make_context
 
 
 def network() -> nn.Module:
@@ -120,6 +122,46 @@ def test_warmup_then_cosine() -> None:
 def test_halving() -> None:
     factor = schedule_factor(Recipe(epochs=6, lr=1, schedule="halve", halve_every=2), epochs=6, steps_per_epoch=5)
     assert [factor(0), factor(9), factor(10), factor(29)] == [1, 1, 0.5, 0.25]
+
+
+def test_milestones_divide_the_rate_by_ten_after_the_warmup() -> None:
+    """CLR-RNF's and DCFF's ImageNet schedule, with 100 steps per epoch and a rate of 0.1."""
+    recipe = Recipe(epochs=90, lr=0.1, warmup_epochs=5, schedule="step", milestones=(30, 60, 80))
+    factor = schedule_factor(recipe, 90, 100)
+    rates = {(0, 0): 2e-4, (4, 99): 0.1, (29, 99): 0.1, (30, 0): 0.01, (60, 0): 1e-3, (80, 0): 1e-4, (89, 99): 1e-4}
+    for (epoch, iteration), rate in rates.items():
+        assert recipe.lr * factor(100 * epoch + iteration) == pytest.approx(rate, rel=1e-12)
+
+
+def test_cosine_by_epoch_is_constant_inside_an_epoch() -> None:
+    recipe = Recipe(epochs=25, lr=1, warmup_epochs=5, schedule="cosine_by_epoch")
+    factor = schedule_factor(recipe, 25, 10)
+    assert factor(50) == factor(59) == 1.0
+    assert factor(150) == factor(159) == pytest.approx(0.5)
+    assert factor(249) == pytest.approx(0.5 * (1 + math.cos(math.pi * 19 / 20)))
+
+
+def epochs(*accuracies: float) -> list[dict[str, float]]:
+    return [{"epoch": e, "loss": 2.3026, "validation_top1": value} for e, value in enumerate(accuracies)]
+
+
+def test_collapse_to_chance_stops_after_two_epochs() -> None:
+    alarm = chance_alarm(classes=10, images=2000, warmup_epochs=1)
+    for fine in ([10.0], [10.0, 10.0], [10.0, 9.8, 30.0, 10.2], [10.0, 12.5, 12.5]):
+        alarm(epochs(*fine))
+    with pytest.raises(UserError, match=r"collapsed: the accuracy is 11\.9 %, chance.*loss 2\.3026"):
+        alarm(epochs(60.0, 10.0, 11.9))
+    chance_alarm(10, 2000, warmup_epochs=5)(epochs(*[10.0] * 6))
+
+
+def test_a_dead_network_is_stopped_by_the_shared_loop(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path, epochs=4)
+    dead = ctx.build()
+    nn.init.zeros_(dead.classifier.weight)
+    dead.requires_grad_(False)
+    dead.classifier.bias = nn.Parameter(torch.zeros(10))
+    with pytest.raises(UserError, match="training collapsed"):
+        ctx.fit(dead, ctx.recipes.scratch)
 
 
 def test_seeds_depend_on_every_part_and_on_nothing_else() -> None:
