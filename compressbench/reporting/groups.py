@@ -22,7 +22,7 @@ FAMILIES = {
 }
 PRUNING = {"unstructured", "block", "filter"}
 LONGEST_TITLE = 34
-STRENGTH = r"p\d+|w\d+a\d+|b\d+"  # percent removed, or bits, in the name of a setting
+STRENGTH = r"[pm]\d+|w\d+a\d+|b\d+"  # percent removed (of weights or MACs), or bits, in the name of a setting
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A real context on the digits, small enough for tests."""
+"""Contexts for tests: a real one on the digits, and one iteration at the full size of a paper's network."""
 
 from pathlib import Path
 
@@ -6,7 +6,11 @@ import torch
 
 from compressbench import storage
 from compressbench.config import Pair
+from compressbench.data.classification import ClassificationData, Split
+from compressbench.data.datasets import info
+from compressbench.plan import Plan, Run
 from compressbench.stages.context import Context
+from tests.conftest import ROOT
 
 RECIPE = {"epochs": 1, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4}
 RESNET = {
@@ -31,4 +35,23 @@ def make_context(data_root: Path, folder: Path, stage: str = "compress", seed: i
     )  # fmt: skip
     if not (folder / "dense" / "model.json").exists():
         storage.save_model(ctx.build(), folder / "dense")
+    return ctx
+
+
+def full_size_context(folder: Path, pair: str, method: str, setting: str, stage: str = "compress") -> Context:
+    """One step on two random images with the network and the recipes of a pair of config/paper.yaml."""
+    dataset, model = pair.split("/")
+    run = Run("paper", dataset, model, method, setting, 0)
+    configured = Plan(ROOT, "paper").pair(run)
+    short = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "warmup_epochs": 0}
+    recipes = {name: getattr(configured, name).model_copy(update=short) for name in ("scratch", "pretrain", "finetune")}
+    about = info(dataset)
+    random = torch.Generator().manual_seed(0)
+    split = Split(torch.randn(4, *about.image_shape, generator=random), torch.arange(4))
+    ctx = Context(
+        root=folder, stage=stage, seed=0, pair=configured.model_copy(update=recipes), dataset=dataset,
+        folder=folder / stage, device=torch.device("cpu"),
+    )  # fmt: skip
+    ctx.__dict__["data"] = ClassificationData(about, split, split, split)
+    ctx.dense = ctx.build  # type: ignore[method-assign]
     return ctx
