@@ -91,28 +91,25 @@ def cost_of(model: nn.Module, widths: Widths, cost: Callable[[nn.Module], int]) 
         return cost(build_narrow(model, widths))
 
 
-def widths_within(
-    model: nn.Module,
-    widths_at: Callable[[float], Widths],
-    cost: Callable[[nn.Module], int],
-    target: float,
-    steps: int = 12,
-) -> Widths:
-    """The widest network of a family, widths_at(rate) for 0 <= rate <= 1, whose cost is at most `target`, by bisection.
+def rate_within(cost_at: Callable[[float], float], target: float, steps: int = 12) -> float:
+    """The smallest rate in [0, 1], to 2^-steps, whose cost is at most `target`, by bisection of a falling cost.
 
     UserError when even rate 1 costs more.
     """
-    low, high, best = 0.0, 1.0, widths_at(1.0)
-    if (least := cost_of(model, best, cost)) > target:
-        raise UserError(f"the narrowest network costs {least}, the target is {target:.0f}; choose a lower compression.")
+    low, high = 0.0, 1.0
+    if (least := cost_at(high)) > target:
+        raise UserError(f"the narrowest network costs {least:.0f}, the target is {target:.0f}; choose a lower compression.")
     for _ in range(steps):
         middle = (low + high) / 2
-        widths = widths_at(middle)
-        if cost_of(model, widths, cost) <= target:
-            high, best = middle, widths
-        else:
-            low = middle
-    return best
+        low, high = (low, middle) if cost_at(middle) <= target else (middle, high)
+    return high
+
+
+def widths_within(
+    model: nn.Module, widths_at: Callable[[float], Widths], cost: Callable[[nn.Module], int], target: float
+) -> Widths:
+    """The widest network of a family widths_at(rate) whose cost is at most `target`; see `rate_within`."""
+    return widths_at(rate_within(lambda rate: cost_of(model, widths_at(rate), cost), target))
 
 
 def strongest_filters(weight: Tensor, count: int) -> Tensor:

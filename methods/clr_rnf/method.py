@@ -1,0 +1,197 @@
+"""CLR-RNF (arXiv 2202.07190): a cross-layer ranking says how many filters stay, reciprocal nearest filters say which."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+from torch import Generator, Tensor, nn
+
+from compressbench.compression.filters import (
+    Shape,
+    Widths,
+    cost_of,
+    couplings_like,
+    from_scratch,
+    macs,
+    producer_weights,
+    random_filters,
+    rate_within,
+    strongest_filters,
+    uniform_widths,
+)
+from compressbench.compression.one_shot import record_untrained_quality
+from compressbench.compression.surgery import keep_filters
+from compressbench.errors import UserError
+from compressbench.method import Fact, Method, MethodConfig
+from compressbench.models import Coupling
+from methods.clr_rnf import facts
+from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+Kept = Mapping[str, Tensor]
+
+
+class CLRRNF(Method):
+    """Rank all weights together, cut every layer to its share, keep the most central filters, fine-tune."""
+
+    class Config(MethodConfig):
+        """The ranking, what is ranked, and the controls."""
+
+        ratio: float | None = Field(
+            None, ge=0, lt=1, description="rho: share of the ranked weights below the threshold"
+        )
+        macs_cut: float | None = Field(
+            None, gt=0, lt=1, description="instead of ratio: the share of the MACs to remove; the ratio follows"
+        )
+        power: float = Field(0.5, ge=0, description="lambda: magnitudes are divided by cost ** power")
+        layers: tuple[str, ...] = Field(("*",), min_length=1, description="patterns of the widths that are ranked")
+        costs: dict[str, float] | None = Field(
+            None, description="pattern of widths -> relative cost; default: operations of the layer or block"
+        )
+        follows: dict[str, str] = Field({}, description="width -> ranked width whose rate it takes over")
+        least: int = Field(0, ge=0, description="fewest filters of a layer; 0: a layer that would vanish is an error")
+        structure: Literal["ranked", "uniform"] = Field("ranked", description="uniform: one rate for all layers")
+        filters: Literal["reciprocal", "l1", "random"] = Field("reciprocal", description="which filters stay")
+        weights: Literal["inherited", "scratch"] = Field(
+            "inherited", description="scratch: the same widths from random weights, for the total budget"
+        )
+        reset: Literal["all", "pruned", "none"] = Field(
+            "pruned",
+            description="what starts afresh: biases, batch norms and classifier; those of pruned layers; nothing",
+        )
+
+        @model_validator(mode="after")
+        def _consistent(self) -> "CLRRNF.Config":
+            if (self.ratio is None) == (self.macs_cut is None):
+                raise ValueError("give either ratio or macs_cut")
+            if self.structure == "uniform" and self.macs_cut is None:
+                raise ValueError("structure: uniform needs macs_cut")
+            return self
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        dense, cost = ctx.dense(), macs(ctx.info.image_shape)
+        ranking = Ranking(self.config, dense, ctx.info.image_shape)
+        rate = ranking.rate()
+        widths = ranking.widths(rate)
+        total = cost(dense)
+        ctx.record("ratio", rate)
+        ctx.record("macs_cut", 1 - cost_of(dense, widths, cost) / total)
+        ctx.record("macs_cut_without_costs", 1 - cost_of(dense, ranking.widths(rate, power=0), cost) / total)
+        if self.config.weights == "scratch":
+            return from_scratch(ctx, dense, widths)
+        kept = self.kept(dense, widths, ctx.generator("filters"))
+        ctx.record("kept_norm", mean_kept_norm(producer_weights(dense, list(kept)), kept))
+        model = restart(keep_filters(dense, kept), list(kept), self.config.reset, ctx.generator("classifier"))
+        record_untrained_quality(ctx, model)
+        return model
+
+    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+        scratch = self.config.weights == "scratch"
+        return ctx.fit(model, ctx.recipes.scratch if scratch else ctx.recipes.finetune)
+
+    def kept(self, dense: nn.Module, widths: Widths, generator: Generator) -> dict[str, Tensor]:
+        """The filters of every narrowed width, ascending.
+
+        A residual sum is chosen by its first convolution, whose columns have been cut by then: all its convolutions
+        keep the same channels.
+        """
+        chosen: dict[str, Tensor] = {}
+        weights = producer_weights(dense, list(widths))
+        couplings: list[Coupling] = list(dense.couplings())  # type: ignore[operator]
+        for coupling in (c for c in couplings if c.key in widths):
+            weight, count = weights[coupling.key], widths[coupling.key]
+            read = next((c.key for c in couplings if coupling.producer in c.consumers), None)
+            if coupling.group is not None and read in chosen:
+                weight = weight.index_select(1, chosen[read])
+            if self.config.filters == "random":
+                chosen[coupling.key] = random_filters(weight, count, generator)
+            else:
+                select = reciprocal_nearest if self.config.filters == "reciprocal" else strongest_filters
+                chosen[coupling.key] = select(weight, count)
+        return chosen
+
+    @classmethod
+    def facts(cls) -> list[Fact]:
+        """Costs of the dense networks and of the hand-designed structures that the authors compare with."""
+        return facts.recompute()
+
+
+class Ranking:
+    """Cross-layer ranking of one dense network: rate -> widths."""
+
+    def __init__(self, config: CLRRNF.Config, dense: nn.Module, shape: Shape):
+        self.config, self.dense, self.shape = config, dense, shape
+        self.ranked = couplings_like(dense, config.layers)
+        self.groups = {
+            key: [dense.get_parameter(f"{name}.weight") for name in (c.producer, *(conv for conv, _ in c.added))]
+            for key, c in self.ranked.items()
+        }
+        self.costs = self._costs()
+
+    def _costs(self) -> dict[str, float]:
+        if self.config.costs is None:
+            units = [key.rpartition(".")[0] for key in self.ranked]
+            return dict(zip(self.ranked, relative_costs(self.dense, self.shape, units), strict=True))
+        found = {
+            key: next((c for pattern, c in self.config.costs.items() if fnmatchcase(key, pattern)), None)
+            for key in self.ranked
+        }
+        if missing := [key for key, cost in found.items() if cost is None]:
+            raise UserError(f"clr_rnf: costs has no entry for {missing[0]}; add a pattern that fits.")
+        return found  # type: ignore[return-value]
+
+    def rate(self) -> float:
+        """The configured ratio, or the smallest one (rate, if uniform) that removes the configured share of the MACs."""
+        if self.config.ratio is not None:
+            return self.config.ratio
+        cost = macs(self.shape)
+        target = cost(self.dense) * (1 - self.config.macs_cut)  # type: ignore[operator]
+        return rate_within(lambda rate: cost_of(self.dense, self.widths(rate), cost), target)
+
+    def widths(self, rate: float, power: float | None = None) -> Widths:
+        """m_l = int(C_l (1 - p_l)) of every ranked width, and of those that follow one."""
+        if self.config.structure == "uniform":
+            return uniform_widths(self.dense, list(self.ranked), rate)
+        rates = cross_layer_rates(self.groups, self.costs, self.config.power if power is None else power, rate)
+        rates |= {key: rates[leader] for key, leader in self.config.follows.items()}
+        sizes = {key: len(weight) for key, weight in producer_weights(self.dense, list(rates)).items()}
+        least = max(self.config.least, int(self.config.macs_cut is not None))
+        widths = {key: max(least, int(size * (1 - rates[key]))) for key, size in sizes.items()}
+        if vanished := [key for key, width in widths.items() if width == 0]:
+            raise UserError(
+                f"clr_rnf: ratio {rate:g} leaves no filter of {vanished[0]}; choose a lower ratio, or set least to 1."
+            )
+        return widths
+
+
+def mean_kept_norm(weights: Mapping[str, Tensor], kept: Kept) -> float:
+    """Mean over layers of the l2 norm of the kept filters, over that of all filters."""
+    norms = {name: weight.detach().flatten(1).norm(dim=1) for name, weight in weights.items()}
+    return sum(float(n[kept[name]].mean() / n.mean()) for name, n in norms.items()) / len(norms)
+
+
+def restart(model: nn.Module, pruned: list[str], reset: str, generator: Generator) -> nn.Module:
+    """Fresh batch norms (1, 0, 0, 1) and zero biases: of the pruned layers, or of all; with "all" the classifier, too.
+
+    In place; what the published code does not copy: VGG inherits convolution weights only, ResNet-56 and GoogLeNet
+    everything that is not behind a pruned layer, ResNet-50 everything.
+    """
+    if reset == "none":
+        return model
+    chosen = {key: c for key, c in couplings_like(model, ["*"]).items() if reset == "all" or key in pruned}
+    for coupling in chosen.values():
+        for conv, norm in coupling.outputs:
+            bias = model.get_submodule(conv).bias
+            if bias is not None:
+                nn.init.zeros_(bias)  # type: ignore[arg-type]
+            if norm is not None:
+                model.get_submodule(norm).reset_parameters()  # type: ignore[operator]
+    if reset == "all":
+        nn.init.normal_(model.classifier.weight, 0, 0.01, generator=generator)  # type: ignore[arg-type,union-attr]
+        nn.init.zeros_(model.classifier.bias)  # type: ignore[arg-type,union-attr]
+    return model
