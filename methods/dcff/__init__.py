@@ -1,0 +1,1 @@
+"""DCFF: dynamic-coded filter fusion."""

@@ -1,0 +1,74 @@
+"""Counts of the published networks, from the rates of config.yaml: they need no training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compressbench import accounting, models
+from compressbench.compression.filters import widths_from_rates
+from compressbench.compression.surgery import build_narrow
+from compressbench.config import read_yaml
+from compressbench.method import Fact
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of the paper, the conventions that its FLOPs follow, and its settings in config.yaml."""
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, object]
+    size: int
+    settings: tuple[str, ...]
+    convention: str = "with_bn_imagenet"
+    dense_convention: str = ""
+    """Where the authors' dense network is counted otherwise than their narrow one."""
+
+    def dense(self) -> nn.Module:
+        """On the meta device: shapes only."""
+        with torch.device("meta"):
+            return models.build(self.architecture, **self.arguments)
+
+    def narrow(self, setting: str) -> nn.Module:
+        """The network of a setting, on the meta device."""
+        dense, rates = self.dense(), read_yaml(Path(__file__).with_name("config.yaml"))["settings"][setting]["rates"]
+        with torch.device("meta"):
+            return build_narrow(dense, widths_from_rates(dense, rates))
+
+    def facts(self) -> list[Fact]:
+        dense = self._counts(self.dense(), self.dense_convention or self.convention)
+        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        for setting in self.settings:
+            for metric, value in self._counts(self.narrow(setting), self.convention).items():
+                found.append(Fact(self.name, setting, metric, value))
+                found.append(Fact(self.name, setting, f"{metric}_removed", 100 * (1 - value / dense[metric])))
+        return found
+
+    def _counts(self, network: nn.Module, convention: str) -> dict[str, int]:
+        return {
+            "params": sum(p.numel() for p in network.parameters()),
+            "flops": accounting.flops(network, (3, self.size, self.size), convention),
+        }
+
+
+def _resnet(depth: int) -> Published:
+    # the authors' dense network pools by a function, which their counter does not see; their narrow one by a module
+    name, blocks = f"resnet{depth}", ((depth - 2) // 6,) * 3
+    return Published(name, "resnet_cifar", {"blocks": blocks}, 32, (name,), "with_bn", "with_bn_no_pool")
+
+
+PUBLISHED = (
+    Published("vgg16", "vgg", {"depth": 16, "conv_bias": True}, 32, ("vgg16",)),
+    _resnet(56),
+    _resnet(110),
+    Published("googlenet", "googlenet", {}, 32, ("googlenet",)),
+    Published("resnet50", "resnet50", {}, 224, tuple(f"resnet50_{c}" for c in "abcdef")),
+)
+
+
+def recompute() -> list[Fact]:
+    """Parameters, FLOPs and their reductions in % of every network of PUBLISHED, and of the dense ones."""
+    return [fact for network in PUBLISHED for fact in network.facts()]
