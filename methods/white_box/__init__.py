@@ -1,0 +1,1 @@
+"""White-Box: channel pruning by a vote of class-wise masks."""

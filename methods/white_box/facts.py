@@ -1,0 +1,101 @@
+"""Counts of the published networks: they need no training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compressbench import accounting, models
+from compressbench.compression.filters import Shape, producer_weights
+from compressbench.method import Fact
+from methods.white_box.layout import Layout, lay_out
+from methods.white_box.voting import FlopsAtWidths, floor_width
+
+MIN_PRESERVE = 0.3
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of the paper, how its FLOPs are counted, and the published cuts {setting: %}."""
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, object]
+    shape: Shape
+    convention: str
+    cuts: Mapping[str, float]
+    layers: tuple[str, ...] = ("*",)
+    outer: bool = False
+    last_widths: tuple[int, ...] = ()
+    """Widths of the layer that is drawn by lot at which the floor is published."""
+
+    def build(self) -> nn.Module:
+        """On the meta device: shapes only."""
+        with torch.device("meta"):
+            return models.build(self.architecture, **self.arguments)
+
+    def layout(self, network: nn.Module) -> Layout:
+        """As the authors' code has it."""
+        return lay_out(network, self.layers, self.outer, draw_last=True)
+
+    def facts(self) -> list[Fact]:
+        network = self.build()
+        layout, flops = self.layout(network), FlopsAtWidths(network, self.shape, self.convention)
+        masks = [len(network.get_parameter(f"{name}.weight")) for name in layout.names]
+        counts = accounting.account(network, self.shape)
+        dense = {"flops": flops({}), "macs": counts.macs, "params": counts.params}
+        dense |= {"masks": len(masks), "mask_channels": sum(masks)}
+        return [
+            *(Fact(self.name, "dense", metric, value) for metric, value in dense.items()),
+            *self._floors(network, layout, flops),
+            *(Fact(self.name, s, "flops", flops({}) * (1 - cut / 100)) for s, cut in self.cuts.items()),
+        ]
+
+    def _floors(self, network: nn.Module, layout: Layout, flops: FlopsAtWidths) -> list[Fact]:
+        """The smallest FLOPs, every voter at 30 % of its channels, and the cut (%) that they are."""
+        weights = producer_weights(network, layout.voters)
+        floors = {key: floor_width(len(weight), MIN_PRESERVE) for key, weight in weights.items()}
+        found = []
+        for width in self.last_widths or (None,):
+            last = {layout.lot.key: width} if layout.lot and width is not None else {}
+            setting = "floor" if width is None else f"floor_last{width}"
+            found.append(Fact(self.name, setting, "flops", flops(floors | last)))
+            found.append(Fact(self.name, setting, "flops_cut", 100 * flops.cut(floors | last)))
+        return found
+
+
+_CIFAR, _IMAGENET = (3, 32, 32), (3, 224, 224)
+PUBLISHED = (
+    Published(
+        "vgg16",
+        "vgg",
+        {"depth": 16, "conv_bias": True},
+        _CIFAR,
+        "with_bn_window_pool",
+        {},
+        last_widths=(512, 128),
+    ),
+    Published("resnet56", "resnet_cifar", {"blocks": (9, 9, 9)}, _CIFAR, "with_bn", {}, outer=True),
+    Published("resnet110", "resnet_cifar", {"blocks": (18, 18, 18)}, _CIFAR, "with_bn", {}, outer=True),
+    Published(
+        "mobilenet_v2",
+        "mobilenet_v2",
+        {"variant": "cifar", "classes": 10},
+        _CIFAR,
+        "with_bn_no_pool",
+        {},
+        layers=("blocks.*.expand.conv",),
+        last_widths=(640,),
+    ),
+    Published(
+        "resnet50",
+        "resnet50",
+        {},
+        _IMAGENET,
+        "with_bn_window_pool",
+        {"m45": 45.6, "m63": 63.5},
+        layers=("stages.*.conv1", "stages.*.conv2"),
+        outer=True,
+    ),
+)

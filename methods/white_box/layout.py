@@ -1,0 +1,69 @@
+"""Which convolutions of a network have masks, where those act, which layers vote and which is drawn by lot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from compressbench.compression.filters import couplings_like, inner_keys, producer_weights
+from compressbench.models import Coupling
+from methods.white_box.voting import FlopsAtWidths, Lot, largest_cut
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The roles of a network's channels in the method."""
+
+    masked: dict[str, Coupling]
+    """The single convolutions whose masks scale their channels."""
+    outer: dict[str, str]
+    """The convolutions of residual sums whose masks are never used, each with its batch norm."""
+    lot: Lot | None
+    """The layer whose channels are drawn."""
+
+    @property
+    def names(self) -> list[str]:
+        """The convolutions with a mask."""
+        return [*self.masked, *self.outer]
+
+    @property
+    def voters(self) -> list[str]:
+        """The keys of the layers that the vote prunes."""
+        return [key for key in self.masked if self.lot is None or key != self.lot.key]
+
+    def ranked(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores [C] that share one ranking: those of the voters, and of the outer masks."""
+        return {name: scores[name] for name in [*self.voters, *self.outer]}
+
+    def sites(self, before_norm: Sequence[str]) -> dict[str, str]:
+        """Key -> the module whose output the mask scales: the activation, or the convolution where a pattern matches."""
+        return {
+            key: c.producer if any(fnmatchcase(key, p) for p in before_norm) else str(c.activation)
+            for key, c in self.masked.items()
+        }
+
+    def largest_cut(self, network: nn.Module, flops: FlopsAtWidths, min_preserve: float) -> float:
+        """The fraction of the FLOPs that the vote can remove at most."""
+        channels = {key: len(weight) for key, weight in producer_weights(network, self.voters).items()}
+        return largest_cut(channels, flops.cut, min_preserve, self.lot)
+
+
+def lay_out(
+    network: nn.Module, layers: Sequence[str], outer: bool, draw_last: bool, last_width: int | None = None
+) -> Layout:
+    """Masks for the single convolutions that a shell pattern matches and, with `outer`, for those of residual sums."""
+    inner = set(inner_keys(network))
+    masked = {key: coupling for key, coupling in couplings_like(network, layers).items() if key in inner}
+    sums = [c for c in network.couplings() if c.group is not None] if outer else []  # type: ignore[operator]
+    norms = {conv: norm for c in sums for conv, norm in ((c.producer, c.norm), *c.added)}
+    return Layout(masked, norms, last_lot(network, last_width) if draw_last else None)
+
+
+def last_lot(network: nn.Module, width: int | None) -> Lot | None:
+    """The single convolution that only the classifier reads; none where that reads a residual sum."""
+    for coupling in network.inner_couplings():  # type: ignore[operator]
+        if coupling.consumers == ("classifier",):
+            channels = len(network.get_parameter(f"{coupling.producer}.weight"))
+            return Lot(coupling.key, channels, None if width is None else min(width, channels))
+    return None
