@@ -110,10 +110,21 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
     from compressbench.reporting.kernels import write_kernels
 
     frames = benchmark.measure([name for name in networks.split(",") if name] or list(benchmark.NETWORKS))
-    about = machine.describe()
-    where = f"{about['cpu']}, {about['cores']} cores, {', '.join(about['isa'])}"
-    write_kernels(frames, ROOT / "methods/one_by_n/published.csv", where, out)
+    write_kernels(frames, ROOT / "methods/one_by_n/published.csv", machine.summary(), out)
     typer.echo((out / "tables/kernels.md").read_text())
+
+
+@app.command()
+def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
+    """Time the published structures, whose widths are known, beside their dense networks. METHODS is comma-separated."""
+    from compressbench.kernels import machine, structures
+    from compressbench.registry import discover, method_class
+    from compressbench.reporting.structures import write_structures
+
+    names = [m for m in methods.split(",") if m] or list(discover(ROOT))
+    table = structures.measure({name: method_class(ROOT, name).structures() for name in names})
+    write_structures(table, {n: d.title for n, d in discover(ROOT).items()}, machine.summary(), out)
+    typer.echo((out / "tables/structures.md").read_text())
 
 
 @app.command()

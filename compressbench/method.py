@@ -1,6 +1,7 @@
 """The shape of a method: the contract that every folder under methods/ fills."""
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -32,6 +33,20 @@ class Fact(NamedTuple):
     setting: str
     metric: str
     value: float
+
+
+class Structure(NamedTuple):
+    """A published structure by its widths: its latency needs no training.
+
+    `widths` goes into the architecture's `inner_widths`; `shape` is an image's [C, H, W].
+    """
+
+    model: str
+    setting: str
+    architecture: str
+    arguments: Mapping[str, Any]
+    widths: Mapping[str, int]
+    shape: tuple[int, int, int]
 
 
 class Method:
@@ -68,4 +83,9 @@ class Method:
     @classmethod
     def facts(cls) -> list[Fact]:
         """Numbers of published.csv that follow from the architecture alone, recomputed."""
+        return []
+
+    @classmethod
+    def structures(cls) -> list[Structure]:
+        """The published structures that are known width by width: `compressbench bench-structures` times them."""
         return []

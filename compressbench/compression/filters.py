@@ -98,7 +98,9 @@ def rate_within(cost_at: Callable[[float], float], target: float, steps: int = 1
     """
     low, high = 0.0, 1.0
     if (least := cost_at(high)) > target:
-        raise UserError(f"the narrowest network costs {least:.0f}, the target is {target:.0f}; choose a lower compression.")
+        raise UserError(
+            f"the narrowest network costs {least:.0f}, the target is {target:.0f}; choose a lower compression."
+        )
     for _ in range(steps):
         middle = (low + high) / 2
         low, high = (low, middle) if cost_at(middle) <= target else (middle, high)

@@ -30,6 +30,12 @@ def describe() -> dict[str, Any]:
     }
 
 
+def summary() -> str:
+    """Processor, usable cores and instruction sets in words."""
+    about = describe()
+    return f"{about['cpu']}, {about['cores']} cores, {', '.join(about['isa'])}"
+
+
 def usable_cores() -> int:
     """The cores this process may run on (a scheduler may have given it fewer than the machine has)."""
     if hasattr(os, "sched_getaffinity"):

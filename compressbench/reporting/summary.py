@@ -14,7 +14,8 @@ from compressbench.reporting.statistics import t_interval
 def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.DataFrame:
     """The numbers of the group's comparison table, unrounded; settings without any result are left out.
 
-    `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights.
+    `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights,
+    `macs_cut` the share of its multiply-accumulates that is gone, `time_cut` that of its latency where both are fastest.
     """
     runs, latency = of_group(results.runs, group), of_group(results.latency, group)
     against, reference = _reference(runs, group)
@@ -31,6 +32,7 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
             change = t_interval(own.quality - dense)
             costs = {c: own[c].mean() for c in COSTS}
             total = reference.weights.mean() if len(reference) else costs["weights"]
+            times = _latency(latency[(latency.method == method) & (latency.setting == setting)], executor, dense_times)
             rows.append(
                 {
                     "method": method,
@@ -52,9 +54,9 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
                     "change_high": change.high,
                     **costs,
                     "density": costs["kept_weights"] / total if total else float("nan"),
-                    **_latency(
-                        latency[(latency.method == method) & (latency.setting == setting)], executor, dense_times
-                    ),
+                    "macs_cut": 1 - costs["macs"] / reference.macs.mean() if len(reference) else float("nan"),
+                    "time_cut": 1 - 1 / times["best_speedup"],
+                    **times,
                     "published": published_quality(published, group, method, setting),
                 }
             )

@@ -47,6 +47,7 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
             "bit-operations": [quantity(v) for v in ordered.bit_operations],
             "stored": [f"{quantity(v)}B" if is_number(v) and v >= 1000 else quantity(v) for v in ordered.stored_bytes],
             "ms": [number(v, 3) for v in ordered.latency_ms],
+            "MACs cut → time cut": _each(ordered, _cuts),
             "speed-up": _each(ordered, _speedup),
             "fastest": _each(ordered, _fastest),
             "published": list(ordered.published),
@@ -55,6 +56,8 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
     constant = [c for c in COMPARED if body[c].nunique() == 1]
     if not group.quantized:
         constant.append("bit-operations")
+    if "filter" not in group.families:
+        constant.append("MACs cut → time cut")
     if (body["published"] == DASH).all():
         constant.append("published")
     if (summary.fastest_executor == summary.executor).all():
@@ -75,6 +78,11 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         notes.append(
             "Quantized layers are simulated in fp32, whose time is the cost of simulating; onnxruntime_int8 computes what lies "
             "between two quantizers in int8 (latency table: how many layers)."
+        )
+    if "MACs cut → time cut" in body:
+        notes.append(
+            "`MACs cut → time cut`: the share of the dense network's multiply-accumulates that is gone, and of its time, "
+            "each network on the executor where it is fastest."
         )
     if "published" in body:
         notes.append(
@@ -265,6 +273,13 @@ def _speedup(row: Any) -> str:
     if not is_number(row.speedup):
         return DASH
     return f"{number(row.speedup)} [{number(row.speedup_low)}, {number(row.speedup_high)}]"
+
+
+def _cuts(row: Any) -> str:
+    if row.reference or not is_number(row.macs_cut):
+        return DASH
+    time = f"{number(100 * row.time_cut, 0)} %" if is_number(row.time_cut) else DASH
+    return f"{number(100 * row.macs_cut, 0)} % → {time}"
 
 
 def _best_speedup(row: Any) -> str:

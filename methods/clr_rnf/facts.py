@@ -12,7 +12,7 @@ from torch import nn
 
 from compressbench import accounting, models
 from compressbench.compression.filters import Rates, Widths, widths_from_rates
-from compressbench.method import Fact
+from compressbench.method import Fact, Structure
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,15 @@ PUBLISHED = (
     Published("mobilenet_v1", "mobilenet_v1", {}, 224, "with_bn_no_pool"),
     Published("mobilenet_v2", "mobilenet_v2", {}, 224, "with_bn_no_pool"),
 )
+
+
+def structures() -> list[Structure]:
+    """The hand-designed structures."""
+    return [
+        Structure(n.name, "hand_designed", n.architecture, n.arguments, n.widths(), (3, n.size, n.size))
+        for n in PUBLISHED
+        if n.rates
+    ]
 
 
 def recompute() -> list[Fact]:

@@ -23,7 +23,7 @@ from compressbench.compression.filters import (
 from compressbench.compression.one_shot import record_untrained_quality
 from compressbench.compression.surgery import keep_filters
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.method import Fact, Method, MethodConfig, Structure
 from compressbench.models import Coupling
 from methods.clr_rnf import facts
 from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs
@@ -87,7 +87,8 @@ class CLRRNF(Method):
         kept = self.kept(dense, widths, ctx.generator("filters"))
         ctx.record("kept_norm", mean_kept_norm(producer_weights(dense, list(kept)), kept))
         model = restart(keep_filters(dense, kept), list(kept), self.config.reset, ctx.generator("classifier"))
-        record_untrained_quality(ctx, model)
+        if self.config.reset != "all":  # a fresh classifier is at chance, whatever stands before it
+            record_untrained_quality(ctx, model)
         return model
 
     def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
@@ -119,6 +120,11 @@ class CLRRNF(Method):
     def facts(cls) -> list[Fact]:
         """Costs of the dense networks and of the hand-designed structures that the authors compare with."""
         return facts.recompute()
+
+    @classmethod
+    def structures(cls) -> list[Structure]:
+        """The hand-designed structures; the learned ones are not published."""
+        return facts.structures()
 
 
 class Ranking:

@@ -1,0 +1,103 @@
+"""The page and the figure of the published structures: how much of the removed arithmetic becomes time."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from compressbench.files import make_folder
+from compressbench.reporting.frames import each
+from compressbench.reporting.labels import Label, place
+from compressbench.reporting.style import PALETTE, new_figure, save, styled
+from compressbench.reporting.text import markdown_table, number
+
+KEYS = ["method", "model", "setting"]
+
+
+def write_structures(table: pd.DataFrame, titles: Mapping[str, str], machine: str, out: Path) -> list[Path]:
+    """tables/structures.{csv,md}, figures/structures.{png,svg}; `table` is what `kernels.structures.measure` returns."""
+    best = best_times(table)
+    make_folder(out / "tables")
+    csv, page = out / "tables/structures.csv", out / "tables/structures.md"
+    table.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
+    page.write_text(_page(best, titles, machine), encoding="utf-8")
+    with styled():
+        return [csv, page, *save(_figure(best, titles), out / "figures", "structures")]
+
+
+def best_times(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per structure: dense and narrow network each on the executor where it is fastest.
+
+    Columns: KEYS, macs_cut, params_cut, dense_ms, dense_executor, ms, executor, time_cut.
+    """
+    rows = []
+    for key, part in table.groupby(KEYS, sort=False):
+        dense, narrow = part.loc[part.dense_ms.idxmin()], part.loc[part.latency_ms.idxmin()]
+        rows.append(
+            {
+                **dict(zip(KEYS, key, strict=True)),  # type: ignore[arg-type]
+                **{name: part[name].iloc[0] for name in ("macs_cut", "params_cut")},
+                "dense_ms": dense.dense_ms,
+                "dense_executor": dense.executor,
+                "ms": narrow.latency_ms,
+                "executor": narrow.executor,
+                "time_cut": 1 - narrow.latency_ms / dense.dense_ms,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _page(best: pd.DataFrame, titles: Mapping[str, str], machine: str) -> str:
+    body = pd.DataFrame(
+        {
+            "network": best.model,
+            "structure": [f"{titles.get(r.method, r.method)}, {r.setting.replace('_', ' ')}" for r in each(best)],
+            "params cut": [f"{number(100 * v, 1)} %" for v in best.params_cut],
+            "MACs cut": [f"{number(100 * v, 1)} %" for v in best.macs_cut],
+            "time cut": [f"{number(100 * v, 1)} %" for v in best.time_cut],
+            "dense ms": [f"{number(r.dense_ms, 2)} ({r.dense_executor})" for r in each(best)],
+            "ms": [f"{number(r.ms, 2)} ({r.executor})" for r in each(best)],
+            "speed-up": [number(r.dense_ms / r.ms, 2) for r in each(best)],
+            "of 1 / density": [f"{number(100 * r.dense_ms / r.ms * (1 - r.macs_cut), 0)} %" for r in each(best)],
+        }
+    ).sort_values(["network", "MACs cut"], kind="stable")
+    notes = (
+        f"Published structures with random weights: one image, one thread, on {machine}. Dense and narrow network each on the "
+        "executor where it is fastest, medians of interleaved rounds. `of 1 / density`: the speed-up over the one that the "
+        "multiply-accumulates promise."
+    )
+    return (
+        f"## Published structures: arithmetic and time\n\n{markdown_table(body, list(body.columns[2:]))}\n\n{notes}\n"
+    )
+
+
+def _figure(best: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    figure = new_figure(
+        4.6,
+        "Removed arithmetic and removed time",
+        "published structures, one image, one thread",
+        "Line: time falls like the multiply-accumulates. Each network on the executor where it is fastest.",
+    )
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color="#333333", lw=1, ls="--")
+    labels = []
+    for color, (model, part) in zip(PALETTE, best.groupby("model"), strict=False):
+        axes.plot(100 * part.macs_cut, 100 * part.time_cut, "o", color=color, markersize=6, label=model)
+        labels += [
+            Label(
+                100 * r.macs_cut,
+                100 * r.time_cut,
+                f"{titles.get(r.method, r.method)} {r.setting.removeprefix(model).replace('_', ' ')}".strip(),
+                color,
+            )
+            for r in each(part)
+        ]
+    axes.set_xlim(40, 85)
+    axes.set_ylim(min(0.0, 100 * best.time_cut.min() - 5), 85)
+    axes.set_xlabel("multiply-accumulates removed (%)")
+    axes.set_ylabel("measured time removed (%)")
+    axes.legend(loc="upper left", frameon=False)
+    place(axes, labels, np.column_stack([100 * best.macs_cut, 100 * best.time_cut]))
+    return figure
