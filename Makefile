@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := --config scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS))
 
-.PHONY: reproduce test check report ui plan benchmark bench-kernels sanitize clean setup
+.PHONY: reproduce test check report ui plan benchmark bench-kernels bench-structures sanitize clean setup
 
 reproduce: setup  ## run everything at desk scale and write reports/ (SCALE=smoke|paper, SEEDS=[0,1])
 	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
@@ -37,6 +37,9 @@ benchmark: setup  ## the training loop's overhead over a bare PyTorch loop
 
 bench-kernels: setup  ## the CPU kernels against the best dense form of every layer; writes into reports/
 	$(BIN)/compressbench bench-kernels
+
+bench-structures: setup  ## published filter structures: how much of the removed arithmetic becomes time; writes into reports/
+	$(BIN)/compressbench bench-structures
 
 sanitize: setup  ## the C++ kernels under the address and undefined-behaviour sanitizers
 	$(BIN)/python setup.py --quiet sanitize

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 Widths = dict[str, int]
 Rates = Mapping[str, float | Sequence[float]]
+RATE_STEP = 2**-12
 
 
 def couplings_like(model: nn.Module, patterns: Sequence[str]) -> dict[str, Coupling]:
@@ -91,8 +92,8 @@ def cost_of(model: nn.Module, widths: Widths, cost: Callable[[nn.Module], int]) 
         return cost(build_narrow(model, widths))
 
 
-def rate_within(cost_at: Callable[[float], float], target: float, steps: int = 12) -> float:
-    """The smallest rate in [0, 1], to 2^-steps, whose cost is at most `target`, by bisection of a falling cost.
+def rate_within(cost_at: Callable[[float], float], target: float) -> float:
+    """The smallest rate in [0, 1], to RATE_STEP, whose cost is at most `target`, by bisection of a falling cost.
 
     UserError when even rate 1 costs more.
     """
@@ -101,7 +102,7 @@ def rate_within(cost_at: Callable[[float], float], target: float, steps: int = 1
         raise UserError(
             f"the narrowest network costs {least:.0f}, the target is {target:.0f}; choose a lower compression."
         )
-    for _ in range(steps):
+    while high - low > RATE_STEP:
         middle = (low + high) / 2
         low, high = (low, middle) if cost_at(middle) <= target else (middle, high)
     return high
@@ -110,8 +111,17 @@ def rate_within(cost_at: Callable[[float], float], target: float, steps: int = 1
 def widths_within(
     model: nn.Module, widths_at: Callable[[float], Widths], cost: Callable[[nn.Module], int], target: float
 ) -> Widths:
-    """The widest network of a family widths_at(rate) whose cost is at most `target`; see `rate_within`."""
-    return widths_at(rate_within(lambda rate: cost_of(model, widths_at(rate), cost), target))
+    """The widest network of a family widths_at(rate) whose cost is at most `target`; see `rate_within`.
+
+    One rate moves many layers at once, so what is left of the target is spent on the next wider network: the last layer
+    takes its width, then the one before, as far as the target allows.
+    """
+    rate = rate_within(lambda rate: cost_of(model, widths_at(rate), cost), target)
+    widths, wider = widths_at(rate), widths_at(max(0.0, rate - RATE_STEP))
+    for key in reversed(widths):
+        if wider[key] > widths[key] and cost_of(model, widths | {key: wider[key]}, cost) <= target:
+            widths[key] = wider[key]
+    return widths
 
 
 def strongest_filters(weight: Tensor, count: int) -> Tensor:

@@ -34,7 +34,7 @@ def best_times(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, part in table.groupby(KEYS, sort=False):
-        dense, narrow = part.loc[part.dense_ms.idxmin()], part.loc[part.latency_ms.idxmin()]
+        dense, narrow = part.iloc[int(part.dense_ms.argmin())], part.iloc[int(part.latency_ms.argmin())]
         rows.append(
             {
                 **dict(zip(KEYS, key, strict=True)),  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from compressbench.compression.filters import (
     rate_within,
     strongest_filters,
     uniform_widths,
+    widths_within,
 )
 from compressbench.compression.one_shot import record_untrained_quality
 from compressbench.compression.surgery import keep_filters
@@ -74,14 +75,8 @@ class CLRRNF(Method):
     config: Config
 
     def compress(self, ctx: "Context") -> nn.Module:
-        dense, cost = ctx.dense(), macs(ctx.info.image_shape)
-        ranking = Ranking(self.config, dense, ctx.info.image_shape)
-        rate = ranking.rate()
-        widths = ranking.widths(rate)
-        total = cost(dense)
-        ctx.record("ratio", rate)
-        ctx.record("macs_cut", 1 - cost_of(dense, widths, cost) / total)
-        ctx.record("macs_cut_without_costs", 1 - cost_of(dense, ranking.widths(rate, power=0), cost) / total)
+        dense = ctx.dense()
+        widths = self._widths(ctx, dense)
         if self.config.weights == "scratch":
             return from_scratch(ctx, dense, widths)
         kept = self.kept(dense, widths, ctx.generator("filters"))
@@ -94,6 +89,21 @@ class CLRRNF(Method):
     def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
         scratch = self.config.weights == "scratch"
         return ctx.fit(model, ctx.recipes.scratch if scratch else ctx.recipes.finetune)
+
+    def _widths(self, ctx: "Context", dense: nn.Module) -> Widths:
+        config, cost = self.config, macs(ctx.info.image_shape)
+        total = cost(dense)
+        if config.structure == "uniform":
+            keys, target = list(couplings_like(dense, config.layers)), total * (1 - config.macs_cut)  # type: ignore[operator]
+            widths = widths_within(dense, lambda rate: uniform_widths(dense, keys, rate), cost, target)
+        else:
+            ranking = Ranking(config, dense, ctx.info.image_shape)
+            rate = ranking.rate()
+            widths = ranking.widths(rate)
+            ctx.record("ratio", rate)
+            ctx.record("macs_cut_without_costs", 1 - cost_of(dense, ranking.widths(rate, power=0), cost) / total)
+        ctx.record("macs_cut", 1 - cost_of(dense, widths, cost) / total)
+        return widths
 
     def kept(self, dense: nn.Module, widths: Widths, generator: Generator) -> dict[str, Tensor]:
         """The filters of every narrowed width, ascending.
@@ -152,7 +162,7 @@ class Ranking:
         return found  # type: ignore[return-value]
 
     def rate(self) -> float:
-        """The configured ratio, or the smallest one (rate, if uniform) that removes the configured share of the MACs."""
+        """The configured ratio, or the smallest one that removes the configured share of the MACs."""
         if self.config.ratio is not None:
             return self.config.ratio
         cost = macs(self.shape)
@@ -161,8 +171,6 @@ class Ranking:
 
     def widths(self, rate: float, power: float | None = None) -> Widths:
         """m_l = int(C_l (1 - p_l)) of every ranked width, and of those that follow one."""
-        if self.config.structure == "uniform":
-            return uniform_widths(self.dense, list(self.ranked), rate)
         rates = cross_layer_rates(self.groups, self.costs, self.config.power if power is None else power, rate)
         rates |= {key: rates[leader] for key, leader in self.config.follows.items()}
         sizes = {key: len(weight) for key, weight in producer_weights(self.dense, list(rates)).items()}

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from compressbench import accounting, models
-from compressbench.compression.filters import widths_from_rates
+from compressbench.compression.filters import Widths, widths_from_rates
 from compressbench.compression.surgery import build_narrow
 from compressbench.config import read_yaml
-from compressbench.method import Fact
+from compressbench.method import Fact, Structure
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,15 @@ class Published:
         with torch.device("meta"):
             return models.build(self.architecture, **self.arguments)
 
+    def widths(self, setting: str) -> Widths:
+        """The widths that follow from the rates of a setting."""
+        rates = read_yaml(Path(__file__).with_name("config.yaml"))["settings"][setting]["rates"]
+        return widths_from_rates(self.dense(), rates)
+
     def narrow(self, setting: str) -> nn.Module:
         """The network of a setting, on the meta device."""
-        dense, rates = self.dense(), read_yaml(Path(__file__).with_name("config.yaml"))["settings"][setting]["rates"]
         with torch.device("meta"):
-            return build_narrow(dense, widths_from_rates(dense, rates))
+            return build_narrow(self.dense(), self.widths(setting))
 
     def facts(self) -> list[Fact]:
         dense = self._counts(self.dense(), self.dense_convention or self.convention)
@@ -67,6 +71,15 @@ PUBLISHED = (
     Published("googlenet", "googlenet", {}, 32, ("googlenet",)),
     Published("resnet50", "resnet50", {}, 224, tuple(f"resnet50_{c}" for c in "abcdef")),
 )
+
+
+def structures() -> list[Structure]:
+    """The ten published networks."""
+    return [
+        Structure(n.name, setting, n.architecture, n.arguments, n.widths(setting), (3, n.size, n.size))
+        for n in PUBLISHED
+        for setting in n.settings
+    ]
 
 
 def recompute() -> list[Fact]:

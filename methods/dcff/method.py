@@ -17,7 +17,7 @@ from compressbench.compression.filters import (
 )
 from compressbench.compression.surgery import build_narrow
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.method import Fact, Method, MethodConfig, Structure
 from compressbench.models import Coupling
 from compressbench.models.structure import initialise_kaiming
 from compressbench.seeding import derive_seed
@@ -151,6 +151,11 @@ class DCFF(Method):
     def facts(cls) -> list[Fact]:
         """Parameters and FLOPs of the ten published networks and of their dense ones, with the reductions in %."""
         return facts.recompute()
+
+    @classmethod
+    def structures(cls) -> list[Structure]:
+        """The published networks: their rates are given by hand."""
+        return facts.structures()
 
 
 def _record(ctx: "Context", model: nn.Module) -> None:

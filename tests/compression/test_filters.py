@@ -63,8 +63,14 @@ def test_bisection_finds_the_widest_network_within_the_budget() -> None:
     target = 0.5 * cost(model)
     widths = widths_within(model, lambda rate: uniform_widths(model, keys, rate), cost, target)
     used = accounting.flops(meta("resnet_cifar", blocks=[2, 2, 2], inner_widths=widths), shape)
-    assert 0.95 * target < used <= target
+    assert 0.99 * target < used <= target
     assert set(widths) == set(keys)
+    assert max(w / 16 for k, w in widths.items() if k.startswith("stages.0")) - min(w / 64 for w in widths.values()) < 2
+    for key in keys:
+        more = accounting.flops(
+            meta("resnet_cifar", blocks=[2, 2, 2], inner_widths=widths | {key: widths[key] + 2}), shape
+        )
+        assert more > target, "no layer has room for two more"
 
 
 def test_the_strongest_filters_have_the_largest_norm_and_keep_their_order() -> None:

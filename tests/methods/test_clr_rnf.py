@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressbench import accounting, models
-from compressbench.compression.filters import couplings_like, macs
+from compressbench.compression.filters import RATE_STEP, cost_of, couplings_like, macs
 from compressbench.compression.surgery import keep_filters
 from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.plan import Plan, Run
 from compressbench.training import schedule_factor
 from compressbench.training.checkpoint import same_bits
+from methods.baselines.l1_filter.method import L1Filter
 from methods.clr_rnf.facts import PUBLISHED, recompute
 from methods.clr_rnf.method import CLRRNF, Ranking, restart
 from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs, worst_ranks
@@ -126,16 +127,12 @@ def test_a_vanished_layer_is_refused_or_kept_alive() -> None:
     assert Ranking(method(ratio=0.9, power=0, least=1).config, model, (1, 14, 14)).widths(0.9)["body.1.conv"] == 1
 
 
-@pytest.mark.parametrize("structure", ["ranked", "uniform"])
-def test_the_ratio_that_removes_a_share_of_the_macs(structure: str) -> None:
+def test_the_ratio_that_removes_a_share_of_the_macs() -> None:
     model, shape = network("vgg", in_channels=1, stages=[(2, 16), (2, 32), (2, 64)]), (1, 28, 28)
-    ranking = Ranking(method(macs_cut=0.75, structure=structure).config, model, shape)
-    with torch.device("meta"):
-        narrow = models.build(
-            **model.spec.__dict__["arguments"] | {"architecture": "vgg"}, inner_widths=ranking.widths(ranking.rate())
-        )
-    left = macs(shape)(narrow) / macs(shape)(model)
-    assert 0.23 < left <= 0.25
+    ranking = Ranking(method(macs_cut=0.75).config, model, shape)
+    rate = ranking.rate()
+    share = [cost_of(model, ranking.widths(r), macs(shape)) / macs(shape)(model) for r in (rate, rate - RATE_STEP)]
+    assert share[0] <= 0.25 < share[1]
 
 
 @pytest.mark.parametrize(
@@ -298,6 +295,13 @@ def test_a_residual_sum_keeps_the_same_channels_everywhere() -> None:
             assert narrow.get_submodule(conv).out_channels == widths[sum_.key]
     first = model.get_submodule("stages.0.0.conv3").weight[:, kept["stages.0.0.conv2"]]
     assert torch.equal(kept["stages.0"], reciprocal_nearest(first, widths["stages.0"]))
+
+
+def test_uniform_widths_are_those_of_the_l1_baseline(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path)
+    uniform = method(macs_cut=0.4, structure="uniform", layers=["stages.*.conv1"]).compress(ctx)
+    assert uniform.spec == L1Filter(L1Filter.Config(macs_cut=0.4)).compress(ctx).spec
+    assert "ratio" not in ctx.records and ctx.records["macs_cut"] >= 0.4
 
 
 @pytest.mark.parametrize("options", [{}, {"filters": "l1"}, {"filters": "random"}, {"weights": "scratch"}])
