@@ -570,6 +570,15 @@ def test_the_seed_fixes_the_bits_and_another_seed_changes_them(data_root: Path, 
     assert same_bits(first, again) and not same_bits(first, other)
 
 
+def test_draws_are_a_function_of_seed_epoch_and_layer(data_root: Path, tmp_path: Path) -> None:
+    pi, subp, before = torch.full((4, 30), 1 / 30), SUBP(config()), torch.get_rng_state()
+    contexts = [plain_context(data_root, tmp_path, seed) for seed in (0, 1)]
+    chosen = {(s, e, name): subp._sampler(contexts[s], e, name)(pi, 9) for s in (0, 1) for e in (3, 4) for name in "ab"}
+    assert torch.equal(torch.get_rng_state(), before), "no other generator is touched"
+    assert all(torch.equal(subp._sampler(contexts[s], e, n)(pi, 9), drawn) for (s, e, n), drawn in chosen.items())
+    assert len({tuple(drawn.flatten().tolist()) for drawn in chosen.values()}) == 8
+
+
 def test_a_killed_stage_resumes_to_the_same_bits(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
