@@ -96,6 +96,77 @@ def test_more_bits_are_better_and_training_helps_ddtb(quality: pd.Series, dense:
         assert value > quality["ddtb", f"ptq_w{bits}a{bits}"]
 
 
+FILTERS = {"vgg_mini": ("m50", "m75"), "resnet14": ("m50", "m65")}
+
+
+def filter_table(model: str) -> pd.DataFrame:
+    return pd.read_csv(TABLES / f"comparison_fashion_mnist_{model}.csv").query("method != 'dense'")
+
+
+@pytest.mark.parametrize("model", FILTERS)
+def test_filter_methods_meet_at_the_same_arithmetic(model: str) -> None:
+    """A ranking removes whole filters at once, and the vote whole steps of the keep rate: never less than asked."""
+    table = filter_table(model)
+    for level in FILTERS[model]:
+        cuts = table[table.level == level].macs_cut
+        assert {"clr_rnf", "dcff", "white_box", "l1_filter"} <= set(table[table.level == level].method)
+        asked = int(level[1:]) / 100
+        assert (cuts >= asked - 0.005).all() and (cuts <= asked + 0.035).all()
+
+
+@pytest.mark.parametrize("model", FILTERS)
+def test_the_controls_of_the_filter_methods_are_all_there(model: str) -> None:
+    table, level = filter_table(model), FILTERS[model][1]
+    settings = table[table.level == level].groupby("method").setting.agg(set)
+    prefix = "residual_" if model == "resnet14" else ""
+    assert {f"{prefix}{c}_{level}" for c in ("l1", "random", "scratch")} <= settings["clr_rnf"]
+    assert {f"{c}_{level}" for c in ("random", "scratch")} <= settings["white_box"] & settings["l1_filter"]
+    assert f"random_{level}" in settings["dcff"]
+
+
+def test_costs_in_the_ranking_remove_arithmetic(records: pd.Series) -> None:
+    for setting in ("m50", "m75", "residual_m50", "residual_m65"):
+        assert records["clr_rnf", setting, "macs_cut"] > records["clr_rnf", setting, "macs_cut_without_costs"]
+
+
+def test_reciprocal_filters_are_small_and_l1_filters_large(records: pd.Series) -> None:
+    for prefix, level in (("", "m75"), ("residual_", "m65")):
+        ours, l1 = (records["clr_rnf", f"{prefix}{name}{level}", "kept_norm"] for name in ("", "l1_"))
+        assert ours < 1 < l1
+
+
+def test_inherited_weights_beat_scratch_for_as_long_as_fine_tuning(quality: pd.Series) -> None:
+    assert quality["clr_rnf", "l1_m75"] >= quality["clr_rnf", "short_scratch_m75"]
+
+
+def test_the_selection_of_dcff_is_frozen_as_published_and_alive_when_annealed() -> None:
+    table = pd.read_csv(TABLES / "records.csv").query("method == 'dcff'")
+    by_model = table.set_index(["model", "setting", "name"])["mean"]
+    for model, levels in FILTERS.items():
+        for level in levels:
+            layers = by_model[model, level, "fused_layers"]
+            assert by_model[model, level, "finite_scores_epoch0"] == layers
+            assert by_model[model, level, "finite_scores_later"] == 0
+            assert by_model[model, level, "overlap_min"] == 1
+        assert by_model[model, f"anneal_{levels[1]}", "finite_scores_later"] > 0
+        assert by_model[model, f"anneal_{levels[1]}", "overlap_min"] < 1
+
+
+def test_class_masks_answer_to_the_labels_that_they_are_told() -> None:
+    table = pd.read_csv(TABLES / "records.csv").query("method == 'white_box'")
+    by_model = table.set_index(["model", "setting", "name"])["mean"]
+    for model, levels in FILTERS.items():
+        for level in levels:
+            told = {which: by_model[model, level, f"class_top1_told_{which}"] for which in ("true", "wrong")}
+            assert told["true"] > told["wrong"]
+
+
+@pytest.mark.parametrize("model", FILTERS)
+def test_no_run_of_white_box_ends_at_chance(model: str) -> None:
+    table = filter_table(model).query("method == 'white_box'")
+    assert len(table) == 5 and (table.quality > 20).all()
+
+
 def test_the_readme_shows_the_committed_overview() -> None:
     table = [line for line in (TABLES / "overview.md").read_text().splitlines() if line.startswith("|")]
     assert "\n".join(table) in (ROOT / "README.md").read_text()

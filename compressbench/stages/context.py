@@ -174,14 +174,14 @@ class Context:
             seed=derive_seed(self.seed, self.stage, name),
             hooks=[*rate, *hooks],
             validate=validate or self.validate,
-            alarm=self._alarm(recipe),
+            alarm=self._alarm(recipe, epochs),
             checkpoint=Checkpoint(self.folder / "checkpoints" / name),
             logger=self.logger,
             train_mode=train_mode,
         )
 
-    def _alarm(self, recipe: Recipe) -> Callable[[Sequence[dict[str, float]]], None] | None:
+    def _alarm(self, recipe: Recipe, epochs: int) -> Callable[[Sequence[dict[str, float]]], None] | None:
         if self.info.task == "super_resolution":
             return None
         images = min(VALIDATION_IMAGES, len(self.data.validation))
-        return chance_alarm(self.info.classes, images, recipe.warmup_epochs)
+        return chance_alarm(self.info.classes, images, recipe.warmup_epochs, max(1, epochs / recipe.epochs))

@@ -56,8 +56,9 @@ class CLRRNF(Method):
         least: int = Field(0, ge=0, description="fewest filters of a layer; 0: a layer that would vanish is an error")
         structure: Literal["ranked", "uniform"] = Field("ranked", description="uniform: one rate for all layers")
         filters: Literal["reciprocal", "l1", "random"] = Field("reciprocal", description="which filters stay")
-        weights: Literal["inherited", "scratch"] = Field(
-            "inherited", description="scratch: the same widths from random weights, for the total budget"
+        weights: Literal["inherited", "scratch", "short_scratch"] = Field(
+            "inherited",
+            description="scratch: the same widths from random weights, for the total budget; short: as long as fine-tuning",
         )
         reset: Literal["all", "pruned", "none"] = Field(
             "pruned",
@@ -77,7 +78,7 @@ class CLRRNF(Method):
     def compress(self, ctx: "Context") -> nn.Module:
         dense = ctx.dense()
         widths = self._widths(ctx, dense)
-        if self.config.weights == "scratch":
+        if self.config.weights != "inherited":
             return from_scratch(ctx, dense, widths)
         kept = self.kept(dense, widths, ctx.generator("filters"))
         ctx.record("kept_norm", mean_kept_norm(producer_weights(dense, list(kept)), kept))

@@ -152,6 +152,9 @@ def test_collapse_to_chance_stops_after_two_epochs() -> None:
     with pytest.raises(UserError, match=r"collapsed: the accuracy is 11\.9 %, chance.*loss 2\.3026"):
         alarm(epochs(60.0, 10.0, 11.9))
     chance_alarm(10, 2000, warmup_epochs=5)(epochs(*[10.0] * 6))
+    chance_alarm(10, 2000, warmup_epochs=1, slices=3)(epochs(*[10.0] * 8))
+    with pytest.raises(UserError, match="for 6 epochs"):
+        chance_alarm(10, 2000, warmup_epochs=1, slices=3)(epochs(*[10.0] * 9))
 
 
 def test_a_dead_network_is_stopped_by_the_shared_loop(data_root: Path, tmp_path: Path) -> None:

@@ -304,7 +304,9 @@ def test_uniform_widths_are_those_of_the_l1_baseline(data_root: Path, tmp_path: 
     assert "ratio" not in ctx.records and ctx.records["macs_cut"] >= 0.4
 
 
-@pytest.mark.parametrize("options", [{}, {"filters": "l1"}, {"filters": "random"}, {"weights": "scratch"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"filters": "l1"}, {"filters": "random"}, {"weights": "scratch"}, {"weights": "short_scratch"}]
+)
 def test_controls_have_the_same_widths_and_every_run_the_same_bits(
     data_root: Path, tmp_path: Path, options: dict
 ) -> None:
@@ -321,9 +323,9 @@ def test_scratch_trains_for_the_total_budget(data_root: Path, tmp_path: Path, mo
     ctx, used = make_context(data_root, tmp_path, "finetune"), []
     monkeypatch.setattr(ctx, "fit", lambda model, recipe: used.append(recipe) or model)
     monkeypatch.setattr(type(ctx), "recipes", type(ctx.recipes)("total", "dense", "after"))
-    for weights in ("inherited", "scratch"):
+    for weights in ("inherited", "scratch", "short_scratch"):
         method(ratio=0.5, weights=weights).finetune(ctx, nn.Identity())
-    assert used == ["after", "total"]
+    assert used == ["after", "total", "after"]
 
 
 # ---- as published
