@@ -1,0 +1,135 @@
+"""N:M sparsity: of every M consecutive input channels, N weights stay, per output channel and kernel position."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked, masked_layers
+from compressbench.compression.masks import Masks, apply_masks, prunable, zero_removed
+from compressbench.compression.one_shot import record_untrained_quality
+from compressbench.compression.pruning import record_densities
+from compressbench.compression.registry import replace_modules
+from compressbench.method import Method, MethodConfig
+from compressbench.training import Hook, State
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+@torch.no_grad()
+def nm_mask(weight: Tensor, n: int, m: int) -> Tensor:
+    """The n largest |W| of every m consecutive input channels; of equal ones the earlier stays.
+
+    weight [c_out, c_in, ...], m divides c_in -> bool of the same shape. Groups are runs of m of [c_out, k, k, c_in].
+    """
+    magnitudes = weight.abs().movedim(1, -1)
+    order = magnitudes.reshape(-1, m).argsort(dim=1, descending=True, stable=True)
+    return (order.argsort(dim=1) < n).view(magnitudes.shape).movedim(-1, 1)
+
+
+def nm_masks(model: nn.Module, n: int, m: int, keep_last: bool = False) -> Masks:
+    """Masks of the layers whose input channels (per group of the convolution) m divides; the others stay dense."""
+    layers = prunable(model, keep_last=keep_last)
+    return {name: nm_mask(la.weight, n, m) for name, la in layers.items() if la.weight.shape[1] % m == 0}
+
+
+class _StraightThrough:
+    """A masked layer whose removed weights learn as well, only while it trains."""
+
+    weight: Tensor
+    mask: Tensor
+
+    def effective_weight(self) -> Tensor:
+        """M * W, to the bit, with dL/dW = G for kept and removed weights alike."""
+        return self.weight - (self.weight * ~self.mask).detach()
+
+
+class StraightThroughConv2d(_StraightThrough, MaskedConv2d):
+    """The convolution."""
+
+
+class StraightThroughLinear(_StraightThrough, MaskedLinear):
+    """The linear layer."""
+
+
+def straight_through(model: nn.Module, masks: Masks) -> nn.Module:
+    """Replace the named layers by straight-through ones with these masks, in place; weights stay as they are."""
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        if name not in masks:
+            return None
+        cls = StraightThroughConv2d if isinstance(module, nn.Conv2d) else StraightThroughLinear
+        layer = cls.rebuild(module, {"block": None})
+        layer.mask.copy_(masks[name])  # type: ignore[operator,union-attr]
+        return layer
+
+    return replace_modules(model, replace)
+
+
+class Reselection(Hook):
+    """Pulls removed weights towards 0, dL/dW += decay (1 - M) W, and chooses the masks anew after every step."""
+
+    def __init__(self, n: int, m: int, decay: float):
+        self.n, self.m, self.decay = n, m, decay
+
+    @torch.no_grad()
+    def on_gradients(self, state: State) -> None:
+        for layer in masked_layers(state.model).values():
+            layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=self.decay)  # type: ignore[union-attr]
+
+    def on_step_end(self, state: State) -> None:
+        for layer in masked_layers(state.model).values():
+            layer.mask.copy_(nm_mask(layer.weight, self.n, self.m))
+
+
+class NM(Method):
+    """One shot on the trained network and fine-tuning with fixed masks; or masks that follow the weights from scratch."""
+
+    class Config(MethodConfig):
+        """The pattern, and where it comes from."""
+
+        n: int = Field(2, ge=1, description="weights kept of every m")
+        m: int = Field(4, ge=2, description="consecutive input channels in a group")
+        source: Literal["dense", "scratch"] = Field("dense", description="the trained network, or random weights")
+        decay: float = Field(2e-4, ge=0, description="lambda: pull on removed weights, with source: scratch")
+        keep_last: bool = Field(False, description="leave the classifier dense, as block methods do")
+
+        @model_validator(mode="after")
+        def _removes_something(self) -> "NM.Config":
+            if self.n >= self.m:
+                raise ValueError(f"n must be smaller than m, not {self.n} of {self.m}")
+            return self
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        model = self._trained_from_scratch(ctx) if self.config.source == "scratch" else self._pruned(ctx)
+        record_densities(ctx, model)
+        sparse = masked_layers(model)
+        for name in (name for name in prunable(model) if name not in sparse):
+            ctx.record(f"density_{name}", 1.0)
+        return model
+
+    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+        return model if self.config.source == "scratch" else ctx.fit(model, ctx.recipes.finetune)
+
+    def _masks(self, model: nn.Module) -> Masks:
+        return nm_masks(model, self.config.n, self.config.m, self.config.keep_last)
+
+    def _pruned(self, ctx: "Context") -> nn.Module:
+        model = ctx.dense()
+        apply_masks(model, self._masks(model))
+        record_untrained_quality(ctx, model)
+        return model
+
+    def _trained_from_scratch(self, ctx: "Context") -> nn.Module:
+        model, config = ctx.build(), self.config
+        masks = self._masks(model)
+        straight_through(model, masks)
+        ctx.fit(model, ctx.recipes.scratch, hooks=[Reselection(config.n, config.m, config.decay)])
+        result = masked(ctx.build(), set(masks))
+        result.load_state_dict(model.state_dict(), strict=True)
+        zero_removed(result)
+        return result.eval()

@@ -1,0 +1,1 @@
+"""RigL (Evci et al. 2020): dynamic sparse training from random weights."""

@@ -1,0 +1,1 @@
+"""Lottery Jackpots: a mask searched for weights that never change."""

@@ -1,0 +1,60 @@
+"""Counts of the published networks: they follow from the architecture and p, whatever the weights are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from compressbench import accounting, models
+from compressbench.method import Fact
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of the paper and the sparsities {setting: p} that are published for it.
+
+    Its classifier, a 1x1 convolution with bias in the authors' code, is a linear layer here: the counts are the same.
+    """
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, object]
+    size: int
+    sparsities: Mapping[str, float]
+
+    def facts(self) -> list[Fact]:
+        with torch.device("meta"):
+            network = models.build(self.architecture, **self.arguments)
+        counts = accounting.account(network, (3, self.size, self.size))
+        classifier = network.classifier.weight.numel()
+        dense = {
+            "layers": len(list(accounting.weight_layers(network))),
+            "weights": counts.weights,
+            "classifier_weights": classifier,
+            "macs": counts.macs,
+            "params": counts.params,
+        }
+        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        for setting, sparsity in self.sparsities.items():
+            inner = int((counts.weights - classifier) * (1 - sparsity))
+            kept = inner + classifier
+            found.append(Fact(self.name, setting, "kept_inner_weights", inner))
+            found.append(Fact(self.name, setting, "kept_weights", kept))
+            found.append(Fact(self.name, setting, "overall_sparsity", 100 * (1 - kept / counts.weights)))
+        return found
+
+
+_CIFAR: Mapping[str, float] = {"p90": 0.90, "p95": 0.95}
+_RESNET32 = {"blocks": (5, 5, 5), "widths": (32, 64, 128), "shortcut": "pad"}
+PUBLISHED = (
+    Published("vgg19_cifar10", "vgg", {"depth": 19}, 32, _CIFAR),
+    Published("vgg19_cifar100", "vgg", {"depth": 19, "classes": 100}, 32, _CIFAR),
+    Published("resnet32_cifar10", "resnet_cifar", _RESNET32, 32, _CIFAR),
+    Published("resnet32_cifar100", "resnet_cifar", _RESNET32 | {"classes": 100}, 32, _CIFAR),
+    Published("resnet50", "resnet50", {}, 224, {"p80": 0.80, "p90": 0.90}),
+)
+
+
+def recompute() -> list[Fact]:
+    """Every count of published.csv."""
+    return [fact for network in PUBLISHED for fact in network.facts()]

@@ -1,0 +1,1 @@
+"""SUBP: soft uniform block pruning."""

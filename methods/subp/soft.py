@@ -1,0 +1,111 @@
+"""Training under soft uniform masks: the straight-through layer, the pull on removed weights, the mask updates."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compressbench.compression.layers import MaskedConv2d, masked, masked_layers
+from compressbench.compression.masks import exchanged, zero_removed
+from compressbench.compression.registry import replace_modules
+from compressbench.errors import UserError
+from compressbench.training import Hook, State
+from methods.subp.criterion import Criterion, Sampler, Schedule, expand, importance, update
+
+Gradient = Literal["soft", "hard"]
+Scored = Literal["masked", "raw"]
+Score = Callable[[Tensor], Tensor]
+
+
+class StraightThrough(torch.autograd.Function):
+    """weight * mask, whose gradient reaches all of the weight: dL/dW = dL/d(m W), not m times that."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, mask: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def,override]
+        return gradient, None
+
+
+class SoftConv2d(MaskedConv2d):
+    """A masked convolution whose removed weights keep learning, only while it trains; what is stored is a masked one."""
+
+    def effective_weight(self) -> Tensor:
+        return StraightThrough.apply(self.weight, self.mask)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def soften(model: nn.Module, names: set[str], n: int, gradient: Gradient = "soft") -> nn.Module:
+    """Put masks of ones on the named convolutions, in place; `hard` ones pass no gradient to removed weights."""
+    if gradient == "hard":
+        return masked(model, names, block=n)
+    return replace_modules(model, lambda name, m: SoftConv2d.rebuild(m, {"block": n}) if name in names else None)
+
+
+class RemovedDecay(Hook):
+    """Adds lambda (1 - m) W to the gradient, before the optimiser step: removed weights are pulled to zero."""
+
+    def __init__(self, decay: float):
+        self.decay = decay
+
+    @torch.no_grad()
+    def on_gradients(self, state: State) -> None:
+        for layer in masked_layers(state.model).values():
+            layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=self.decay)  # type: ignore[union-attr]
+
+
+class MaskUpdates(Hook):
+    """New masks before the first step of every epoch e of the schedule: `schedule.epochs` equal parts of the run.
+
+    scored: the scores see the weights under their present mask, so that removed blocks rank lowest, or all of them.
+    draw: (e, name of the layer) -> sampler; it depends on nothing else, so that a resumed run draws the same.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        n: int,
+        draw: Callable[[int, str], Sampler],
+        criterion: Criterion = "bpar",
+        scored: Scored = "masked",
+        alpha: float = 1.0,
+        temperature: float = 1.0,
+    ):
+        self.schedule, self.n, self.draw = schedule, n, draw
+        self.criterion, self.scored, self.alpha, self.temperature = criterion, scored, alpha, temperature
+
+    def on_start(self, state: State) -> None:
+        if state.total_steps < self.schedule.epochs:
+            raise UserError(
+                f"subp, key slices: the run has {state.total_steps} steps for {self.schedule.epochs} mask updates; "
+                "use fewer slices or train longer."
+            )
+
+    def on_step_start(self, state: State) -> None:
+        e, before = (step * self.schedule.epochs // state.total_steps for step in (state.step, state.step - 1))
+        if e != before:
+            masks = {name: layer.mask.clone() for name, layer in masked_layers(state.model).items()}
+            self.update(state.model, e)
+            after = {name: layer.mask for name, layer in masked_layers(state.model).items()}
+            state.metrics["exchanged"] = exchanged(masks, after)
+            kept = sum(int(mask.sum()) for mask in after.values())
+            state.metrics["density"] = kept / sum(mask.numel() for mask in after.values())
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, e: int) -> None:
+        """The masks of epoch e, in place."""
+        for name, layer in masked_layers(model).items():
+            weight = layer.weight * layer.mask if self.scored == "masked" else layer.weight
+            scores, c_in = importance(weight, self.n, self.criterion, self.alpha), weight.shape[1]
+            pruned, returned = self.schedule.candidates(c_in), self.schedule.returning(c_in, e)
+            kept = update(scores, pruned, returned, self.draw(e, name), self.temperature)
+            layer.mask.copy_(expand(kept, weight.shape, self.n))
+
+
+def export(trained: nn.Module, plain: nn.Module, n: int) -> nn.Module:
+    """`plain` (the same architecture) with the trained tensors and masks, W <- m W, declared storable in 1xN blocks."""
+    masked(plain, set(masked_layers(trained)), block=n).load_state_dict(trained.state_dict(), strict=True)
+    zero_removed(plain)
+    return plain.eval()
