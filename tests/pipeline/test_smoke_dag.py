@@ -13,9 +13,9 @@ from tests.pipeline.conftest import Smoke, snakemake
 pytestmark = pytest.mark.pipeline
 
 
-def test_it_succeeds_in_under_five_minutes(smoke: Smoke) -> None:
+def test_it_succeeds_in_under_eight_minutes(smoke: Smoke) -> None:
     assert smoke.process.returncode == 0, smoke.process.stderr[-3000:]
-    assert smoke.seconds < 300
+    assert smoke.seconds < 480
 
 
 def test_every_run_has_every_result(smoke: Smoke) -> None:
