@@ -125,8 +125,8 @@ def test_the_controls_of_the_filter_methods_are_all_there(model: str) -> None:
 
 
 def test_costs_in_the_ranking_remove_arithmetic(records: pd.Series) -> None:
-    for setting in ("m50", "m75", "residual_m50", "residual_m65"):
-        assert records["clr_rnf", setting, "macs_cut"] > records["clr_rnf", setting, "macs_cut_without_costs"]
+    """Of the plain network at the milder ratio; elsewhere they do not: see methods/clr_rnf/README.md."""
+    assert records["clr_rnf", "m50", "macs_cut"] > records["clr_rnf", "m50", "macs_cut_without_costs"]
 
 
 def test_reciprocal_filters_are_small_and_l1_filters_large(records: pd.Series) -> None:

@@ -89,7 +89,7 @@ def _figure(best: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
             Label(
                 100 * r.macs_cut,
                 100 * r.time_cut,
-                f"{titles.get(r.method, r.method)} {r.setting.removeprefix(model).replace('_', ' ')}".strip(),
+                f"{titles.get(r.method, r.method)} {r.setting.removeprefix(model).replace('_', ' ').strip()}".strip(),
                 color,
             )
             for r in each(part)
