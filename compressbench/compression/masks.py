@@ -87,6 +87,13 @@ def zero_removed(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] =
                     value.masked_fill_(removed, 0.0)
 
 
+@torch.no_grad()
+def pull_removed(model: nn.Module, decay: float) -> None:
+    """Add decay (1 - M) W to the gradients: removed weights that still learn (straight through) are drawn to 0."""
+    for layer in masked_layers(model).values():
+        layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=decay)  # type: ignore[union-attr]
+
+
 def kept_weights(model: nn.Module) -> int:
     """How many entries the masks keep (zeros among the weights do not count as removed)."""
     return sum(int(layer.mask.sum()) for layer in masked_layers(model).values())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
 from compressbench.config import Pair, Recipe
-from compressbench.data import DatasetInfo
+from compressbench.data import DatasetInfo, Split
 from compressbench.errors import UserError
 from compressbench.method import SyntheticImages
 from compressbench.seeding import derive_seed, generator
@@ -124,16 +124,17 @@ class Context:
         """The recipe's optimiser over tensors or parameter groups."""
         return make_optimizer(recipe, parameters)
 
+    @property
+    def held_out(self) -> Split:
+        """The images that `validate` looks at, of classification data."""
+        split = self.data.validation
+        return Split(split.images[:VALIDATION_IMAGES], split.labels[:VALIDATION_IMAGES])
+
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy (%) on images held out of the training data; nothing for super-resolution. For curves, not for choices."""
         if self.info.task == "super_resolution":
             return {}
-        held_out = self.data.validation
-        return {
-            "validation_top1": quality.top1(
-                model, type(held_out)(held_out.images[:VALIDATION_IMAGES], held_out.labels[:VALIDATION_IMAGES])
-            )
-        }
+        return {"validation_top1": quality.top1(model, self.held_out)}
 
     def fit(
         self,
@@ -183,5 +184,4 @@ class Context:
     def _alarm(self, recipe: Recipe, epochs: int) -> Callable[[Sequence[dict[str, float]]], None] | None:
         if self.info.task == "super_resolution":
             return None
-        images = min(VALIDATION_IMAGES, len(self.data.validation))
-        return chance_alarm(self.info.classes, images, recipe.warmup_epochs, max(1, epochs / recipe.epochs))
+        return chance_alarm(self.info.classes, len(self.held_out), recipe.warmup_epochs, max(1, epochs / recipe.epochs))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.compression.layers import MaskedConv2d, masked, masked_layers
-from compressbench.compression.masks import exchanged, zero_removed
+from compressbench.compression.masks import exchanged, pull_removed, zero_removed
 from compressbench.compression.registry import replace_modules
 from compressbench.errors import UserError
 from compressbench.training import Hook, State
@@ -50,10 +50,8 @@ class RemovedDecay(Hook):
     def __init__(self, decay: float):
         self.decay = decay
 
-    @torch.no_grad()
     def on_gradients(self, state: State) -> None:
-        for layer in masked_layers(state.model).values():
-            layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=self.decay)  # type: ignore[union-attr]
+        pull_removed(state.model, self.decay)
 
 
 class MaskUpdates(Hook):

@@ -26,7 +26,7 @@ from methods.white_box.voting import Election, FlopsAtWidths, Lot, vote
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
 
-BATCH, VALIDATION_IMAGES = 100, 2000  # as `ctx.validate` has them
+BATCH = 100
 Counter = Literal["with_bn", "with_bn_window_pool", "with_bn_no_pool", "macs"]
 
 
@@ -176,8 +176,7 @@ def record_label_dependence(ctx: "Context", masks: ClassMasks) -> None:
 
     Accuracy while labels enter the forward pass measures the masks' hint, not the network.
     """
-    held_out, classes = ctx.data.validation, ctx.info.classes
-    images, labels = held_out.images[:VALIDATION_IMAGES], held_out.labels[:VALIDATION_IMAGES]
+    images, labels, classes = ctx.held_out.images, ctx.held_out.labels, ctx.info.classes
     shift = torch.randint(1, classes, labels.shape, generator=ctx.generator("wrong labels"))
     torch.manual_seed(derive_seed(ctx.seed, ctx.stage, "label dependence"))
     for name, told in {"true": labels, "wrong": (labels + shift) % classes}.items():

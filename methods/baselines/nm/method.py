@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked, masked_layers
-from compressbench.compression.masks import Masks, apply_masks, prunable, zero_removed
+from compressbench.compression.masks import Masks, apply_masks, prunable, pull_removed, zero_removed
 from compressbench.compression.one_shot import record_untrained_quality
 from compressbench.compression.pruning import record_densities
 from compressbench.compression.registry import replace_modules
@@ -74,10 +74,8 @@ class Reselection(Hook):
     def __init__(self, n: int, m: int, decay: float):
         self.n, self.m, self.decay = n, m, decay
 
-    @torch.no_grad()
     def on_gradients(self, state: State) -> None:
-        for layer in masked_layers(state.model).values():
-            layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=self.decay)  # type: ignore[union-attr]
+        pull_removed(state.model, self.decay)
 
     def on_step_end(self, state: State) -> None:
         for layer in masked_layers(state.model).values():
