@@ -113,6 +113,11 @@ class Declaration(Frozen):
     def is_baseline(self) -> bool:
         return self.package.startswith("methods.baselines.")
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the result is a network of the old shape with zeros, not with fewer filters or bits."""
+        return self.family in ("unstructured", "block")
+
     @model_validator(mode="after")
     def _consistent(self) -> "Declaration":
         if "compress" not in self.stages:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
+from compressbench.compression.batchnorm_statistics import recompute_statistics
 from compressbench.config import Pair, Recipe
 from compressbench.data import DatasetInfo, Split
 from compressbench.errors import UserError
@@ -21,6 +22,7 @@ from compressbench.training.checkpoint import Checkpoint
 from compressbench.training.loop import Logger, Loss
 
 VALIDATION_IMAGES = 2000
+CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,20 @@ class Context:
             )
         return data.ClassificationBatches(self.data.train, recipe.batch_size, self.seed, recipe.augmentation)
 
+    def steps(self, recipe: Recipe) -> int:
+        """Optimiser steps of the whole recipe."""
+        return recipe.epochs * int(recipe.steps_per_epoch or self.batches(recipe).steps_per_epoch)
+
+    def sliced(self, recipe: Recipe, slices: int | None) -> tuple[int, int]:
+        """Epochs and steps per epoch for `fit`, with the recipe's budget cut into `slices`; default: its epochs.
+
+        For schedules of published length that a run of few passes over the data has to go through.
+        """
+        epochs, steps = slices or recipe.epochs, self.steps(recipe)
+        if steps < epochs:
+            raise UserError(f"slices is {epochs}, more than the {steps} steps of the training; use fewer slices.")
+        return epochs, steps // epochs
+
     def loss(self, recipe: Recipe) -> Loss:
         """The task's loss: cross-entropy with the recipe's label smoothing, or L1."""
         if self.info.task == "super_resolution":
@@ -135,6 +151,15 @@ class Context:
         if self.info.task == "super_resolution":
             return {}
         return {"validation_top1": quality.top1(model, self.held_out)}
+
+    def recalibrate(self, model: nn.Module, batches: int = CALIBRATION_BATCHES) -> nn.Module:
+        """Recompute the batch-norm statistics of `model`, in place, on the first `batches` training batches; returns it.
+
+        They are batches of the fine-tuning recipe, at most one pass over the data.
+        """
+        source = self.batches(self.recipes.finetune)
+        steps = range(min(batches, source.steps_per_epoch))
+        return recompute_statistics(model, (source(step)[0].to(self.device) for step in steps))
 
     def fit(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from compressbench import data, models, quality, registry, storage
 from compressbench.config import Scale
@@ -93,7 +94,7 @@ def _pretrain(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
 
 
 def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
-    """synthesize, compress or finetune: the method's own function."""
+    """synthesize, compress or finetune: the method's own function. What has zeros leaves with fresh statistics."""
     ctx = _context(plan, run, stage, running_stage)
     method = registry.method_class(plan.root, run.method)(
         registry.resolve(plan.root, run.method, run.setting, run.scale)
@@ -102,12 +103,24 @@ def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Non
         from compressbench.compression.synthesis import save_synthetic
 
         save_synthetic(method.synthesize(ctx), ctx)
-    elif stage == "compress":
-        storage.save_model(method.compress(ctx), running_stage.folder)
     else:
-        model = storage.load_model(plan.root / run.folder("compress")).to(ctx.device)
-        storage.save_model(method.finetune(ctx, model), running_stage.folder)
+        if stage == "compress":
+            model = method.compress(ctx)
+        else:
+            model = method.finetune(ctx, storage.load_model(plan.root / run.folder("compress")).to(ctx.device))
+        if plan.declarations[run.method].is_sparse and stage == plan.final_stage(run):
+            _recalibrate(ctx, model)
+        storage.save_model(model, running_stage.folder)
     write_json(running_stage.folder / "record.json", ctx.records)
+
+
+def _recalibrate(ctx: Context, model: nn.Module) -> None:
+    """One footing for all sparse networks: batch-norm statistics of the final weights. Records what that changes."""
+    for when in ("before", "after"):
+        if when == "after":
+            ctx.recalibrate(model)
+        for name, value in ctx.validate(model).items():
+            ctx.record(f"{name}_{when}_recalibration", value)
 
 
 def _image_shape(plan: Plan, run: Run) -> tuple[int, int, int]:

@@ -70,7 +70,8 @@ def fit(
         mean = total.item() / steps_per_epoch
         if mean != mean or mean == float("inf"):
             raise UserError(f"training diverged: the loss of epoch {state.epoch} is {mean}; lower the learning rate.")
-        state.metrics = {"loss": mean, "lr": optimizers[0].param_groups[0]["lr"]} | state.metrics
+        rate = optimizers[0].param_groups[0]["lr"]
+        state.metrics = {"loss": mean, "lr": rate, "steps": state.step + 1} | state.metrics
         _call(hooks, "on_epoch_end", state)
         if validate:
             state.metrics |= validate(model.eval())

@@ -8,7 +8,6 @@ from pydantic import Field
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.batchnorm_statistics import recompute_statistics
 from compressbench.compression.layers import masked_layers
 from compressbench.compression.masks import Masks, apply_masks, exchanged
 from compressbench.compression.pruning import record_densities
@@ -34,6 +33,9 @@ from methods.lottery_jackpots.search import (
 
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
+
+
+CURVE_BATCHES = 10  # recompute the statistics of a copy before each validation: masks move faster than running averages
 
 
 class MaskSearch(Hook):
@@ -90,12 +92,14 @@ class LotteryJackpots(Method):
         restriction: Restriction = Field(
             "none", description="share of the exchanges carried out: 1, (1 - e/E)^4, or the ceiling of that as released"
         )
+        slices: int | None = Field(
+            None, ge=1, description="epochs of the search's schedule, for searches of few passes; default: one per pass"
+        )
         search_lr: float = Field(0.1, gt=0, description="learning rate of the scores: a cosine, constant in an epoch")
         tuning_epochs: int = Field(
             0, ge=0, description="the last so many epochs of the budget train the kept weights, with the masks fixed"
         )
         tuning_lr: float = Field(0.01, gt=0, description="learning rate of these epochs")
-        calibration_batches: int = Field(100, ge=1, description="training batches that recompute batch-norm statistics")
 
     config: Config
 
@@ -110,7 +114,6 @@ class LotteryJackpots(Method):
         result = self._search(ctx, network, start, magnitude, search) if search else apply_masks(network, start)
         if tuning:
             ctx.fit(result, tuning, name="tuning")
-        self._recalibrate(ctx, result)
         _record(ctx, result, magnitude)
         return result
 
@@ -137,6 +140,7 @@ class LotteryJackpots(Method):
     def _search(self, ctx: "Context", network: nn.Module, start: Masks, magnitude: Masks, recipe: Recipe) -> nn.Module:
         """`network` with the masks found from `start`. Batch norms are in train mode, their scale and shift frozen."""
         config = self.config
+        epochs, steps = ctx.sliced(recipe, config.slices)
         model = add_scores(copy.deepcopy(network), start, config.score_low, config.rank_by_abs)
         ctx.fit(
             model,
@@ -144,19 +148,11 @@ class LotteryJackpots(Method):
             name="search",
             optimizers=[ctx.optimizer(recipe, scores(model))],
             hooks=[MaskSearch(magnitude, config.restriction)],
+            epochs=epochs,
+            steps_per_epoch=steps,
+            validate=lambda searched: ctx.validate(ctx.recalibrate(copy.deepcopy(searched), CURVE_BATCHES)),
         )
         return export(model, network)
-
-    def _recalibrate(self, ctx: "Context", model: nn.Module) -> None:
-        """Recompute the batch-norm statistics on training batches; record the validation accuracy before and after."""
-        for name, value in ctx.validate(model).items():
-            ctx.record(f"{name}_running_statistics", value)
-        batches = ctx.batches(ctx.recipes.finetune)
-        recompute_statistics(
-            model, (batches(step)[0].to(ctx.device) for step in range(self.config.calibration_batches))
-        )
-        for name, value in ctx.validate(model).items():
-            ctx.record(f"{name}_recalibrated", value)
 
     @classmethod
     def facts(cls) -> list[Fact]:

@@ -181,11 +181,7 @@ class OptG(Method):
 
     def compress(self, ctx: "Context") -> nn.Module:
         recipe, config = ctx.recipes.scratch, self.config
-        batches = ctx.batches(recipe)
-        slices = config.slices or recipe.epochs
-        steps = recipe.epochs * (recipe.steps_per_epoch or batches.steps_per_epoch) // slices
-        if steps < 1:
-            raise UserError(f"optg: slices is {slices}, more than the run has steps; use fewer slices.")
+        slices, steps = ctx.sliced(recipe, config.slices)
         try:
             schedule = Schedule(slices, config.sparsity, recipe.lr, config.warmup, config.beta)
         except ValueError as error:
@@ -196,7 +192,6 @@ class OptG(Method):
             recipe,
             optimizers=[ctx.optimizer(recipe, parameter_groups(model))],
             hooks=[MaskOptimiser(schedule)],
-            batches=batches,
             epochs=slices,
             steps_per_epoch=steps,
             schedule=None,

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import accounting, models, registry, storage
-from compressbench.compression.batchnorm_statistics import recompute_statistics
 from compressbench.compression.layers import masked_layers
 from compressbench.compression.masks import Masks, exchanged
 from compressbench.config import Pair, Recipe, read_yaml
@@ -61,7 +60,7 @@ LOW = 0.99
 
 
 def config(**values: object) -> LotteryJackpots.Config:
-    return LotteryJackpots.Config.model_validate({"calibration_batches": 5} | values)
+    return LotteryJackpots.Config.model_validate(values)
 
 
 def network(architecture: str = "resnet_cifar", **arguments: object) -> nn.Module:
@@ -441,7 +440,7 @@ def test_search_lowers_the_loss_and_controls_are_ordered(data_root: Path, tmp_pa
     assert len(kept) == 1  # all controls have the same quotas
 
 
-def test_recalibration_and_true_sparsity_are_recorded(data_root: Path, tmp_path: Path) -> None:
+def test_true_sparsity_and_overlap_are_recorded(data_root: Path, tmp_path: Path) -> None:
     ctx = context(data_root, tmp_path, epochs=2)
     model = LotteryJackpots(config(sparsity=0.9)).compress(ctx)
     counts = accounting.account(model, ctx.info.image_shape)
@@ -452,12 +451,7 @@ def test_recalibration_and_true_sparsity_are_recorded(data_root: Path, tmp_path:
     masks = {name: layer.mask for name, layer in masked_layers(model).items()}
     assert ctx.records["magnitude_overlap"] == overlap(masks, magnitude(ctx.dense(), 0.9))
     assert ctx.records["magnitude_overlap_by_chance"] == chance_overlap(masks)
-    assert {"validation_top1_running_statistics", "validation_top1_recalibrated", "density_stem.conv"} <= set(
-        ctx.records
-    )
-    batches = ctx.batches(ctx.recipes.finetune)
-    fresh = recompute_statistics(copy.deepcopy(model), (batches(step)[0] for step in range(5)))
-    assert same_bits(fresh.state_dict(), model.state_dict())
+    assert "density_stem.conv" in ctx.records
 
 
 def test_random_weights_are_searched_with_the_quotas_of_the_trained_network(data_root: Path, tmp_path: Path) -> None:
@@ -635,7 +629,7 @@ def cifar_context(folder: Path, architecture: str, arguments: dict[str, object])
 
 def assert_one_iteration(ctx: Context, setting: dict[str, object], kept: int) -> None:
     """The counts of the published table, and masks that have moved."""
-    method = LotteryJackpots(config(**setting | {"calibration_batches": 1}))
+    method = LotteryJackpots(config(**setting))
     dense = ctx.build()
     model = method.compress(ctx)
     counts = accounting.account(model, ctx.info.image_shape)

@@ -17,7 +17,7 @@ from .context import make_context
 def test_no_removed_weight_is_larger_than_a_kept_one(scope: str, data_root: Path, tmp_path: Path) -> None:
     ctx = make_context(data_root, tmp_path)
     dense = dict(ctx.dense().named_modules())
-    layers = masked_layers(Magnitude(Magnitude.Config(sparsity=0.9, scope=scope, calibration_batches=2)).compress(ctx))
+    layers = masked_layers(Magnitude(Magnitude.Config(sparsity=0.9, scope=scope)).compress(ctx))
     kept = {name: dense[name].weight[layer.mask].abs().min() for name, layer in layers.items()}  # type: ignore[index]
     removed = {name: dense[name].weight[~layer.mask].abs().max() for name, layer in layers.items()}  # type: ignore[index]
     if scope == "global":
@@ -30,13 +30,13 @@ def test_no_removed_weight_is_larger_than_a_kept_one(scope: str, data_root: Path
 
 def test_quality_without_training_is_recorded_and_recalibrates_only_a_copy(data_root: Path, tmp_path: Path) -> None:
     ctx = make_context(data_root, tmp_path)
-    model = Magnitude(Magnitude.Config(calibration_batches=2)).compress(ctx)
+    model = Magnitude(Magnitude.Config()).compress(ctx)
     assert {"validation_top1_pruned", "validation_top1_recalibrated"} <= set(ctx.records)
     assert torch.equal(model.state_dict()["stem.bn.running_mean"], ctx.dense().state_dict()["stem.bn.running_mean"])
 
 
 def test_fine_tuning_trains_the_kept_weights_only(data_root: Path, tmp_path: Path) -> None:
-    method = Magnitude(Magnitude.Config(calibration_batches=2))
+    method = Magnitude(Magnitude.Config())
     pruned = method.compress(make_context(data_root, tmp_path))
     storage.save_model(pruned, tmp_path / "pruned")
     tuned = method.finetune(make_context(data_root, tmp_path, "finetune"), storage.load_model(tmp_path / "pruned"))

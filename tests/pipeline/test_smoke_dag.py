@@ -38,6 +38,17 @@ def test_every_run_has_every_result(smoke: Smoke) -> None:
         assert metrics["quality"] and metrics["params"] >= 0 and metrics["stored_bytes"] >= 0
 
 
+def test_sparse_networks_and_no_others_leave_with_recomputed_statistics(smoke: Smoke) -> None:
+    plan = Plan(smoke.root, "smoke")
+    families = set()
+    for run in plan.runs:
+        record = json.loads((smoke.root / run.folder(plan.final_stage(run)) / "record.json").read_text())
+        declared = plan.declarations[run.method]
+        assert ("validation_top1_after_recalibration" in record) == declared.is_sparse, run.name
+        families.add(declared.family)
+    assert {"unstructured", "block", "filter", "dense"} <= families
+
+
 def test_a_second_call_has_nothing_to_do(smoke: Smoke) -> None:
     again = snakemake(smoke.root, "-n", "--config", "scale=smoke")
     assert "Nothing to be done" in again.stdout + again.stderr

@@ -85,10 +85,9 @@ class GradualMagnitude(Method):
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         layers = prunable(model, config.keep_first, config.keep_last)
         apply_masks(model, {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()})
-        steps = recipe.steps_per_epoch or ctx.batches(recipe).steps_per_epoch
-        schedule = CubicSchedule.over(
-            config.sparsity, recipe.epochs * steps, round(recipe.warmup_epochs * steps), config.end, config.updates
-        )
+        steps = ctx.steps(recipe)
+        warmup = round(recipe.warmup_epochs * steps / recipe.epochs)
+        schedule = CubicSchedule.over(config.sparsity, steps, warmup, config.end, config.updates)
         ctx.fit(model, recipe, hooks=[GradualPruning(schedule, config.scope)])
         record_densities(ctx, model)
         return model

@@ -167,7 +167,6 @@ class RigL(Method):
         shapes = {name: layer.weight.shape for name, layer in prunable(model, keep_last=config.keep_last).items()}
         kept = kept_counts(shapes, config.sparsity, config.distribution)
         apply_masks(model, random_positions(shapes, kept, ctx.generator("mask")))
-        steps = recipe.epochs * (recipe.steps_per_epoch or ctx.batches(recipe).steps_per_epoch)
-        ctx.fit(model, recipe, hooks=[Rewiring(config.schedule(steps))])
+        ctx.fit(model, recipe, hooks=[Rewiring(config.schedule(ctx.steps(recipe)))])
         record_densities(ctx, model)
         return model

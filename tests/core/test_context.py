@@ -1,0 +1,35 @@
+"""What stages get: recalibration, and budgets cut into slices."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from compressbench.compression.batchnorm_statistics import recompute_statistics
+from compressbench.errors import UserError
+from compressbench.training.checkpoint import same_bits
+from tests.methods.context import make_context
+
+
+@pytest.mark.parametrize(("asked", "used"), [(3, 3), (1000, 18)])
+def test_recalibration_uses_training_batches_and_one_pass_at_most(
+    asked: int, used: int, data_root: Path, tmp_path: Path
+) -> None:
+    ctx = make_context(data_root, tmp_path)  # 1,200 digits in batches of 64
+    model = ctx.dense()
+    batches = ctx.batches(ctx.recipes.finetune)
+    expected = recompute_statistics(copy.deepcopy(model), (batches(step)[0] for step in range(used)))
+    assert ctx.recalibrate(model, asked) is model
+    assert same_bits(model.state_dict(), expected.state_dict())
+    assert not torch.equal(model.stem.bn.running_mean, ctx.dense().stem.bn.running_mean)  # type: ignore[union-attr,arg-type]
+
+
+def test_a_budget_is_cut_into_slices(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path, epochs=5)
+    recipe = ctx.recipes.scratch
+    assert ctx.steps(recipe) == 5 * 18
+    assert ctx.sliced(recipe, None) == (5, 18)
+    assert ctx.sliced(recipe, 20) == (20, 4)
+    with pytest.raises(UserError, match="slices is 91, more than the 90 steps"):
+        ctx.sliced(recipe, 91)
