@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from compressbench.reporting.collect import Results
 from compressbench.reporting.frames import each, of_group
 from compressbench.reporting.groups import Group, is_number
-from compressbench.reporting.labels import Label, place
+from compressbench.reporting.labels import Label, name_column, place
 from compressbench.reporting.style import (
     FAINT,
     GREY,
@@ -62,7 +62,7 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
     levels = level_order(drawn)
     markers, palette, lines = level_markers(levels), colors(group), dashes(group)
     prefix, unit = _unit(drawn[cost.column]) if cost is not SPEEDUP else ("", 1.0)
-    floor = _floor(drawn.quality)
+    floor = quality_floor(drawn.quality)
     executor = next((e for e in drawn.executor if e), "")
     how = (
         f"\nOne image, one thread. Dense on {executor}, where it is fastest, over each compressed model on the "
@@ -85,7 +85,7 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
         axes.plot(x, y, lines[str(series)], color=color, lw=1.0, alpha=0.65, zorder=2)
         for row, a, b in zip(each(part), x, y, strict=True):
             if b < floor:
-                _off_scale(axes, a, floor, b, color)
+                off_scale(axes, a, floor, b, color)
                 continue
             low, high = spread[row.method, row.setting]
             axes.plot([a, a], [low, high], color=color, lw=1.0, zorder=2)
@@ -135,7 +135,7 @@ def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> 
     )[:, 0]
     seeds = of_group(results.runs, group)
     shown = seeds.merge(summary[["method", "setting"]], on=["method", "setting"]).quality
-    floor = _floor(summary.quality)
+    floor = quality_floor(summary.quality)
     margin = 0.06 * (shown.max() - max(floor, shown.min()) or 1.0)
     left, right = max(floor, shown.min()) - margin, shown.max() + margin
     for panel, level in zip(panels, levels, strict=True):
@@ -239,7 +239,7 @@ def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
             axes.set_title(f"{group.level_name(level)}: {name}")
             _zoom(axes, chosen[column], top=column == "loss")
             axes.set_xlim(0, 100)
-        _column(row[-1], ends[row[-1]], 1.06 if len(row) > 1 else 1.03, 6.8)
+        name_column(row[-1], ends[row[-1]], 1.06 if len(row) > 1 else 1.03, 6.8)
     for axes in panels[-1]:
         axes.set_xlabel("training done (%)")
     return figure
@@ -379,13 +379,13 @@ def _unit(values: pd.Series) -> tuple[str, float]:
     return max(((p, f) for p, f in PREFIXES.items() if f <= 2 * smallest), key=lambda x: x[1], default=("k", 1e3))
 
 
-def _floor(quality: pd.Series) -> float:
+def quality_floor(quality: pd.Series) -> float:
     """Where to cut the axis: a collapsed network must not squeeze all others into a corner."""
     best = quality.max()
     return float(best - 5 * (best - quality.median()))
 
 
-def _off_scale(axes: Axes, x: float, floor: float, value: float, color: str) -> None:
+def off_scale(axes: Axes, x: float, floor: float, value: float, color: str) -> None:
     """A value below the axis, as text at its lower edge."""
     axes.annotate(
         f"{value:.2f} ▾", (x, floor), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5, color=color
@@ -426,42 +426,6 @@ def _zoom(axes: Axes, values: pd.Series, top: bool) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _column(
-    axes: Axes, ends: list[Label], position: float, size: float, left: bool = False, below: float = float("inf")
-) -> None:
-    """Names in a column at `position` (fraction of the axes), sorted like their points and pushed apart vertically.
-
-    `below` (data) is where the column must end, for what stands above it.
-    """
-    low, high = axes.get_ylim()
-    height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
-    ordered = sorted(ends, key=lambda end: end.y)
-    wanted = np.array([min(max(end.y, low), high) for end in ordered])
-    gap = 1.3 * size / height * (high - low)
-    placed = _spread(wanted, gap, low, min(high, below - 1.5 * gap))
-    for end, at, y in zip(ordered, wanted, placed, strict=True):
-        axes.annotate(
-            end.text,
-            (end.x, at),
-            xytext=(position, (y - low) / (high - low)),
-            textcoords="axes fraction",
-            fontsize=size,
-            ha="right" if left else "left",
-            va="center",
-            color="#555555" if end.color == GREY else end.color,
-            annotation_clip=False,
-            bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-            arrowprops={
-                "arrowstyle": "-",
-                "color": end.color,
-                "lw": 0.4,
-                "shrinkA": 0,
-                "shrinkB": 3,
-                "relpos": (left, 0.5),
-            },
-        )
-
-
 def _label_columns(axes: Axes, curves: list[tuple[np.ndarray, np.ndarray, str, str]], below: float) -> None:
     """Many curves: names in two columns, right of those that reach the largest cost, left of the others."""
     low, high = min(c[0].min() for c in curves), max(c[0].max() for c in curves)
@@ -476,19 +440,9 @@ def _label_columns(axes: Axes, curves: list[tuple[np.ndarray, np.ndarray, str, s
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
     for names, x, is_left in ((right, high, False), (left, low, True)):
         at = axes.transAxes.inverted().transform(axes.transData.transform((x, 0)))[0]
-        _column(axes, names, float(at) + (-0.04 if is_left else 0.04), 7.5, left=is_left, below=below)
+        name_column(axes, names, float(at) + (-0.04 if is_left else 0.04), 7.5, left=is_left, below=below)
 
 
 def _by_cost(curve: tuple[np.ndarray, np.ndarray, str, str]) -> tuple[np.ndarray, np.ndarray, str, str]:
     order = np.argsort(curve[0], kind="stable")
     return curve[0][order], curve[1][order], curve[2], curve[3]
-
-
-def _spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
-    """Positions near `wanted` (ascending) that are at least `gap` apart; evenly spread where there are too many."""
-    if (len(wanted) - 1) * gap > high - low:
-        return np.linspace(low, high, len(wanted))
-    steps = np.arange(len(wanted)) * gap
-    pushed_up = np.maximum.accumulate(wanted - steps)
-    pushed_down = np.minimum.accumulate((wanted - steps)[::-1])[::-1]
-    return np.clip((pushed_up + pushed_down) / 2, low, high - steps[-1:]) + steps

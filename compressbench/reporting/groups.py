@@ -20,7 +20,8 @@ FAMILIES = {
     "super_resolution": "Super-resolution",
     "dense": "Dense networks",
 }
-PRUNING = {"unstructured", "block", "filter"}
+SPARSE = ("unstructured", "block")
+PRUNING = {*SPARSE, "filter"}
 LONGEST_TITLE = 34
 STRENGTH = r"[pm]\d+|w\d+a\d+|b\d+"  # percent removed (of weights or MACs), or bits, in the name of a setting
 
@@ -104,6 +105,11 @@ class Group:
     def quantized(self) -> bool:
         """Whether bit-operations, not MACs, measure the work."""
         return not PRUNING & set(self.families)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether networks are compared that keep their shape and have zeros."""
+        return bool(set(SPARSE) & set(self.families))
 
     def short(self, method: str) -> str:
         """A method's title without its subtitle."""

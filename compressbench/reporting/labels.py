@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from compressbench.reporting.style import GREY
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -121,3 +123,49 @@ def _crossed(center: np.ndarray, anchor: np.ndarray, taken: np.ndarray) -> np.nd
     x, y = line[..., 0, None], line[..., 1, None]
     hit = (x > taken[:, 0]) & (x < taken[:, 2]) & (y > taken[:, 1]) & (y < taken[:, 3])
     return hit.any(axis=1).sum(axis=1)
+
+
+def name_column(
+    axes: "Axes", ends: list[Label], position: float, size: float, left: bool = False, below: float = float("inf")
+) -> None:
+    """Names in a column at `position` (fraction of the axes), sorted like their points and pushed apart vertically.
+
+    `below` (data) is where the column must end, for what stands above it.
+    """
+    low, high = axes.get_ylim()
+    height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
+    ordered = sorted(ends, key=lambda end: end.y)
+    wanted = np.array([min(max(end.y, low), high) for end in ordered])
+    gap = 1.3 * size / height * (high - low)
+    placed = spread(wanted, gap, low, min(high, below - 1.5 * gap))
+    for end, at, y in zip(ordered, wanted, placed, strict=True):
+        axes.annotate(
+            end.text,
+            (end.x, at),
+            xytext=(position, (y - low) / (high - low)),
+            textcoords="axes fraction",
+            fontsize=size,
+            ha="right" if left else "left",
+            va="center",
+            color="#555555" if end.color == GREY else end.color,
+            annotation_clip=False,
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.color,
+                "lw": 0.4,
+                "shrinkA": 0,
+                "shrinkB": 3,
+                "relpos": (left, 0.5),
+            },
+        )
+
+
+def spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Positions near `wanted` (ascending) that are at least `gap` apart; evenly spread where there are too many."""
+    if (len(wanted) - 1) * gap > high - low:
+        return np.linspace(low, high, len(wanted))
+    steps = np.arange(len(wanted)) * gap
+    pushed_up = np.maximum.accumulate(wanted - steps)
+    pushed_down = np.minimum.accumulate((wanted - steps)[::-1])[::-1]
+    return np.clip((pushed_up + pushed_down) / 2, low, high - steps[-1:]) + steps

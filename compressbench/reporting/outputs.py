@@ -19,12 +19,15 @@ CATEGORIES = {
     "missing": "1 Overview",
     "comparison": "2 Comparison",
     "quality_by_method": "2 Comparison",
+    "quality_vs_sparsity": "2 Comparison",
+    "mask_overlap": "2 Comparison",
     "quality_vs_bytes": "3 Quality against cost",
     "quality_vs_macs": "3 Quality against cost",
     "quality_vs_speedup": "4 Latency",
     "speedup_vs_sparsity": "4 Latency",
     "latency": "4 Latency",
     "training": "5 Training",
+    "time_to_quality": "5 Training",
     "records": "5 Training",
     "synthetic": "6 Pictures",
     "photographs": "6 Pictures",
@@ -40,11 +43,20 @@ class Description(NamedTuple):
     labels: dict[str, str]
 
 
+def tables_of(group: Group) -> list[str]:
+    """The kinds of tables of a group."""
+    return [*TABLES_PER_GROUP, *(["time_to_quality"] if group.sparse else [])]
+
+
 def figures_of(group: Group) -> list[str]:
     """The kinds of figures of a group."""
     kinds = list(FIGURES)
     if PRUNING & set(group.families):
         kinds.append("speedup_vs_sparsity")
+    if group.sparse:
+        kinds.append("quality_vs_sparsity")
+    if sum(group.declarations[m].family == "unstructured" for m in group.methods) > 1:
+        kinds.append("mask_overlap")
     if any("synthesize" in group.declarations[m].stages for m in group.methods):
         kinds.append("synthetic")
     if group.task == "super_resolution":
@@ -55,7 +67,7 @@ def figures_of(group: Group) -> list[str]:
 def outputs(runs: Sequence["Run"], declarations: Mapping[str, "Declaration"]) -> list[str]:
     """Every file of the report, relative to its folder; `write` writes exactly these."""
     groups = group_runs(runs, declarations)
-    tables = [*TABLES, *(f"{kind}_{g.slug}" for kind in TABLES_PER_GROUP for g in groups)]
+    tables = [*TABLES, *(f"{kind}_{g.slug}" for g in groups for kind in tables_of(g))]
     figures = [f"{kind}_{g.slug}" for g in groups for kind in figures_of(g)]
     return [
         *PAGES,

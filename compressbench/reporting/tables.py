@@ -15,6 +15,7 @@ from compressbench.reporting.summary import level_order
 from compressbench.reporting.text import DASH, exact, interval, markdown_table, number, quantity
 
 COMPARED = ("params", "weights kept", "MACs", "bit-operations")
+BEHIND = (8, 4, 2, 1)  # points
 NOTHING = "No results yet."
 
 
@@ -169,6 +170,49 @@ def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
         what = f"{group.short(row.method)}, {group.label(row.method, row.setting)}, {row.executor}"
         notes.append(f"- skipped: {what}: {row.reason}")
     return table, heading + markdown_table(body, ["threads", "dense ms", "ms", "speed-up"]) + "\n\n" + "\n".join(notes)
+
+
+def time_to_quality(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
+    """Optimiser steps after which the validation first reaches a quality; and its Markdown.
+
+    One row per (method, setting) that validates while it trains: the length of its training, and the mean over seeds for
+    BEHIND points less than the best of the group at its end. Qualities that some seed does not reach have no number.
+    """
+    heading = f"## Steps to the same quality. {group.title}\n\n"
+    history = of_group(results.history, group)
+    if "steps" not in history or not history.quality.notna().any():
+        return pd.DataFrame(columns=["method", "setting"]), heading + NOTHING
+    known = history[history.steps.notna() & history.quality.notna()]
+    keys = ["method", "setting", "seed"]
+    # the second stage of a method goes on counting where the first one ended
+    compressed = known[known.stage == "compress"].groupby(keys).steps.max().rename("before")
+    before = known.join(compressed, on=keys).before.where(known.stage == "finetune").fillna(0)
+    known = known.assign(total=known.steps + before)
+    best = known.groupby(keys).quality.last().groupby(["method", "setting"]).mean().max()
+    rows = []
+    for key, part in known.groupby(["method", "setting"], sort=False):
+        method, setting = map(str, key)
+        seeds = part.seed.nunique()
+        row: dict[str, Any] = {"method": method, "setting": setting, "series": group.series(method, setting)}
+        row |= {"level": group.levels[setting], "steps": part.groupby("seed").total.max().mean()}
+        for points in BEHIND:
+            first = part[part.quality >= best - points].groupby("seed").total.min()
+            row[f"behind_{points}"] = first.mean() if len(first) == seeds else float("nan")
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    body = pd.DataFrame(
+        {
+            "method": [group.short(m) for m in table.method],
+            "setting": [group.label(m, s) for m, s in zip(table.method, table.setting, strict=True)],
+            "all steps": [number(v, 0) for v in table.steps],
+        }
+        | {f"to {number(best - p, 1)}": [number(v, 0) for v in table[f"behind_{p}"]] for p in BEHIND}
+    )
+    note = (
+        f"Validation {_quality_header(group)}; mean over seeds, a dash where a seed does not reach it. Compare variants of one "
+        "method: what prunes while it trains has been a denser network on its way."
+    )
+    return table, heading + markdown_table(body, list(body.columns[2:])) + "\n\n" + note
 
 
 def records(groups: Sequence[Group], results: Results) -> tuple[pd.DataFrame, str]:

@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from compressbench.files import make_folder
-from compressbench.reporting import figures, pictures, tables
+from compressbench.reporting import figures, pictures, sparsity, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
 from compressbench.reporting.groups import Group, group_runs
-from compressbench.reporting.outputs import figures_of
+from compressbench.reporting.outputs import figures_of, tables_of
 from compressbench.reporting.published import facts_table, read_published
 from compressbench.reporting.style import save, styled
 from compressbench.reporting.summary import summarize
@@ -75,6 +75,8 @@ def _tables(
         text = tables.comparison(group, summary, len(group.runs), measured)
         written += tables.write_table(out, f"comparison_{group.slug}", summary, text)
         written += tables.write_table(out, f"latency_{group.slug}", *tables.latency(group, results))
+        if "time_to_quality" in tables_of(group):
+            written += tables.write_table(out, f"time_to_quality_{group.slug}", *tables.time_to_quality(group, results))
     return written
 
 
@@ -90,6 +92,8 @@ def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) ->
         "quality_by_method": figures.quality_by_method,
         "training": figures.training,
         "speedup_vs_sparsity": figures.speedup_against_sparsity,
+        "quality_vs_sparsity": sparsity.quality_against_sparsity,
+        "mask_overlap": sparsity.mask_overlap,
         "photographs": pictures.photographs,
     }
     return drawings[kind](group, summary, results)

@@ -142,6 +142,8 @@ def write_run(root: Path, run: Run) -> None:
         write_history(root, run, final, rng)
     if run.method == "intraq":
         write_synthetic(root, run, rng)
+    if run.pair == RESNET and run.method != "dense":
+        write_masks(root, run, density, rng)
 
 
 def save(root: Path, run: Run, stage: str, name: str, content: object) -> None:
@@ -191,11 +193,11 @@ def write_latency(root: Path, run: Run, density: float, structured: bool, rng: n
 def write_history(root: Path, run: Run, final: float, rng: np.random.Generator) -> None:
     epochs = 40 if run.method == "optg" else 8
     column = "validation_psnr" if run.pair == EDSR else "validation_top1"
-    lines = [f"epoch,loss,lr,{column}"]
+    lines = [f"epoch,loss,lr,steps,{column}"]
     for epoch in range(epochs):
         rest = math.exp(-4 * (epoch + 1) / epochs)
         loss = 0.3 + (95 - min(final, 95)) / 60 + 1.5 * rest + rng.normal(0, 0.01)
-        lines.append(f"{epoch},{loss},0.1,{final * (1 - 0.3 * rest) + 0.3}")
+        lines.append(f"{epoch},{loss},0.1,{100 * (epoch + 1)},{final * (1 - 0.3 * rest) + 0.3}")
     folder = root / run.folder("finetune").relative_to("results")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
@@ -216,6 +218,16 @@ def write_synthetic(root: Path, run: Run, rng: np.random.Generator) -> None:
         folder / "synthetic.safetensors",
     )
     save(root, run, "synthesize", "record.json", {"diversity_within_class": 0.4 + 0.1 * run.seed, "seconds": 12.5})
+
+
+def write_masks(root: Path, run: Run, density: float, rng: np.random.Generator) -> None:
+    """A stored model whose kept weights are drawn by lot."""
+    from safetensors.numpy import save_file
+
+    masks = {f"{name}.mask": rng.random((16, size)) < density for name, size in (("conv1", 9), ("conv2", 144))}
+    folder = root / run.folder("finetune").relative_to("results")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(masks | {"conv1.weight": np.zeros((16, 9), np.float32)}, folder / "model.safetensors")
 
 
 def write_crops(folder: Path, rng: np.random.Generator, blur: float) -> None:

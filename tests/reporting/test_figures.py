@@ -12,9 +12,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from compressbench.reporting.collect import collect
-from compressbench.reporting.figures import _spread, training
+from compressbench.reporting.figures import training
 from compressbench.reporting.groups import group_runs
-from compressbench.reporting.labels import Label, place
+from compressbench.reporting.labels import Label, place, spread
 from compressbench.reporting.pictures import _class_grid
 from compressbench.reporting.published import read_published
 from compressbench.reporting.summary import summarize
@@ -36,9 +36,9 @@ def test_labels_cover_neither_each_other_nor_points() -> None:
 
 
 def test_spread_keeps_order_and_distance() -> None:
-    placed = _spread(np.array([0.0, 0.1, 0.1, 0.95, 1.0]), 0.2, 0.0, 1.0)
+    placed = spread(np.array([0.0, 0.1, 0.1, 0.95, 1.0]), 0.2, 0.0, 1.0)
     assert (np.diff(placed) >= 0.2 - 1e-9).all() and placed.min() >= -1e-9 and placed.max() <= 1 + 1e-9
-    crowded = _spread(np.zeros(9), 0.2, 0.0, 1.0)
+    crowded = spread(np.zeros(9), 0.2, 0.0, 1.0)
     assert crowded[0] == 0 and crowded[-1] == 1 and (np.diff(crowded) > 0).all()
 
 

@@ -1,0 +1,185 @@
+"""Sparse networks at equal kept weights: quality against sparsity, and what the masks of different criteria share."""
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from compressbench.reporting.collect import Results
+from compressbench.reporting.figures import off_scale, quality_floor
+from compressbench.reporting.frames import each
+from compressbench.reporting.groups import FAMILIES, SPARSE, Group
+from compressbench.reporting.labels import Label, name_column
+from compressbench.reporting.style import colors, dashes, marker_style, new_figure, placeholder
+from compressbench.reporting.summary import level_order
+
+TICKS = (100, 50, 25, 10, 5, 2, 1)  # % kept
+DODGE = 0.015  # relative shift of neighbouring series, so that their intervals do not cover each other
+
+Masks = Mapping[str, np.ndarray]
+
+
+def quality_against_sparsity(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
+    """A panel per family; the share of zeros is that of the whole network, whatever a method leaves dense."""
+    title = "Quality against sparsity"
+    chosen = _sparse(summary, group)
+    if chosen.empty:
+        return placeholder(title, group.title, "no sparse network has been evaluated")
+    note = (
+        "Zeros among the weights of the whole network, whatever a method leaves dense. Bars: 95 % t-interval over seeds "
+        "(shifted sideways a little). Line: dense, same budget.\n"
+        "Hollow grey: baselines. Variants of a method that were run at one sparsity only are in the comparison table."
+    )
+    families = [f for f in SPARSE if f in set(chosen.family)]
+    figure = new_figure(1.2 + 2.7 * len(families), title, group.title, note)
+    panels = figure.subplots(len(families), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    floor = quality_floor(summary.quality)
+    kept = 100 * chosen.density
+    axes: Axes = panels[0]
+    axes.set_xscale("log")
+    axes.set_xlim(1.2 * kept.max(), 0.8 * kept.min())  # kept weights fall to the right
+    axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if 0.8 * kept.min() <= t <= 1.2 * kept.max()]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 - v:g}"))
+    best = summary.quality.max()
+    low = max(floor, min(chosen.quality.min(), chosen.quality_low.min()))
+    axes.set_ylim(low - 0.04 * (best - low), best + 0.06 * (best - low))
+    for panel, family in zip(panels, families, strict=True):
+        ends = _curves(panel, chosen[chosen.family == family], group, floor)
+        for row in each(summary[summary.series == summary.against]):
+            panel.axhline(row.quality, color="black", lw=0.9, zorder=1)
+        panel.set_ylabel(group.quality)
+        panel.set_title(FAMILIES[family])
+        name_column(panel, ends, 1.03, 7.5)
+    panels[-1].set_xlabel("zero weights of the whole network (%, logarithmic in what is left)")
+    return figure
+
+
+def _sparse(summary: pd.DataFrame, group: Group) -> pd.DataFrame:
+    """The rows of sparse networks, `family` beside them; of a method's variants those that go through most levels."""
+    if summary.empty:
+        return summary
+    table = summary[~summary.reference & summary.quality.notna()]
+    table = table.assign(family=table.method.map(lambda m: group.declarations[m].family))
+    table = table[table.family.isin(SPARSE)]
+    levels = table.groupby(["method", "series"])["level"].transform("nunique")
+    return table[levels == levels.groupby(table.method).transform("max")]
+
+
+def _curves(axes: Axes, table: pd.DataFrame, group: Group, floor: float) -> list[Label]:
+    """Draw a curve per series; where each ends, for its name."""
+    palette, lines = colors(group), dashes(group)
+    ends = []
+    names = list(dict.fromkeys(table.series))
+    for i, series in enumerate(names):
+        part = table[table.series == series].sort_values("density", ascending=False)
+        shift = 1 + DODGE * (i - (len(names) - 1) / 2)
+        x, color, baseline = 100 * part.density.to_numpy() * shift, palette[series], bool(part.baseline.iloc[0])
+        axes.plot(x, part.quality.clip(floor), lines[series], color=color, lw=1.0 if baseline else 1.5, alpha=0.8)
+        for at, row in zip(x, each(part), strict=True):
+            if row.quality < floor:
+                off_scale(axes, at, floor, row.quality, color)
+                continue
+            axes.plot([at, at], [row.quality_low, row.quality_high], color=color, lw=1.0, zorder=2)
+            axes.plot(at, row.quality, "o", markersize=4.5, zorder=3, **marker_style(color, baseline))
+        ends.append(Label(x[-1], max(floor, float(part.quality.iloc[-1])), series, color))
+    return ends
+
+
+def mask_overlap(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
+    """What two unstructured masks share, beside what independent masks with the same quotas per layer would share."""
+    title = "What the masks of different criteria share"
+    masks = _masks_at_the_level_of_most(group, summary, results)
+    names = list(masks)
+    if len(names) < 2:
+        return placeholder(title, group.title, "fewer than two unstructured methods have left masks")
+    count = len(names)
+    shared = np.full((count, count), np.nan)
+    for (i, a), (j, b) in product(enumerate(names), repeat=2):
+        seeds = sorted(set(masks[a]) & set(masks[b]))
+        if i != j and seeds:
+            measure = overlap if i > j else overlap_by_chance
+            shared[i, j] = 100 * np.mean([measure(masks[a][s], masks[b][s]) for s in seeds])
+    note = (
+        "Below the diagonal: kept weights that two networks share, in % of what one of them keeps; mean over seeds. "
+        "Above it, in italics: what masks drawn by lot would share that keep as many weights of every layer.\n"
+        "All networks of a seed come from the same random weights, so that positions can be compared."
+    )
+    level = group.level_name(_level_of_most(group, summary) or "")
+    figure = new_figure(1.5 + 0.36 * count, title, f"{group.title}, {level}", note)
+    axes = figure.add_subplot()
+    axes.imshow(shared, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for i, j in zip(*np.nonzero(~np.isnan(shared)), strict=True):
+        value = shared[i, j]
+        axes.text(
+            j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color="white" if value > 60 else "#222222",
+            style="italic" if i < j else "normal",
+        )  # fmt: skip
+    axes.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(range(count), names, fontsize=8)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure
+
+
+def _level_of_most(group: Group, summary: pd.DataFrame) -> str | None:
+    """The level at which most unstructured series are; of several the sparsest."""
+    table = _unstructured(group, summary)
+    counts = table.groupby("level").series.nunique()
+    return max(reversed(level_order(table)), key=lambda level: counts[level]) if len(table) else None
+
+
+def _unstructured(group: Group, summary: pd.DataFrame) -> pd.DataFrame:
+    if summary.empty:
+        return summary
+    chosen = summary.method.map(lambda m: group.declarations[m].family == "unstructured")
+    return summary[chosen & ~summary.reference]
+
+
+def _masks_at_the_level_of_most(group: Group, summary: pd.DataFrame, results: Results) -> dict[str, dict[int, Masks]]:
+    """Series -> seed -> masks, methods first; series whose models cannot be read are left out."""
+    table = _unstructured(group, summary)
+    level = _level_of_most(group, summary)
+    found: dict[str, dict[int, Masks]] = {}
+    for row in each(table[table.level == level] if level else table):
+        stage = "finetune" if "finetune" in group.declarations[row.method].stages else "compress"
+        for run in group.runs:
+            if (run.method, run.setting) == (row.method, row.setting):
+                masks = _read_masks(results.folder(run, stage) / "model.safetensors")
+                if masks:
+                    found.setdefault(row.series, {})[run.seed] = masks
+    return found
+
+
+def _read_masks(path: Path) -> Masks:
+    """The masks of a stored model by layer; none when it is not there, damaged, or dense."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {n.removesuffix(".mask"): file.get_tensor(n) for n in file.keys() if n.endswith(".mask")}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return {}
+
+
+def overlap(a: Masks, b: Masks) -> float:
+    """Kept weights that both keep, over the mean number that one keeps. Masks: bool arrays by layer, of equal shapes."""
+    return _shared(a, b, lambda x, y: float(np.count_nonzero(x & y)))
+
+
+def overlap_by_chance(a: Masks, b: Masks) -> float:
+    """The overlap to expect of independent masks that keep as many weights per layer: Σ_l a_l b_l / n_l for Σ_l |a ∩ b|."""
+    return _shared(a, b, lambda x, y: np.count_nonzero(x) * np.count_nonzero(y) / x.size)
+
+
+def _shared(a: Masks, b: Masks, count: Callable[[np.ndarray, np.ndarray], float]) -> float:
+    layers = a.keys() & b.keys()
+    kept = sum(np.count_nonzero(a[n]) + np.count_nonzero(b[n]) for n in layers) / 2
+    return float(sum(count(a[n], b[n]) for n in sorted(layers)) / max(kept, 1))
