@@ -163,27 +163,31 @@ def measure_scaling(
     sparsities: Sequence[float] = (0.75, 0.9),
     rounds: int = 60,
 ) -> pd.DataFrame:
-    """Our kernels alone with one thread and with so many, summed over layers: "rows" is "ranked" (1xN) or "uniform" (SUBP).
+    """Our kernels alone with one thread and with so many, summed over layers.
 
-    No other library runs in between, whose threads would be put to sleep and woken again.
+    "rows" is "ranked" (1xN) or "uniform" (SUBP); "share" is what threads take: equal "work", or equally many block "rows",
+    which is what uniform rows are meant for. No other library runs in between, whose threads would be put to sleep and
+    woken again.
     """
     sums: Counter[tuple[Any, ...]] = Counter()
     rng = random.Random(derive_seed("scaling", network, threads))
-    every: list[tuple[int, float, Rows]] = list(itertools.product(blocks, sparsities, ("ranked", "uniform")))
+    every: list[tuple[int, float, Rows, str]] = list(
+        itertools.product(blocks, sparsities, ("ranked", "uniform"), ("work", "rows"))
+    )
     for shape, count in Counter(convolutions(network)).items():
         weight, x, y = _weight(shape), torch.randn(shape.inputs), torch.empty(shape.outputs)
         for used in (1, threads):
             with measuring(used):
-                calls = [_sparse(shape, weight, n, sparsity, row, x, y)[0] for n, sparsity, row in every]
+                calls = [_sparse(shape, weight, n, p, row, x, y, share == "rows")[0] for n, p, row, share in every]
                 times = interleaved_times(calls, rounds, 10, rng)
             for pattern, own in zip(every, times, strict=True):
                 sums[(shape.kernel, *pattern, used)] += own.min() * count
     return pd.DataFrame(
         {
-            "network": network, "kernel": kernel, "n": n, "sparsity": sparsity, "rows": row, "threads": threads,
-            "alone_ms": ms, "together_ms": sums[kernel, n, sparsity, row, threads],
+            "network": network, "kernel": kernel, "n": n, "sparsity": sparsity, "rows": row, "share": share,
+            "threads": threads, "alone_ms": ms, "together_ms": sums[kernel, n, sparsity, row, share, threads],
         }
-        for (kernel, n, sparsity, row, used), ms in sums.items()
+        for (kernel, n, sparsity, row, share, used), ms in sums.items()
         if used == 1
     )  # fmt: skip
 
@@ -294,12 +298,12 @@ def _candidates(
 
 
 def _sparse(
-    shape: Shape, weight: Tensor, n: int, sparsity: float, rows: Rows, x: Tensor, y: Tensor
+    shape: Shape, weight: Tensor, n: int, sparsity: float, rows: Rows, x: Tensor, y: Tensor, even_rows: bool = False
 ) -> tuple[Call, dict[str, Any]]:
     """The block-sparse kernel from the flat buffer x to y, and {"tile", "isa", "operations"}."""
     width = next(m for m in (n, n // 2, n // 4, 1) if m and shape.c_out % m == 0)
     mask = random_block_mask(weight, width, sparsity, generator("benchmark", str(shape), n, sparsity), rows)
-    geometry: Any = {"kernel": shape.kernel, "stride": shape.stride, "padding": shape.padding}
+    geometry: Any = {"kernel": shape.kernel, "stride": shape.stride, "padding": shape.padding, "even_rows": even_rows}
     size = (shape.c_in, shape.size, shape.size)
     layer = BlockSparseConv2d(encode_bsr(weight, mask, width), torch.zeros(shape.c_out), size, **geometry).tune()
     image, out = x[: shape.inputs].view(1, *size), y[: shape.outputs].view(1, *layer.output_shape)

@@ -35,6 +35,7 @@ class BlockSparseConv2d:
     blocks: W as [c_out, c_in * k * k] in (N, 1) blocks (`compression.blocks.encode_bsr`).
     input_size: (c_in, height, width). clip: (low, high), (0, inf) for ReLU, (0, 6) for ReLU6.
     vectors, group: the register tile and the tiles per group (see kernels.h); by default what fits registers and cache.
+    even_rows: threads take equally many block rows, which is fair for uniform rows only; by default equal work.
     Where the library could not be built, PyTorch computes the same with all the zeros (`isa` TORCH).
     """
 
@@ -51,6 +52,7 @@ class BlockSparseConv2d:
         isa: Isa | None = None,
         vectors: int | None = None,
         group: int | None = None,
+        even_rows: bool = False,
     ) -> None:
         self.isa = runnable(isa, best_isa())
         c_in, height, width = map(int, input_size)
@@ -76,6 +78,7 @@ class BlockSparseConv2d:
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
             self._indptr.data_ptr(), self._offsets.data_ptr(), self._weights.data_ptr(), self._bias.data_ptr(),
             *clip, vectors or most, group or _group(c_in * kernel, most * lib.cb_lanes(self.isa)),
+            even_rows,
         )  # fmt: skip
         self._workspace = torch.empty(lib.cb_workspace(self._layer))
 

@@ -33,6 +33,7 @@ class Convolution(ctypes.Structure):
         ("high", ctypes.c_float),
         ("vectors", ctypes.c_int32),
         ("group", ctypes.c_int32),
+        ("even_rows", ctypes.c_int32),
     )
 
 

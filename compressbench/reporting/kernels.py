@@ -39,8 +39,9 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "or on our kernel with all its blocks, batch norms, sums and activations fused.",
         "## More threads",
         _thread_table(sums, frames["scaling"]),
-        "Speed-up over the best dense form of every layer with as many threads. Scaling: our time with one thread over that "
-        "with so many, no other library in between; SUBP has equally many blocks in every block row, 1xN as they fall.",
+        "Speed-up over the best dense form of every layer with as many threads. The other columns: our time with one "
+        "thread over that with so many, no other library in between. SUBP has equally many blocks in every block row, 1xN "
+        "as they fall; threads take equal work (what the kernel does) or equally many block rows (what SUBP is meant for).",
     ]
     text = "\n\n".join(sections)
     written = [out / "tables" / "kernels.md"]
@@ -135,10 +136,13 @@ def _thread_table(sums: pd.DataFrame, scaling: pd.DataFrame) -> str:
     rows = []
     for pattern, own in scaling.groupby(keys, sort=False):
         network, kernel, n, sparsity, threads = own[keys].iloc[0]
-        ratios = (own["alone_ms"] / own["together_ms"]).set_axis(own["rows"])
+        ratios = (own["alone_ms"] / own["together_ms"]).set_axis(own["rows"] + own["share"])
         row = {"sum of layers": f"{network} {KINDS[kernel]}", "threads": f"{threads}", "blocks": _name(n)}
         row |= {"sparsity": f"{100 * sparsity:g} %", "speed-up over dense": f"{over_dense[pattern]:.2f}"}  # type: ignore[index]
-        rows.append(row | {"scaling": f"{ratios['ranked']:.2f}", "scaling of SUBP": f"{ratios['uniform']:.2f}"})
+        for share in ("work", "rows"):
+            for pattern_of_rows, name in (("ranked", "1xN"), ("uniform", "SUBP")):
+                row[f"{name}, equal {share}"] = f"{ratios[pattern_of_rows + share]:.2f}"
+        rows.append(row)
     return markdown_table(pd.DataFrame(rows)) if rows else "Not measured: this machine has one core."
 
 

@@ -64,7 +64,7 @@ bool block_sparse(int isa) {
   }
   const cb_convolution layer{g.c_in, g.height, g.width, g.c_out, g.out_height, g.out_width, g.kernel, g.stride, g.padding, n,
                              indptr.data(), offsets.data(), weights.data(), bias.data(), -1, 2,
-                             draw(1, cb_max_vectors(isa, lanes)), draw(1, 8)};
+                             draw(1, cb_max_vectors(isa, lanes)), draw(1, 8), draw(0, 1)};
   const int64_t in_size = static_cast<int64_t>(g.c_in) * g.height * g.width, positions = static_cast<int64_t>(g.out_height) * g.out_width;
   const std::vector<float> x = values(batch * in_size), residual = values(batch * g.c_out * positions);
   std::vector<float> y(residual.size()), workspace(static_cast<size_t>(cb_workspace(&layer)));

@@ -30,7 +30,7 @@ def layers(draw):
         "batch": draw(st.integers(1, 3)), "sparsity": draw(st.sampled_from([0.0, 0.5, 0.9, 1.0])),
         "rows": draw(st.sampled_from(["ranked", "uniform"])), "threads": draw(st.integers(1, 3)),
         "clip": draw(st.sampled_from([(-INF, INF), (0.0, INF), (0.0, 6.0)])), "seed": draw(st.integers(0, 2**20)),
-        "residual": draw(st.booleans()),
+        "residual": draw(st.booleans()), "even_rows": draw(st.booleans()),
     }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_it_convolves_like_float64(isa: native.Isa, layer: dict) -> None:
     expected = (expected + (0 if residual is None else residual)).clamp(*layer["clip"])
     convolution = BlockSparseConv2d(
         encode_bsr(weight, mask, layer["n"]), bias, x.shape[1:], kernel=layer["kernel"], stride=layer["stride"],
-        padding=layer["padding"], clip=layer["clip"], isa=isa,
+        padding=layer["padding"], clip=layer["clip"], isa=isa, even_rows=layer["even_rows"],
     )  # fmt: skip
     before = torch.get_num_threads()
     torch.set_num_threads(layer["threads"])

@@ -225,9 +225,14 @@ void lay_out(const cb_convolution &layer, const float *image, float *copies, int
   }
 }
 
-// Block rows [begin, end) of one of `parts` parts with about equally many blocks.
+// Block rows [begin, end) of one of `parts` parts: equally many rows, or about equally many blocks.
 void share_rows(const cb_convolution &layer, int32_t part, int32_t parts, int32_t *begin, int32_t *end) {
   const int32_t rows = layer.c_out / layer.n;
+  if (layer.even_rows) {
+    *begin = rows * part / parts;
+    *end = rows * (part + 1) / parts;
+    return;
+  }
   const int64_t total = layer.indptr[rows] + rows;  // an empty row is written, too
   int32_t row = 0;
   while (row < rows && (layer.indptr[row] + row) * static_cast<int64_t>(parts) < total * part) ++row;
@@ -243,7 +248,7 @@ void convolve(const cb_convolution &layer, const float *x, float *workspace, con
   const Cut cut(positions, layer.vectors, rows);
   const bool copied = isa::workspace(layer) > 0;
   // Enough tiles: threads share the positions and are balanced whatever the rows hold. Few tiles: they share the rows.
-  const bool by_position = cut.units() >= 4 * threads;
+  const bool by_position = cut.units() >= 4 * threads && !layer.even_rows;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     const int32_t part = isa::thread(), parts = isa::threads();

@@ -25,6 +25,7 @@ typedef struct {
   float low, high;                         /* the output is clipped to this range: fused ReLU, ReLU6, or nothing */
   int32_t vectors;                         /* vectors of positions in a register tile */
   int32_t group;                           /* register tiles per group: block rows run outside, the tiles of a group inside */
+  int32_t even_rows;                       /* 1: threads take equally many block rows, whatever they hold; 0: equal work */
 } cb_convolution;
 
 /* A convolution in which every channel has a 3x3 or 5x5 kernel of its own, with stride 1 or 2. NCHW, fp32. */
