@@ -253,16 +253,19 @@ def csr_bytes(layer: WeightLayer) -> int:
 
 
 def bsr_bytes(layer: WeightLayer, block: int) -> int:
-    """Blocks of `block` output rows x 1 column of the flattened weight [c_out, c_in k k], with an index each."""
+    """Blocks of `block` output rows x 1 column of the flattened weight [c_out, c_in k k], with an index each.
+
+    One pointer per block row and end, unless all block rows hold equally many: then their number says where each begins.
+    """
     rows = layer.weight.shape[0]
     if rows % block:
         raise ValueError(f"{rows} output channels cannot be stored in blocks of {block}")
     mask = getattr(layer, "mask", None)
     if mask is None:
-        blocks = layer.weight.numel() // block
-    else:
-        blocks = int(torch.count_nonzero(mask.reshape(rows // block, block, -1).any(dim=1)))
-    return _packed_bytes(blocks * block, layer) + _index_bytes(blocks + rows // block + 1)
+        mask = torch.ones_like(layer.weight, dtype=torch.bool)
+    counts = mask.reshape(rows // block, block, -1).any(dim=1).sum(dim=1)
+    blocks, uniform = int(counts.sum()), bool((counts == counts[0]).all())
+    return _packed_bytes(blocks * block, layer) + _index_bytes(blocks + (0 if uniform else rows // block + 1))
 
 
 def layer_bytes(layer: WeightLayer, form: Format = "best") -> int:

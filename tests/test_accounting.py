@@ -147,7 +147,16 @@ def test_a_scattered_mask_empties_no_block() -> None:
     layer = nn.Conv2d(4, 8, 1)
     layer.mask = (torch.arange(8)[:, None] + torch.arange(4)) % 2 == 0
     layer.mask = layer.mask[:, :, None, None]
-    assert bsr_bytes(layer, 2) == 4 * (32 + 16 + 5)
+    assert bsr_bytes(layer, 2) == 4 * (32 + 16)
+
+
+def test_rows_of_equal_length_need_no_pointers() -> None:
+    layer = nn.Conv2d(4, 8, 1)
+    layer.mask = torch.zeros(8, 4, 1, 1, dtype=torch.bool)
+    layer.mask[:4, :2] = layer.mask[4:, 2:] = True
+    assert bsr_bytes(layer, 4) == 4 * (4 * 4 + 4)
+    layer.mask[4:, 0] = True
+    assert bsr_bytes(layer, 4) == 4 * (5 * 4 + 5 + 3)
 
 
 def test_blocks_must_divide_the_output_channels() -> None:
