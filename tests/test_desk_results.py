@@ -50,13 +50,60 @@ def test_reranking_changes_optg_by_less_than_two_points(records: pd.Series) -> N
         assert abs(last - again) < 2
 
 
-@pytest.mark.parametrize(("setting", "sparsity"), [("p95", 0.95), ("p98", 0.98)])
-def test_unstructured_methods_keep_exactly_as_many_weights(setting: str, sparsity: float) -> None:
-    table = pd.read_csv(TABLES / "comparison_fashion_mnist_resnet_mini.csv").query("setting == @setting")
-    weights = 74512
-    for row in table.itertuples():
+SPARSITIES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p98": 0.98}
+
+
+@pytest.fixture(scope="module")
+def sparse() -> pd.DataFrame:
+    return pd.read_csv(TABLES / "comparison_fashion_mnist_resnet_mini.csv")
+
+
+@pytest.mark.parametrize(("setting", "sparsity"), SPARSITIES.items())
+def test_unstructured_methods_keep_exactly_as_many_weights(
+    sparse: pd.DataFrame, setting: str, sparsity: float
+) -> None:
+    table = sparse[sparse.setting.isin([setting, f"global_{setting}"])].set_index("method")
+    assert set(table.index) == {
+        "optg", "lottery_jackpots", "gradual_magnitude", "magnitude", "random", "rigl", "snip",
+    }  # fmt: skip
+    weights, classifier = 74512, 640  # Lottery Jackpots leaves the classifier dense
+    jackpot = int((weights - classifier) * (1 - sparsity)) + classifier
+    assert abs(table.kept_weights["lottery_jackpots"] - jackpot) <= 1
+    for row in table.drop(index="lottery_jackpots").itertuples():
         # OptG keeps floor(N (1 - P)); the global baselines N - floor(P N); layer-wise ones that by layer (8 layers)
         assert int(weights * (1 - sparsity)) <= row.kept_weights <= weights - int(weights * sparsity) + 8
+
+
+def test_a_jackpot_is_found_without_a_change_of_any_weight(quality: pd.Series, dense: pd.Series) -> None:
+    jackpot = quality["lottery_jackpots", "p90"]
+    assert jackpot >= quality["lottery_jackpots", "no_search_p90"] + 10
+    assert quality["lottery_jackpots", "no_search_p90"] > quality["lottery_jackpots", "random_mask_p90"]
+    assert jackpot >= dense["fashion_mnist_resnet_mini"] - 6
+    assert jackpot > quality["lottery_jackpots", "random_weights_p90"]
+
+
+def test_a_search_from_random_masks_turns_towards_large_weights(records: pd.Series) -> None:
+    found, chance = (
+        records["lottery_jackpots", "random_start_p90", f"magnitude_overlap{name}"] for name in ("", "_by_chance")
+    )
+    assert found >= 1.5 * chance
+
+
+def test_a_search_from_magnitude_masks_is_cheaper() -> None:
+    """Steps until the validation first reaches the qualities that both reach."""
+    table = pd.read_csv(TABLES / "time_to_quality_fashion_mnist_resnet_mini.csv").set_index(["method", "setting"])
+    steps = table.filter(like="behind_")
+    magnitude, lot = (steps.loc[("lottery_jackpots", setting)] for setting in ("p90", "random_start_p90"))
+    both = magnitude.notna() & lot.notna()
+    assert both.any() and (magnitude[both] < lot[both]).all()
+
+
+def test_subp_keeps_its_rows_equal_and_stays_below_dense(quality: pd.Series, dense: pd.Series) -> None:
+    table = pd.read_csv(TABLES / "records.csv").query("method == 'subp' and name == 'imbalance'")
+    assert len(table) == 11 and (table["mean"] == 1).all()
+    for model in ("resnet_mini", "plain_mini"):
+        own = pd.read_csv(TABLES / f"comparison_fashion_mnist_{model}.csv").query("method == 'subp'")
+        assert (own.quality < dense[f"fashion_mnist_{model}"] + 1).all()  # the dense one has had fewer epochs
 
 
 def test_larger_blocks_cost_more_at_90_percent(quality: pd.Series) -> None:

@@ -483,6 +483,16 @@ def test_every_epoch_logs_what_it_exchanged_and_the_overlap_with_magnitude(data_
     assert ctx.records["magnitude_overlap"] == log.rows[-1]["magnitude_overlap"]
 
 
+def test_a_search_of_few_passes_goes_through_the_schedule_of_many_epochs(data_root: Path, tmp_path: Path) -> None:
+    ctx, log = context(data_root, tmp_path, epochs=2), Log()
+    ctx.logger = log
+    LotteryJackpots(config(sparsity=0.8, slices=6, restriction="quartic")).compress(ctx)
+    assert [row["steps"] for row in log.rows] == [6 * (i + 1) for i in range(6)]  # 36 in all: two passes
+    assert [row["lr"] for row in log.rows] == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 6)) for i in range(6)])
+    assert [row["restriction"] for row in log.rows] == pytest.approx([(1 - i / 6) ** 4 for i in range(6)])
+    assert all("validation_top1" in row for row in log.rows)
+
+
 # ---- weight tuning
 
 
