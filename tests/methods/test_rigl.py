@@ -299,7 +299,7 @@ def test_kept_count_of_every_layer_is_constant_and_removed_weights_are_zero(data
     assert {n: int(la.mask.sum()) for n, la in layers.items()} == kept_counts(shapes, 0.9, "erk")
     total = sum(shape.numel() for shape in shapes.values())
     assert kept_weights(model) == total - removed_count(total, 0.9)
-    start = random_positions(shapes, kept_counts(shapes, 0.9, "erk"), ctx.generator("mask"))
+    start = random_positions(shapes, kept_counts(shapes, 0.9, "erk"), ctx.generator("rigl"))
     assert any(not torch.equal(start[name], layer.mask) for name, layer in layers.items())
     assert all(torch.count_nonzero(layer.weight[~layer.mask]) == 0 for layer in layers.values())
     assert all(ctx.records[f"density_{n}"] == pytest.approx(float(la.mask.float().mean())) for n, la in layers.items())

@@ -166,7 +166,7 @@ class RigL(Method):
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         shapes = {name: layer.weight.shape for name, layer in prunable(model, keep_last=config.keep_last).items()}
         kept = kept_counts(shapes, config.sparsity, config.distribution)
-        apply_masks(model, random_positions(shapes, kept, ctx.generator("mask")))
+        apply_masks(model, random_positions(shapes, kept, ctx.generator("rigl")))
         ctx.fit(model, recipe, hooks=[Rewiring(config.schedule(ctx.steps(recipe)))])
         record_densities(ctx, model)
         return model
