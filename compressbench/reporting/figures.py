@@ -23,9 +23,11 @@ from compressbench.reporting.style import (
     new_figure,
     placeholder,
 )
-from compressbench.reporting.summary import level_order
+from compressbench.reporting.summary import level_order, main_variants
 
 SEEDS = "Vertical bars: lowest and highest seed. Hollow grey: baselines."
+
+CONTROLS = " Controls that were run at one level only: see quality by method."
 
 
 class Cost(NamedTuple):
@@ -69,15 +71,19 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
         "executor where that one is fastest; horizontal bars: 95 % interval."
     )
     many = drawn.series.nunique() > MANY
-    figure = new_figure(
-        5.4 if many else 4.5, title, group.title, f"{cost.hint} {SEEDS}{how if cost is SPEEDUP else ''}"
-    )
+    note = f"{cost.hint} {SEEDS}{CONTROLS if many else ''}{how if cost is SPEEDUP else ''}"
+    figure = new_figure(5.4 if many else 4.5, title, group.title, note)
     axes = figure.add_subplot()
     spread = _seed_range(results.runs, group)
     labels: list[Label] = []
     curves: list[tuple[np.ndarray, np.ndarray, str, str]] = []
     obstacles: list[np.ndarray] = []
-    points = drawn[~drawn.reference].assign(order=lambda t: t.level.map({v: i for i, v in enumerate(levels)}))
+    below = 0
+    points = drawn[~drawn.reference]
+    if many:
+        points = main_variants(points)
+        drawn = pd.concat([drawn[drawn.reference], points])
+    points = points.assign(order=lambda t: t.level.map({v: i for i, v in enumerate(levels)}))
     for series, part in points.groupby("series", sort=False):
         part = part.sort_values("order")
         baseline = bool(part.baseline.iloc[0])
@@ -85,7 +91,8 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
         axes.plot(x, y, lines[str(series)], color=color, lw=1.0, alpha=0.65, zorder=2)
         for row, a, b in zip(each(part), x, y, strict=True):
             if b < floor:
-                off_scale(axes, a, floor, b, color)
+                off_scale(axes, a, floor, b, color, below)
+                below += 1
                 continue
             low, high = spread[row.method, row.setting]
             axes.plot([a, a], [low, high], color=color, lw=1.0, zorder=2)
@@ -385,10 +392,16 @@ def quality_floor(quality: pd.Series) -> float:
     return float(best - 5 * (best - quality.median()))
 
 
-def off_scale(axes: Axes, x: float, floor: float, value: float, color: str) -> None:
-    """A value below the axis, as text at its lower edge."""
+def off_scale(axes: Axes, x: float, floor: float, value: float, color: str, line: int = 0) -> None:
+    """A value below the axis, as text at its lower edge, above `line` others."""
     axes.annotate(
-        f"{value:.2f} ▾", (x, floor), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5, color=color
+        f"{value:.2f} ▾",
+        (x, floor),
+        xytext=(0, 3 + 9 * line),
+        textcoords="offset points",
+        ha="center",
+        fontsize=7.5,
+        color=color,
     )
 
 

@@ -16,7 +16,7 @@ from compressbench.reporting.frames import each
 from compressbench.reporting.groups import FAMILIES, SPARSE, Group
 from compressbench.reporting.labels import Label, name_column
 from compressbench.reporting.style import colors, dashes, marker_style, new_figure, placeholder
-from compressbench.reporting.summary import level_order
+from compressbench.reporting.summary import level_order, main_variants
 
 TICKS = (100, 50, 25, 10, 5, 2, 1)  # % kept
 DODGE = 0.015  # relative shift of neighbouring series, so that their intervals do not cover each other
@@ -61,20 +61,19 @@ def quality_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
 
 
 def _sparse(summary: pd.DataFrame, group: Group) -> pd.DataFrame:
-    """The rows of sparse networks, `family` beside them; of a method's variants those that go through most levels."""
+    """The rows of sparse networks without controls, `family` beside them."""
     if summary.empty:
         return summary
     table = summary[~summary.reference & summary.quality.notna()]
     table = table.assign(family=table.method.map(lambda m: group.declarations[m].family))
-    table = table[table.family.isin(SPARSE)]
-    levels = table.groupby(["method", "series"])["level"].transform("nunique")
-    return table[levels == levels.groupby(table.method).transform("max")]
+    return main_variants(table[table.family.isin(SPARSE)])
 
 
 def _curves(axes: Axes, table: pd.DataFrame, group: Group, floor: float) -> list[Label]:
     """Draw a curve per series; where each ends, for its name."""
     palette, lines = colors(group), dashes(group)
     ends = []
+    below = 0
     names = list(dict.fromkeys(table.series))
     for i, series in enumerate(names):
         part = table[table.series == series].sort_values("density", ascending=False)
@@ -83,7 +82,8 @@ def _curves(axes: Axes, table: pd.DataFrame, group: Group, floor: float) -> list
         axes.plot(x, part.quality.clip(floor), lines[series], color=color, lw=1.0 if baseline else 1.5, alpha=0.8)
         for at, row in zip(x, each(part), strict=True):
             if row.quality < floor:
-                off_scale(axes, at, floor, row.quality, color)
+                off_scale(axes, at, floor, row.quality, color, below)
+                below += 1
                 continue
             axes.plot([at, at], [row.quality_low, row.quality_high], color=color, lw=1.0, zorder=2)
             axes.plot(at, row.quality, "o", markersize=4.5, zorder=3, **marker_style(color, baseline))

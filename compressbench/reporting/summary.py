@@ -73,6 +73,12 @@ def level_order(table: pd.DataFrame) -> list[str]:
     )
 
 
+def main_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Of every method the series that go through most levels: what it is, without the controls run at one level."""
+    levels = table.groupby(["method", "series"])["level"].transform("nunique")
+    return table[levels == levels.groupby(table.method).transform("max")]
+
+
 def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
     """(label, runs by seed) of the dense network to compare with: the better one where there are two budgets."""
     dense = runs[runs.method.map(group.is_dense).astype(bool)]

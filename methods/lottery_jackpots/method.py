@@ -109,7 +109,9 @@ class LotteryJackpots(Method):
         network = dense if config.weights == "pretrained" else ctx.build().eval()
         weights = inner_weights(network)
         magnitude = magnitude_masks(weights, removed)
-        start = magnitude if config.start == "magnitude" else scattered_masks(weights, removed, ctx.generator("jackpot"))
+        start = (
+            magnitude if config.start == "magnitude" else scattered_masks(weights, removed, ctx.generator("jackpot"))
+        )
         search, tuning = self.recipes(ctx.recipes.finetune)
         result = self._search(ctx, network, start, magnitude, search) if search else apply_masks(network, start)
         if tuning:
