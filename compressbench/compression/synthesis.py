@@ -22,7 +22,7 @@ PREVIEW_IMAGES = 10
 
 
 def save_synthetic(synthetic: SyntheticImages, ctx: "Context") -> None:
-    """Write synthetic.safetensors, synthetic.json (what it is and which teacher it belongs to) and preview.png."""
+    """Write synthetic.safetensors (with what the stage kept), synthetic.json (which teacher it belongs to) and preview.png."""
     from compressbench.storage import save_tensors
 
     images, labels = synthetic.images.detach().cpu().float().contiguous(), synthetic.labels.cpu().long()

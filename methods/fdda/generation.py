@@ -23,6 +23,7 @@ EARLY_EPOCHS = (
     5  # the authors' code: e <= 4 samples all classes, and aims at noise where the teacher errs on the centre
 )
 EARLY_FACTOR = 2.0
+REFERENCE = 16  # real images per class that only describe the centres
 
 
 class Draw(NamedTuple):
@@ -185,3 +186,31 @@ def sample(generator: Generator, count: int, batch: int, classes: int, random: t
     noise = torch.randn(count, NOISE, generator=random).to(device)
     parts = zip(noise.split(batch), labels.split(batch), strict=True)
     return SyntheticImages(torch.cat([generator(z, y) for z, y in parts]), labels)
+
+
+@torch.no_grad()
+def describe(ctx: "Context", loss: GeneratorLoss, generator: Generator, batch: int) -> None:
+    """Records, means over classes: L_C of real images to their own and to another centre, and of generated ones.
+
+    Real images outside the calibration set only serve as the reference here.
+    """
+    train, random, teacher, centres = ctx.data.train, ctx.generator("description"), loss.teacher, loss.centres
+    classes = ctx.info.classes
+    found: dict[str, list[Tensor]] = {"own": [], "other": [], "generated": []}
+    hits = []
+    with NormInputs(teacher) as statistics:
+        for label in range(classes):
+            own, other = centres.centre(label), centres.centre((label + 1) % classes)
+            chosen = (train.labels == label).nonzero()[:REFERENCE, 0]
+            teacher(train.images[chosen].to(ctx.device))
+            real = Statistics.of(statistics.take())
+            noise = torch.randn(batch, NOISE, generator=random).to(ctx.device)
+            hits.append(teacher(generator(noise, torch.full((batch,), label, device=ctx.device))).argmax(1) == label)
+            made = Statistics.of(statistics.take())
+            found["own"].append(distance(real, own, loss.aligned))
+            found["other"].append(distance(real, other, loss.aligned))
+            found["generated"].append(distance(made, own, loss.aligned))
+    ctx.record("recognised_classes", int(centres.recognised.sum()))
+    ctx.record("one_class_accuracy", 100 * torch.cat(hits).float().mean().item())
+    for name, values in found.items():
+        ctx.record(f"centre_distance_{name}", torch.stack(values).mean().item())

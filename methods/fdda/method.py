@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from compressbench import quality
 from compressbench.compression.boxes import Boxes, random_boxes
 from compressbench.compression.distillation import distillation_loss
-from compressbench.compression.generator import NOISE, Generator
+from compressbench.compression.generator import Generator
 from compressbench.compression.quantized_layers import insert_quantizers, track_ranges
-from compressbench.compression.statistics import NormInputs
 from compressbench.compression.synthesis import SyntheticBatches, check_teacher, frozen_teacher
 from compressbench.config import Recipe
 from compressbench.errors import UserError
@@ -21,13 +20,12 @@ from compressbench.method import Fact, Method, MethodConfig, SyntheticImages
 from compressbench.seeding import generator
 from compressbench.training import schedule_factor
 from methods.fdda import facts
-from methods.fdda.centres import Statistics, calibration_indices, class_centres, distance
-from methods.fdda.generation import Draw, Draws, GeneratorLoss, Joint, Rate, Trainee, sample, student_batch
+from methods.fdda.centres import calibration_indices, class_centres
+from methods.fdda.generation import Draw, Draws, GeneratorLoss, Joint, Rate, Trainee, describe, sample, student_batch
 
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
 
-REFERENCE = 16  # real images per class that only describe the centres
 AUGMENTED_BOX = 0.5  # smallest area fraction of the box of augment_generated
 
 
@@ -90,24 +88,41 @@ class FDDA(Method):
         index = calibration_indices(labels, ctx.info.classes, config.images_per_class, ctx.generator("calibration"))
         ctx.keep("calibration", {"index": index})
         draws, generator_loss = self._generator_training(ctx, index)
-        trainee = Trainee.fresh(ctx, config)
+        trainee, steps = Trainee.fresh(ctx, config), _steps_per_epoch(ctx)
+
+        def loss(model: Generator, batch: tuple[Tensor, ...]) -> Tensor:
+            return generator_loss(model, Draw(*batch)).loss
+
+        self._fit_generator(ctx, trainee.generator, trainee.optimizer, loss, draws, config.warmup_epochs, steps)
+        trainee.generator.train()
+        trainee.keep(ctx)
+        describe(ctx, generator_loss, trainee.generator, _half_batch(ctx))
+        return sample(trainee.generator, config.images, _half_batch(ctx), ctx.info.classes, ctx.generator("images"))
+
+    def _fit_generator(
+        self,
+        ctx: "Context",
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Callable[..., Tensor],
+        draws: Draws,
+        epochs: int,
+        steps: int,
+    ) -> None:
+        """From its first step on, the generator alone learns; the images have no accuracy to validate."""
         ctx.fit(
-            trainee.generator,
+            model,
             ctx.recipes.finetune,
             name="generator",
-            loss=lambda model, batch: generator_loss(model, Draw(*batch)).loss,  # type: ignore[arg-type]
-            optimizers=[trainee.optimizer],
-            hooks=[Rate(trainee.optimizer, self.generator_rate(ctx))],
+            loss=loss,
+            optimizers=[optimizer],
+            hooks=[Rate(optimizer, self.generator_rate(ctx))],
             batches=draws,
-            epochs=config.warmup_epochs,
-            steps_per_epoch=_steps_per_epoch(ctx),
+            epochs=epochs,
+            steps_per_epoch=steps,
             schedule=None,
             validate=lambda _: {},
         )
-        trainee.generator.train()
-        trainee.keep(ctx)
-        _describe(ctx, generator_loss, trainee.generator)
-        return sample(trainee.generator, config.images, _half_batch(ctx), ctx.info.classes, ctx.generator("images"))
 
     def compress(self, ctx: "Context") -> nn.Module:
         check_teacher(ctx)
@@ -141,19 +156,8 @@ class FDDA(Method):
                 joint.student(generated.images)
             return generated.loss
 
-        ctx.fit(
-            Joint(student, trainee.generator),
-            ctx.recipes.finetune,
-            name="ranges",
-            loss=loss,  # type: ignore[arg-type]
-            optimizers=[trainee.optimizer],
-            hooks=[Rate(trainee.optimizer, self.generator_rate(ctx))],
-            batches=draws,
-            epochs=1,
-            steps_per_epoch=self.config.range_steps,
-            schedule=None,
-            validate=lambda _: {},
-        )
+        joint = Joint(student, trainee.generator)  # one model, so that a checkpoint has the ranges too
+        self._fit_generator(ctx, joint, trainee.optimizer, loss, draws, 1, self.config.range_steps)
 
     def _range_images(self, ctx: "Context") -> Iterator[Tensor]:
         """`range_steps` batches of stored or of calibration images."""
@@ -287,31 +291,3 @@ def _calibration(ctx: "Context", index: Tensor) -> SyntheticImages:
     """The real images of the list, as the network sees them in evaluation."""
     train = ctx.data.train
     return SyntheticImages(train.images[index].to(ctx.device), train.labels[index].to(ctx.device))
-
-
-@torch.no_grad()
-def _describe(ctx: "Context", loss: GeneratorLoss, generator: Generator) -> None:
-    """Records, means over classes: L_C of real images to their own and to another centre, and of generated ones.
-
-    Real images outside the calibration set only serve as the reference here.
-    """
-    train, random, teacher, centres = ctx.data.train, ctx.generator("description"), loss.teacher, loss.centres
-    classes, batch = ctx.info.classes, _half_batch(ctx)
-    found: dict[str, list[Tensor]] = {"own": [], "other": [], "generated": []}
-    hits = []
-    with NormInputs(teacher) as statistics:
-        for label in range(classes):
-            own, other = centres.centre(label), centres.centre((label + 1) % classes)
-            chosen = (train.labels == label).nonzero()[:REFERENCE, 0]
-            teacher(train.images[chosen].to(ctx.device))
-            real = Statistics.of(statistics.take())
-            noise = torch.randn(batch, NOISE, generator=random).to(ctx.device)
-            hits.append(teacher(generator(noise, torch.full((batch,), label, device=ctx.device))).argmax(1) == label)
-            made = Statistics.of(statistics.take())
-            found["own"].append(distance(real, own, loss.aligned))
-            found["other"].append(distance(real, other, loss.aligned))
-            found["generated"].append(distance(made, own, loss.aligned))
-    ctx.record("recognised_classes", int(centres.recognised.sum()))
-    ctx.record("one_class_accuracy", 100 * torch.cat(hits).float().mean().item())
-    for name, values in found.items():
-        ctx.record(f"centre_distance_{name}", torch.stack(values).mean().item())

@@ -585,7 +585,7 @@ def copied_centres(teacher: nn.Module, calibration: SyntheticImages, classes: in
 def test_one_iteration_at_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNet-18 and the generator of 41 million parameters through all three stages."""
     monkeypatch.setattr(Checkpoint, "save", lambda *_: None)  # seconds of writing that other tests cover
-    monkeypatch.setattr(fdda, "_describe", lambda *_: None)
+    monkeypatch.setattr(fdda, "describe", lambda *_: None)
     monkeypatch.setattr(fdda, "class_centres", copied_centres)
     monkeypatch.setattr(fdda, "calibration_indices", lambda *_: torch.arange(4))
     source = "generated_end_of_warmup"  # early ranges would train the same step again
