@@ -63,7 +63,7 @@ class Method:
         self.config = config
 
     def synthesize(self, ctx: "Context") -> SyntheticImages:
-        """Images for methods without data. `ctx.dense()` is the teacher."""
+        """Images for methods without data. `ctx.dense()` is the teacher; `ctx.keep` leaves tensors to the later stages."""
         raise NotImplementedError(
             f"{type(self).__name__} declares the stage synthesize in its config.yaml without having it"
         )

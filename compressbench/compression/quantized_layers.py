@@ -16,7 +16,7 @@ from compressbench.compression.quantizers import (
     span_parameters,
     straight_through,
 )
-from compressbench.compression.registry import compressed_layer
+from compressbench.compression.registry import compressed_layer, replace_modules
 
 Tracker = Literal["plain", "compounding"]
 TRACKING_RATE = 0.1
@@ -202,3 +202,37 @@ def track_ranges(model: nn.Module, tracking: bool) -> None:
     for module in model.modules():
         if isinstance(module, QuantizedActivation):
             module.tracking = tracking
+
+
+def insert_quantizers(
+    model: nn.Module,
+    weight_bits: int,
+    activation_bits: int,
+    tracker: Tracker = "plain",
+    end_weight_bits: int | None = None,
+    end_activation_bits: int | None = None,
+) -> nn.Module:
+    """Replace, by exact type, every convolution, linear layer, ReLU and ReLU6, in place. Batch norms stay.
+
+    `end_weight_bits` are those of the first and the last weight, `end_activation_bits` of the first and the last activation,
+    in the order of the modules; default: as the others. A multiplication reads the bits of the activation before it.
+    """
+    weights = [name for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
+    activations = [name for name, m in model.named_modules() if type(m) in (nn.ReLU, nn.ReLU6)]
+    bits = dict.fromkeys(weights, weight_bits) | dict.fromkeys(activations, activation_bits)
+    if end_weight_bits is not None:
+        bits |= {weights[0]: end_weight_bits, weights[-1]: end_weight_bits}
+    if end_activation_bits is not None and activations:
+        bits |= {activations[0]: end_activation_bits, activations[-1]: end_activation_bits}
+    arriving = end_activation_bits or activation_bits
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        nonlocal arriving
+        if name not in bits:
+            return None
+        if type(module) in (nn.Conv2d, nn.Linear):
+            return quantize_layer(module, bits[name], arriving)
+        arriving = bits[name]
+        return quantize_activation(module, arriving, tracker)
+
+    return replace_modules(model, replace)

@@ -36,7 +36,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 class NormInputs:
     """While the `with` block lasts, records mean and biased variance of the *inputs* of all batch norms, in execution order.
 
-    Enter it after the model was copied: hooks are copied along. Every forward pass adds to `seen`; `loss` empties it.
+    Enter it after the model was copied: hooks are copied along. Every forward pass adds to `seen`; `take` and `loss` empty it.
     """
 
     def __init__(self, model: nn.Module):
@@ -60,10 +60,14 @@ class NormInputs:
     def _record(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.seen.append((norm, *channel_moments(inputs[0])))  # type: ignore[arg-type]
 
-    def loss(self) -> Tensor:
-        """L_BN = (1/L) Σ_l (1/C_l) (‖m_l − M_l‖² + ‖v_l − V_l‖²) of what was recorded since the last call."""
+    def take(self) -> list[tuple[_BatchNorm, Tensor, Tensor]]:
+        """(batch norm, mean [C_l], biased variance [C_l]) of what was recorded since the last call."""
         if not self.seen:
             raise ValueError("no forward pass was recorded; run the model inside the with block first")
-        terms = [F.mse_loss(m, norm.running_mean) + F.mse_loss(v, norm.running_var) for norm, m, v in self.seen]  # type: ignore[arg-type]
-        self.seen.clear()
+        seen, self.seen = self.seen, []
+        return seen
+
+    def loss(self) -> Tensor:
+        """L_BN = (1/L) Σ_l (1/C_l) (‖m_l − M_l‖² + ‖v_l − V_l‖²) of what was recorded since the last call."""
+        terms = [F.mse_loss(m, norm.running_mean) + F.mse_loss(v, norm.running_var) for norm, m, v in self.take()]  # type: ignore[arg-type]
         return torch.stack(terms).mean()

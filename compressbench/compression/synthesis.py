@@ -22,7 +22,7 @@ PREVIEW_IMAGES = 10
 
 
 def save_synthetic(synthetic: SyntheticImages, ctx: "Context") -> None:
-    """Write synthetic.safetensors, synthetic.json (what it is and which teacher it belongs to) and preview.png."""
+    """Write synthetic.safetensors (with what the stage kept), synthetic.json (which teacher it belongs to) and preview.png."""
     from compressbench.storage import save_tensors
 
     images, labels = synthetic.images.detach().cpu().float().contiguous(), synthetic.labels.cpu().long()
@@ -30,7 +30,7 @@ def save_synthetic(synthetic: SyntheticImages, ctx: "Context") -> None:
         raise UserError(
             f"{ctx.folder}: the synthetic images are not finite or not one per label; lower the synthesis learning rate."
         )
-    save_tensors(ctx.folder / "synthetic.safetensors", {"images": images, "labels": labels})
+    save_tensors(ctx.folder / "synthetic.safetensors", {"images": images, "labels": labels} | ctx.companions)
     description = {
         "images": list(images.shape),
         "labels_per_class": torch.bincount(labels, minlength=ctx.info.classes).tolist(),
@@ -58,6 +58,17 @@ def check_teacher(ctx: "Context") -> None:
         raise UserError(
             f"{description}: key teacher_sha256 is not that of {ctx.dense_folder}; run the stage synthesize again."
         )
+
+
+def frozen_teacher(ctx: "Context") -> nn.Module:
+    """The dense model, frozen; without batch norms there is nothing to match."""
+    teacher = ctx.dense().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules()):
+        raise UserError(
+            "this method matches the statistics that batch normalisation keeps in the teacher; "
+            f"{ctx.spec.architecture} has none, choose another pair."
+        )
+    return teacher
 
 
 def write_preview(images: Tensor, labels: Tensor, path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a method's stage function gets."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,7 @@ class Context:
         folder: where this stage's files go; unfinished training is kept there for a resume.
         dense_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
-        records: extra results, see `record`.
+        records: extra results, see `record`. companions: tensors that travel with the synthetic images, see `keep`.
     """
 
     root: Path
@@ -58,6 +58,7 @@ class Context:
     dense_folder: Path | None = None
     synthetic_file: Path | None = None
     records: dict[str, float] = field(default_factory=dict)
+    companions: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> Any:
@@ -101,12 +102,24 @@ class Context:
 
     def synthetic(self) -> SyntheticImages:
         """The images of the synthesize stage."""
+        tensors = self._synthesized()
+        return SyntheticImages(tensors["images"], tensors["labels"])
+
+    def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """In the stage synthesize: a copy of tensors that later stages need beside the images: a generator's weights, say."""
+        self.companions |= {f"{name}/{key}": tensor.detach().clone() for key, tensor in tensors.items()}
+
+    def kept(self, name: str) -> dict[str, Tensor]:
+        """The tensors that the synthesize stage kept under `name`."""
+        tensors = self._synthesized()
+        return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+    def _synthesized(self) -> dict[str, Tensor]:
         if self.synthetic_file is None:
             raise UserError(
                 "this method reads synthetic images but its config.yaml does not list the stage synthesize; add it there."
             )
-        tensors = storage.load_tensors(self.synthetic_file)
-        return SyntheticImages(tensors["images"], tensors["labels"])
+        return storage.load_tensors(self.synthetic_file)
 
     def batches(self, recipe: Recipe) -> Any:
         """The training batches: step -> (images, labels) or (low, high), with `steps_per_epoch`."""

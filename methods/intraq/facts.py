@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from compressbench import accounting, models
+from compressbench.compression.generator import Generator
 from compressbench.method import Fact
-from methods.intraq.generator import Generator
 
 
 @dataclass(frozen=True)

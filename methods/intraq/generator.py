@@ -1,63 +1,37 @@
-"""The throw-away generator whose images calibrate the activation ranges (not the training images)."""
+"""The images that calibrate the activation ranges (not the training images): those of a throw-away generator in training."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NOISE = 100
-EPS = 0.8  # the authors' second argument of BatchNorm2d: eps, where 0.8 looks like a momentum
+from compressbench.compression.generator import NOISE, Generator
+from compressbench.compression.statistics import NormInputs
+from compressbench.data import DatasetInfo
+
+if TYPE_CHECKING:
+    from methods.intraq.method import IntraQ
 
 
-class ConditionalNorm(nn.Module):
-    """Batch normalisation without affine, then w[y] ⊙ x + b[y]."""
-
-    def __init__(self, classes: int, channels: int, eps: float = 1e-5):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, eps=eps, affine=False)
-        self.scale, self.shift = nn.Embedding(classes, channels), nn.Embedding(classes, channels)
-        nn.init.ones_(self.scale.weight)
-        nn.init.zeros_(self.shift.weight)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """[N, channels, H, W], labels [N] -> same shape."""
-        return self.scale(labels)[:, :, None, None] * self.norm(x) + self.shift(labels)[:, :, None, None]
-
-
-class PlainNorm(nn.BatchNorm2d):
-    """Batch normalisation that ignores the labels."""
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
-        """[N, channels, H, W] -> same shape."""
-        return super().forward(x)
-
-
-class Generator(nn.Module):
-    """Noise [N, 100] and labels [N] -> images [N, channels, size, size].
-
-    `conditional` (ImageNet): the labels enter through class-conditional norms; else (CIFAR) the noise is multiplied
-    by a class embedding.
-    """
-
-    def __init__(self, classes: int, channels: int, size: int, conditional: bool):
-        super().__init__()
-        if size % 4:
-            raise ValueError(f"the generator needs an image size that is a multiple of 4, not {size}")
-        self.base = size // 4
-        self.embedding = None if conditional else nn.Embedding(classes, NOISE)
-
-        def norm(width: int, eps: float = 1e-5) -> nn.Module:
-            return ConditionalNorm(classes, width, eps) if conditional else PlainNorm(width, eps=eps)
-
-        self.project = nn.Linear(NOISE, 128 * self.base**2)
-        self.norm0 = norm(128)
-        self.conv1, self.norm1 = nn.Conv2d(128, 128, 3, padding=1), norm(128, EPS)
-        self.conv2, self.norm2 = nn.Conv2d(128, 64, 3, padding=1), norm(64, EPS)
-        self.conv3, self.norm3 = nn.Conv2d(64, channels, 3, padding=1), nn.BatchNorm2d(channels, affine=False)
-
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Images around zero mean and unit variance per channel (the last norm has no affine part)."""
-        z = noise if self.embedding is None else noise * self.embedding(labels)
-        x = self.norm0(self.project(z).reshape(-1, 128, self.base, self.base), labels)
-        x = F.leaky_relu(self.norm1(self.conv1(F.interpolate(x, scale_factor=2)), labels), 0.2)
-        x = F.leaky_relu(self.norm2(self.conv2(F.interpolate(x, scale_factor=2)), labels), 0.2)
-        return self.norm3(torch.tanh(self.conv3(x)))
+def calibration_images(
+    teacher: nn.Module, config: "IntraQ.Config", info: DatasetInfo, random: torch.Generator, device: torch.device
+) -> Iterator[Tensor]:
+    """`calibration_steps` batches [calibration_batch, C, H, W], from a generator that learns CE(T(x), y) + 0.1 L_BN(x)."""
+    count = config.calibration_batch
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=random)))
+        generator = Generator(info.classes, info.channels, info.size, conditional=info.size >= 224).to(device)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    with NormInputs(teacher) as statistics:
+        for _ in range(config.calibration_steps):
+            noise = torch.randn(count, NOISE, generator=random).to(device)
+            labels = torch.randint(info.classes, (count,), generator=random).to(device)
+            with torch.enable_grad():
+                images = generator(noise, labels)
+                loss = F.cross_entropy(teacher(images), labels) + 0.1 * statistics.loss()
+                optimizer.zero_grad()
+                loss.backward()
+            optimizer.step()
+            yield images.detach()

@@ -1,28 +1,27 @@
 """IntraQ (arXiv 2111.09136): zero-shot quantization of weights and activations, first and last layer included."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressbench import quality
-from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
-from compressbench.compression.registry import replace_modules
-from compressbench.compression.statistics import NormInputs
+from compressbench.compression.distillation import distillation_loss
+from compressbench.compression.quantized_layers import insert_quantizers, track_ranges
 from compressbench.compression.synthesis import (
     SyntheticBatches,
     check_teacher,
     features_of,
+    frozen_teacher,
     intra_class_distance,
 )
 from compressbench.config import Recipe
-from compressbench.errors import UserError
 from compressbench.method import Fact, Method, MethodConfig, SyntheticImages
 from compressbench.training import Hook, State
 from methods.intraq import facts
-from methods.intraq.generator import NOISE, Generator
+from methods.intraq.generator import calibration_images
 from methods.intraq.images import Synthesizer
 
 if TYPE_CHECKING:
@@ -31,27 +30,11 @@ if TYPE_CHECKING:
 CALIBRATION_EPOCHS = 4  # the learning-rate milestones count them; `warmup_epochs` in the authors' files is never read
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
-    """L_S = CE + α·τ²·KL(softmax(T/τ) ‖ softmax(S/τ)), KL summed over classes, averaged over the batch. Logits [B, classes]."""
-    log_s, log_t = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
-    divergence = F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
-    return F.cross_entropy(student, labels) + alpha * temperature**2 * divergence
-
-
 def quantized(model: nn.Module, config: "IntraQ.Config") -> nn.Module:
-    """Replace, by exact type, every convolution, linear layer, ReLU and ReLU6, in place. Batch norms stay."""
-    weights = [name for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
-    ends = {weights[0], weights[-1]} if config.first_last_bits else set()
-
-    def replace(name: str, module: nn.Module) -> nn.Module | None:
-        if type(module) in (nn.Conv2d, nn.Linear):
-            bits = config.first_last_bits if name in ends else config.weight_bits
-            return quantize_layer(module, bits or config.weight_bits, config.activation_bits)
-        if type(module) in (nn.ReLU, nn.ReLU6):
-            return quantize_activation(module, config.activation_bits, config.range_tracker)
-        return None
-
-    return replace_modules(model, replace)
+    """`model` with the quantizers of the configuration, in place."""
+    return insert_quantizers(
+        model, config.weight_bits, config.activation_bits, config.range_tracker, end_weight_bits=config.first_last_bits
+    )
 
 
 class Milestones(Hook):
@@ -128,7 +111,7 @@ class IntraQ(Method):
     config: Config
 
     def synthesize(self, ctx: "Context") -> SyntheticImages:
-        teacher = _teacher(ctx)
+        teacher = frozen_teacher(ctx)
         synthetic = self._images(ctx, teacher)
         _describe(ctx, teacher, synthetic)
         return synthetic
@@ -154,47 +137,24 @@ class IntraQ(Method):
         check_teacher(ctx)
         student = quantized(ctx.dense(), self.config)
         track_ranges(student, True)
-        calibrate = (
-            self._calibrate_with_generator if self.config.calibration == "generator" else self._calibrate_with_images
-        )
         with torch.no_grad():
-            calibrate(ctx, student)
+            for images in self._calibration_images(ctx):
+                student(images)
         track_ranges(student, False)
         ctx.record("before_finetuning_top1", quality.top1(student, ctx.data.test))
         return student
 
-    def _calibrate_with_images(self, ctx: "Context", student: nn.Module) -> None:
-        batches = SyntheticBatches(
-            ctx.synthetic(), self.config.calibration_batch, self.config.crop, ctx.seed, "calibration"
-        )
-        for step in range(self.config.calibration_steps):
-            student(batches(step)[0].to(ctx.device))
-
-    def _calibrate_with_generator(self, ctx: "Context", student: nn.Module) -> None:
-        """Ranges from the images of a generator in training: loss_G = CE(T(x), y) + 0.1 L_BN(x)."""
-        teacher, random, count = _teacher(ctx), ctx.generator("calibration"), self.config.calibration_batch
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=random)))
-            generator = Generator(
-                ctx.info.classes, ctx.info.channels, ctx.info.size, conditional=ctx.info.size >= 224
-            ).to(ctx.device)
-        optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
-        with NormInputs(teacher) as statistics:
-            for _ in range(self.config.calibration_steps):
-                noise = torch.randn(count, NOISE, generator=random).to(ctx.device)
-                labels = torch.randint(ctx.info.classes, (count,), generator=random).to(ctx.device)
-                with torch.enable_grad():
-                    images = generator(noise, labels)
-                    loss = F.cross_entropy(teacher(images), labels) + 0.1 * statistics.loss()
-                    optimizer.zero_grad()
-                    loss.backward()
-                optimizer.step()
-                student(images.detach())
+    def _calibration_images(self, ctx: "Context") -> Iterator[Tensor]:
+        config = self.config
+        if config.calibration == "generator":
+            return calibration_images(frozen_teacher(ctx), config, ctx.info, ctx.generator("calibration"), ctx.device)
+        batches = SyntheticBatches(ctx.synthetic(), config.calibration_batch, config.crop, ctx.seed, "calibration")
+        return (batches(step)[0].to(ctx.device) for step in range(config.calibration_steps))
 
     def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
         check_teacher(ctx)
         config, recipe = self.config, self.config.finetuning or ctx.recipes.finetune
-        teacher = _teacher(ctx)
+        teacher = frozen_teacher(ctx)
         batches = SyntheticBatches(ctx.synthetic(), recipe.batch_size, config.crop, ctx.seed, "finetune")
 
         def loss(student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -217,16 +177,6 @@ class IntraQ(Method):
     @classmethod
     def facts(cls) -> list[Fact]:
         return facts.recompute()
-
-
-def _teacher(ctx: "Context") -> nn.Module:
-    """The dense model, frozen; without batch norms there is nothing to match."""
-    teacher = ctx.dense().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules()):
-        raise UserError(
-            f"intraq needs batch normalisation in the teacher; {ctx.spec.architecture} has none, choose another pair."
-        )
-    return teacher
 
 
 def _real_images(ctx: "Context", count: int, generator: torch.Generator) -> SyntheticImages:

@@ -6,23 +6,31 @@ from torch import nn
 
 from compressbench import models, storage
 from compressbench.compression.quantized_layers import (
+    QuantConv2d,
     QuantizedActivation,
+    QuantLinear,
+    insert_quantizers,
     quantize_activation,
     quantize_layer,
     track_ranges,
 )
-from compressbench.compression.registry import replace_modules
 
 
-def quantized(bits=4):
+def quantized(bits=4, **ends):
     model = models.build("resnet_cifar", blocks=(1, 1, 1), widths=(4, 8, 8), in_channels=1, shortcut="conv").eval()
+    return insert_quantizers(model, bits, bits, **ends)
 
-    def replace(name, module):
-        if type(module) in (nn.Conv2d, nn.Linear):
-            return quantize_layer(module, bits, bits)
-        return quantize_activation(module, bits, "plain") if type(module) is nn.ReLU else None
 
-    return replace_modules(model, replace)
+def test_ends_have_their_own_bits_and_layers_read_those_of_the_activation_before_them():
+    def bits(model, name, kind):
+        return [getattr(m, name) for m in model.modules() if isinstance(m, kind)]
+
+    wide = quantized(4, end_weight_bits=8, end_activation_bits=6)
+    layers = (QuantConv2d, QuantLinear)
+    assert bits(wide, "weight_bits", layers) == [8, *[4] * 8, 8]
+    assert bits(wide, "bits", QuantizedActivation) == [6, *[4] * 5, 6]
+    assert bits(wide, "input_bits", layers) == [6, 6, *[4] * 7, 6]
+    assert set(bits(quantized(4, end_weight_bits=8), "input_bits", layers)) == {4}
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.Linear(64, 10)])
@@ -66,8 +74,9 @@ def test_compounding_tracker_has_the_published_sequence():
 
 
 def test_plain_tracker_is_an_exponential_average():
-    hi = tracked("plain", 10)
-    assert [hi[0], hi[1], hi[9]] == pytest.approx([0.1, 0.19, 0.651322], abs=1e-6)
+    hi = tracked("plain", 100)
+    assert [hi[0], hi[1], hi[2], hi[9]] == pytest.approx([0.1, 0.19, 0.271, 0.651322], abs=1e-6)
+    assert [hi[21], hi[99]] == pytest.approx([0.901523, 0.999973], abs=1e-6)
 
 
 def test_ranges_move_only_while_tracking():

@@ -43,8 +43,7 @@ def test_execution_order_and_no_trace_left():
     model, x = two_layers()
     with NormInputs(model) as statistics:
         model(x)
-        assert [norm for norm, _, _ in statistics.seen] == [model[1], model[4]]
-        statistics.loss()
+        assert [norm for norm, _, _ in statistics.take()] == [model[1], model[4]]
         with pytest.raises(ValueError, match="forward"):
             statistics.loss()
     assert all(not m._forward_pre_hooks for m in copy.deepcopy(model).modules())

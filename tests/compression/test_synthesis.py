@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from compressbench import storage
 from compressbench.compression import synthesis
 from compressbench.errors import UserError
 from compressbench.files import read_json
@@ -17,7 +18,7 @@ def context(folder: Path):
     (folder / "dense" / "model.safetensors").write_bytes(b"teacher")
     return SimpleNamespace(
         folder=folder, dense_folder=folder / "dense", synthetic_file=folder / "synthetic.safetensors", seed=0,
-        info=SimpleNamespace(classes=3),
+        info=SimpleNamespace(classes=3), companions={"generator/weight": torch.ones(2)},
     )  # fmt: skip
 
 
@@ -25,6 +26,7 @@ def test_images_are_stored_with_labels_teacher_and_preview(tmp_path):
     ctx, labels = context(tmp_path), torch.tensor([0, 2, 2, 0])
     synthesis.save_synthetic(SyntheticImages(torch.randn(4, 1, 8, 8), labels), ctx)
     assert read_json(tmp_path / "synthetic.json")["labels_per_class"] == [2, 0, 2]
+    assert storage.load_tensors(ctx.synthetic_file).keys() == {"images", "labels", "generator/weight"}
     assert (tmp_path / "preview.png").read_bytes().startswith(b"\x89PNG")
     synthesis.check_teacher(ctx)
     (tmp_path / "dense" / "model.safetensors").write_bytes(b"another")

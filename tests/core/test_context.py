@@ -1,4 +1,4 @@
-"""What stages get: recalibration, and budgets cut into slices."""
+"""What stages get: recalibration, budgets cut into slices, and tensors that travel with synthetic images."""
 
 import copy
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from compressbench import storage
 from compressbench.compression.batchnorm_statistics import recompute_statistics
 from compressbench.errors import UserError
 from compressbench.training.checkpoint import same_bits
@@ -33,3 +34,18 @@ def test_a_budget_is_cut_into_slices(data_root: Path, tmp_path: Path) -> None:
     assert ctx.sliced(recipe, 20) == (20, 4)
     with pytest.raises(UserError, match="slices is 91, more than the 90 steps"):
         ctx.sliced(recipe, 91)
+
+
+def test_what_synthesize_keeps_arrives_in_the_later_stages(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path, "synthesize")
+    weights = {"a.weight": torch.randn(2, 3), "b": torch.tensor(4)}
+    ctx.keep("generator", weights)
+    expected = {name: tensor.clone() for name, tensor in weights.items()}
+    weights["b"] += 1  # trained on
+    ctx.keep("generator_optimizer", {"b": torch.zeros(1)})
+    with pytest.raises(UserError, match="does not list the stage synthesize"):
+        ctx.kept("generator")
+    ctx.synthetic_file = tmp_path / "synthetic.safetensors"
+    storage.save_tensors(ctx.synthetic_file, {"images": torch.zeros(1), "labels": torch.zeros(1)} | ctx.companions)
+    assert same_bits(ctx.kept("generator"), expected)
+    assert ctx.kept("other") == {}
