@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from compressbench.stages.context import Context
     from methods.fdda.method import FDDA
 
-EARLY_EPOCHS = (
-    5  # the authors' code: e <= 4 samples all classes, and aims at noise where the teacher errs on the centre
-)
+EARLY_EPOCHS = 5  # with all classes, and noise as the target where the teacher errs on the centre (code only)
 EARLY_FACTOR = 2.0
 REFERENCE = 16  # real images per class that only describe the centres
 
