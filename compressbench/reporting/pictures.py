@@ -47,8 +47,7 @@ def synthetic(group: Group, results: Results) -> Figure:
     rows = max(len(classes) for _, classes in shown.values())
     note = (
         "Images that a method made against the trained network, without data or with a few images.\n"
-        "Contrast is stretched per grid. "
-        "A row is a class: images that look alike within a row mean little diversity."
+        "Contrast is stretched per grid. A row is a class: images that look alike within a row mean little diversity."
     )
     figure = new_figure(0.95 + min(5.2, 0.42 * rows), title, group.title, note)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
