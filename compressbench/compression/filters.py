@@ -124,9 +124,9 @@ def widths_within(
     return widths
 
 
-def strongest_filters(weight: Tensor, count: int) -> Tensor:
-    """The `count` filters of largest l1 norm, ascending: weight [c_out, ...] -> int64 [count]. Of equals the last ones."""
-    norms = weight.detach().abs().flatten(1).sum(1)
+def strongest_filters(weight: Tensor, count: int, order: int = 1) -> Tensor:
+    """The `count` filters of largest l1 (order 2: l2) norm, ascending: weight [c_out, ...] -> int64 [count]. Ties: the last."""
+    norms = weight.detach().abs().pow(order).flatten(1).sum(1)
     return norms.argsort(stable=True)[len(weight) - count :].sort().values
 
 

@@ -1,0 +1,83 @@
+"""Counts of the networks that the paper names, dense and pruned in every layer that feeds one other: they need no training.
+
+Parameters with batch norms and biases; MACs of convolutions and linear layers; memory of weights, batch norms not counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from compressbench import accounting, models
+from compressbench.compression.data_free import consecutive_pairs
+from compressbench.compression.data_free_pruning import kept_count
+from compressbench.compression.filters import Widths, producer_weights
+from compressbench.method import Fact
+
+BITS = 6
+HIDDEN = 512
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network, and the ratios (percent) or whole structures for which its counts are given."""
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, object]
+    size: int
+    percentages: Sequence[int]
+    hidden: bool = False
+    """Whether 512 hidden units stand before the 10 classes, as in the public VGG-16 of Neuron Merging."""
+    structures: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def build(self, widths: Widths | None = None) -> nn.Module:
+        """On the meta device: shapes only."""
+        with torch.device("meta"):
+            return models.build(self.architecture, **self.arguments, inner_widths=widths)
+
+    def counts(self, widths: Widths | None = None) -> dict[str, int]:
+        """Parameters, MACs and weights of convolutions and linear layers."""
+        network = self.build(widths)
+        found = accounting.account(network, (3, self.size, self.size))
+        extra = biases = 0
+        if self.hidden:  # features -> 512 -> 10 in place of features -> 10
+            last = network.get_parameter("classifier.weight").shape[1]
+            extra, biases = last * HIDDEN + HIDDEN * 10 - last * 10, HIDDEN
+        return {"params": found.params + extra + biases, "macs": found.macs + extra, "weights": found.weights + extra}
+
+    def widths(self) -> dict[str, Widths]:
+        """Every structure by its setting."""
+        dense = self.build()
+        full = producer_weights(dense, [pair.layer for pair in consecutive_pairs(dense)])
+        chosen: dict[str, Widths] = {
+            f"p{p}": {key: kept_count(len(weight), p / 100) for key, weight in full.items()} for p in self.percentages
+        }
+        return chosen | {name: dict(zip(full, widths, strict=True)) for name, widths in self.structures.items()}
+
+    def facts(self) -> list[Fact]:
+        """What every structure costs, and how many times less memory its weights take at 6 bits than the dense ones at 32."""
+        dense = self.counts()
+        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        for setting, widths in self.widths().items():
+            narrow = self.counts(widths)
+            cuts = {f"{metric}_removed": 100 * (1 - narrow[metric] / dense[metric]) for metric in narrow}
+            factor = {"memory_factor": 32 * dense["weights"] / (BITS * narrow["weights"])}
+            found += [Fact(self.name, setting, metric, value) for metric, value in (narrow | cuts | factor).items()]
+        return found
+
+
+PUBLISHED = (
+    Published("ResNet-18", "resnet18", {}, 224, (30,)),
+    Published("ResNet-34", "resnet34", {}, 224, (10, 20, 30)),
+    Published("ResNet-50", "resnet50", {}, 224, (30,)),
+    Published("ResNet-20", "resnet_cifar", {"blocks": (3, 3, 3)}, 32, (30, 50)),
+    Published("ResNet-56", "resnet_cifar", {"blocks": (9, 9, 9)}, 32, (30, 50, 70)),
+    Published("VGG-16", "vgg", {"depth": 16}, 32, (30, 50), True, {"neuron_merging": (32, 64, 128, 128, *[256] * 9)}),
+)
+
+
+def recompute() -> list[Fact]:
+    """Every count of published.csv."""
+    return [fact for network in PUBLISHED for fact in network.facts()]

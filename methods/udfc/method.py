@@ -1,0 +1,70 @@
+"""UDFC (arXiv 2308.07209): filters removed and weights rounded at once, and the next layer remixed in closed form. No data."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compressbench.compression.data_free import recalibrated
+from compressbench.compression.data_free_pruning import DataFreePruningConfig, prune_and_quantize, selection
+from compressbench.method import Fact, Method
+from methods.udfc import facts
+from methods.udfc.reconstruction import Objective, channels, closed_form, errors
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class UDFC(Method):
+    """Rebuild what pruning and rounding took as a linear combination of the channels that are left."""
+
+    class Config(DataFreePruningConfig):
+        """The two weights of the objective, and the ablations."""
+
+        alpha1: float = Field(0.01, ge=0, description="weight of the offsets' error")
+        alpha2: float = Field(0.008, gt=0, description="ridge on S - E; the minimum is unique because it is positive")
+        compensate: Literal["both", "pruned_only", "none"] = Field(
+            "both",
+            description="pruned_only: leave rounding errors alone; none: plain pruning and rounding, the control",
+        )
+        objective: Objective = Field(
+            "folded", description="normalised: filters by direction, scaled by gamma, and offsets beta"
+        )
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        left: list[float] = []
+
+        def rebuild(layer: nn.Conv2d, norm: _BatchNorm, kept: Tensor, rounded: Tensor) -> Tensor:
+            mixing, error = self.mixing(layer, norm, kept, rounded)
+            left.append(error)
+            return mixing
+
+        model = prune_and_quantize(ctx.dense(), self.config, rebuild)
+        ctx.record("error_left", sum(left) / len(left))
+        return recalibrated(ctx, model, self.config)
+
+    @torch.no_grad()
+    def mixing(self, layer: nn.Conv2d, norm: _BatchNorm, kept: Tensor, rounded: Tensor) -> tuple[Tensor, float]:
+        """S of one layer, and its objective relative to that of leaving the damage alone (S = E)."""
+        config = self.config
+        rows, offsets = channels(layer.weight, layer.bias, norm, config.objective)
+        near = channels(rounded, layer.bias, norm, config.objective)[0][kept]
+        plain = selection(len(rows), kept)
+        if config.compensate == "none":
+            return plain, 1.0
+        mixing = closed_form(rows, offsets, kept, near, config.alpha1, config.alpha2)
+        if config.compensate == "pruned_only":
+            mixing[:, kept] = plain[:, kept]
+        after, before = (
+            float(errors(s, rows, offsets, kept, near, config.alpha1, config.alpha2).sum()) for s in (mixing, plain)
+        )
+        return mixing, after / before if before > 0 else 1.0
+
+    @classmethod
+    def facts(cls) -> list[Fact]:
+        """Counts of dense and pruned networks, and how much less memory their weights take."""
+        return facts.recompute()
