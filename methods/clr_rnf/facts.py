@@ -4,32 +4,22 @@ The learned structures are not published. FLOPs are those of the papers' counter
 image; VGG and GoogLeNet end in a pool with a fixed window.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import nn
 
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.compression.filters import Rates, Widths, widths_from_rates
 from compressbench.method import Fact, Structure
+from compressbench.models.published import PublishedNetwork
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the paper, how its FLOPs are counted, and the rates of the hand-designed structure."""
 
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-    size: int
     convention: str = "with_bn"
     rates: Rates = field(default_factory=dict)
-
-    def build(self, widths: Widths | None = None) -> nn.Module:
-        """On the meta device: shapes only."""
-        with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments, inner_widths=widths)
 
     def widths(self) -> Widths:
         """The hand-designed structure."""
@@ -37,7 +27,7 @@ class Published:
 
     def facts(self) -> list[Fact]:
         """FLOPs, MACs, parameters and filters of the dense network; FLOPs and parameters of the structure."""
-        dense, shape = self.build(), (3, self.size, self.size)
+        dense, shape = self.build(), self.shape
         counts = accounting.account(dense, shape)
         values = {
             "flops": accounting.flops(dense, shape, self.convention),
@@ -48,7 +38,7 @@ class Published:
         found = [Fact(self.name, "dense", metric, value) for metric, value in values.items()]
         if not self.rates:
             return found
-        narrow = self.build(self.widths())
+        narrow = self.build(inner_widths=self.widths())
         structure = {
             "flops": accounting.flops(narrow, shape, self.convention),
             "flops_logged": accounting.flops(narrow, shape, "with_bn_logged"),

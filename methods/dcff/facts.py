@@ -1,49 +1,40 @@
 """Counts of the published networks, from the rates of config.yaml: they need no training."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.compression.filters import Widths, widths_from_rates
 from compressbench.compression.surgery import build_narrow
 from compressbench.config import read_yaml
 from compressbench.method import Fact, Structure
+from compressbench.models.published import PublishedNetwork
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the paper, the conventions that its FLOPs follow, and its settings in config.yaml."""
 
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-    size: int
     settings: tuple[str, ...]
     convention: str = "with_bn_imagenet"
     dense_convention: str = ""
     """Where the authors' dense network is counted otherwise than their narrow one."""
 
-    def dense(self) -> nn.Module:
-        """On the meta device: shapes only."""
-        with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments)
-
     def widths(self, setting: str) -> Widths:
         """The widths that follow from the rates of a setting."""
         rates = read_yaml(Path(__file__).with_name("config.yaml"))["settings"][setting]["rates"]
-        return widths_from_rates(self.dense(), rates)
+        return widths_from_rates(self.build(), rates)
 
     def narrow(self, setting: str) -> nn.Module:
         """The network of a setting, on the meta device."""
         with torch.device("meta"):
-            return build_narrow(self.dense(), self.widths(setting))
+            return build_narrow(self.build(), self.widths(setting))
 
     def facts(self) -> list[Fact]:
-        dense = self._counts(self.dense(), self.dense_convention or self.convention)
+        dense = self._counts(self.build(), self.dense_convention or self.convention)
         found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting in self.settings:
             for metric, value in self._counts(self.narrow(setting), self.convention).items():
@@ -54,7 +45,7 @@ class Published:
     def _counts(self, network: nn.Module, convention: str) -> dict[str, int]:
         return {
             "params": sum(p.numel() for p in network.parameters()),
-            "flops": accounting.flops(network, (3, self.size, self.size), convention),
+            "flops": accounting.flops(network, self.shape, convention),
         }
 
 

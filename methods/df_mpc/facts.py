@@ -1,13 +1,10 @@
 """Counts that need no training: what the weights of mixed networks take. Without batch norms; MB are 2^20 bytes, KB 2^10."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.method import Fact
+from compressbench.models.published import PublishedNetwork
 from methods.df_mpc.layout import mixed_pairs
 
 HIGH = 6
@@ -17,23 +14,13 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the kinds that the paper compresses."""
-
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-    size: int
-
-    def build(self) -> nn.Module:
-        """On the meta device: shapes only."""
-        with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments)
 
     def facts(self) -> list[Fact]:
         """Dense counts, the share of the low layers' weights, and memory and mean bits at 2/6 and 3/6 bits."""
         network = self.build()
-        counts = accounting.account(network, (3, self.size, self.size))
+        counts = accounting.account(network, self.shape)
         low = sum(network.get_parameter(f"{pair.layer}.weight").numel() for pair in mixed_pairs(network))
         dense = {
             "weights": counts.weights,

@@ -1,15 +1,15 @@
 """Counts of the published networks: they need no training."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.compression.generator import Generator
 from compressbench.compression.quantized_layers import insert_quantizers
 from compressbench.method import Fact
+from compressbench.models.published import PublishedNetwork
 from methods.fdda.centres import first_aligned_layer
 
 SIZE = 224
@@ -17,22 +17,13 @@ BITS = {"w4a4": (4, None), "w4a4_ends8": (4, 8), "w5a5": (5, None), "w5a5_ends8"
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the paper that is available here."""
-
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-
-    def build(self) -> nn.Module:
-        """On the meta device: shapes only."""
-        with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments)
 
     def facts(self) -> list[Fact]:
         """Sizes count k bits per quantized weight and 32 per other parameter; scales are not counted. MB = 10⁶ bytes."""
         network = self.build()
-        counts = accounting.account(network, (3, SIZE, SIZE))
+        counts = accounting.account(network, self.shape)
         channels = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         kinds, first = [type(m) for m in network.modules()], first_aligned_layer(len(channels))
         dense = {
@@ -68,9 +59,9 @@ class Published:
 
 
 PUBLISHED = (
-    Published("ResNet-18", "resnet18", {}),
-    Published("MobileNetV1", "mobilenet_v1", {}),
-    Published("MobileNetV2", "mobilenet_v2", {}),
+    Published("ResNet-18", "resnet18", {}, SIZE),
+    Published("MobileNetV1", "mobilenet_v1", {}, SIZE),
+    Published("MobileNetV2", "mobilenet_v2", {}, SIZE),
 )
 
 

@@ -1,35 +1,26 @@
 """Counts of the published networks: they need no training."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.compression.generator import Generator
 from compressbench.method import Fact
+from compressbench.models.published import PublishedNetwork
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the paper and the bit widths that are published for it: {setting: bits}."""
 
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-    size: int
     bits: dict[str, int]
-
-    def build(self) -> nn.Module:
-        """On the meta device: shapes only."""
-        with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments)
 
     def facts(self) -> list[Fact]:
         """Size counts k bits per quantized weight and 32 per other parameter; scales are not counted. MB = 10⁶ bytes."""
         network = self.build()
-        counts = accounting.account(network, (3, self.size, self.size))
+        counts = accounting.account(network, self.shape)
         kinds = [type(m) for m in network.modules()]
         dense = {
             "params": counts.params,

@@ -3,29 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.method import Fact
+from compressbench.models.published import PublishedNetwork
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the paper and the sparsities {setting: p} that are published for it.
 
     Its classifier, a 1x1 convolution with bias in the authors' code, is a linear layer here: the counts are the same.
     """
 
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-    size: int
     sparsities: Mapping[str, float]
 
     def facts(self) -> list[Fact]:
-        with torch.device("meta"):
-            network = models.build(self.architecture, **self.arguments)
-        counts = accounting.account(network, (3, self.size, self.size))
+        network = self.build()
+        counts = accounting.account(network, self.shape)
         classifier = network.classifier.weight.numel()
         dense = {
             "layers": len(list(accounting.weight_layers(network))),

@@ -8,13 +8,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked, masked_layers
 from compressbench.compression.masks import Masks, apply_masks, exchanged
 from compressbench.compression.pruning import record_densities
 from compressbench.compression.registry import replace_modules
 from compressbench.errors import UserError
 from compressbench.method import Fact, Method, MethodConfig
+from compressbench.models.published import PublishedNetwork
 from compressbench.training import Hook, State
 
 if TYPE_CHECKING:
@@ -216,19 +217,13 @@ class OptG(Method):
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the paper or its code, as the authors build it, and the sparsities that they publish."""
 
-    name: str
-    architecture: str
-    arguments: dict[str, object]
-    input_shape: tuple[int, int, int]
     sparsities: dict[str, float]
 
     def facts(self) -> list[Fact]:
-        with torch.device("meta"):
-            network = models.build(self.architecture, **self.arguments)
-        counts = accounting.account(network, self.input_shape)
+        counts = accounting.account(self.build(), self.shape)
         dense = {"weights": counts.weights, "macs": counts.macs, "params": counts.params}
         kept = {setting: int(counts.weights * (1 - p)) for setting, p in self.sparsities.items()}
         return [
@@ -237,7 +232,7 @@ class Published:
         ]
 
 
-_IMAGENET, _CIFAR = (3, 224, 224), (3, 32, 32)
+_IMAGENET, _CIFAR = 224, 32
 _RESNET_CIFAR: dict[str, object] = {
     "blocks": (8, 8, 8),
     "widths": (32, 64, 128),

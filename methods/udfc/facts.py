@@ -6,41 +6,30 @@ Parameters with batch norms and biases; MACs of convolutions and linear layers; 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import nn
-
-from compressbench import accounting, models
+from compressbench import accounting
 from compressbench.compression.data_free import consecutive_pairs
 from compressbench.compression.data_free_pruning import kept_count
 from compressbench.compression.filters import Widths, producer_weights
 from compressbench.method import Fact
+from compressbench.models.published import PublishedNetwork
 
 BITS = 6
 HIDDEN = 512
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network, and the ratios (percent) or whole structures for which its counts are given."""
 
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-    size: int
     percentages: Sequence[int]
     hidden: bool = False
     """Whether 512 hidden units stand before the 10 classes, as in the public VGG-16 of Neuron Merging."""
     structures: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
-    def build(self, widths: Widths | None = None) -> nn.Module:
-        """On the meta device: shapes only."""
-        with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments, inner_widths=widths)
-
     def counts(self, widths: Widths | None = None) -> dict[str, int]:
         """Parameters, MACs and weights of convolutions and linear layers."""
-        network = self.build(widths)
-        found = accounting.account(network, (3, self.size, self.size))
+        network = self.build(inner_widths=widths)
+        found = accounting.account(network, self.shape)
         extra = biases = 0
         if self.hidden:  # features -> 512 -> 10 in place of features -> 10
             last = network.get_parameter("classifier.weight").shape[1]

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from compressbench import accounting, models
-from compressbench.compression.filters import Shape, producer_weights
+from compressbench import accounting
+from compressbench.compression.filters import producer_weights
 from compressbench.method import Fact
+from compressbench.models.published import PublishedNetwork
 from methods.white_box.layout import Layout, lay_out
 from methods.white_box.voting import FlopsAtWidths, floor_width
 
@@ -16,24 +16,15 @@ MIN_PRESERVE = 0.3
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(PublishedNetwork):
     """A network of the paper, how its FLOPs are counted, and the published cuts {setting: %}."""
 
-    name: str
-    architecture: str
-    arguments: Mapping[str, object]
-    shape: Shape
     convention: str
     cuts: Mapping[str, float]
     layers: tuple[str, ...] = ("*",)
     outer: bool = False
     last_widths: tuple[int, ...] = ()
     """Widths of the layer that is drawn by lot at which the floor is published."""
-
-    def build(self) -> nn.Module:
-        """On the meta device: shapes only."""
-        with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments)
 
     def layout(self, network: nn.Module) -> Layout:
         """As the authors' code has it."""
@@ -65,7 +56,7 @@ class Published:
         return found
 
 
-_CIFAR, _IMAGENET = (3, 32, 32), (3, 224, 224)
+_CIFAR, _IMAGENET = 32, 224
 PUBLISHED = (
     Published(
         "vgg16",

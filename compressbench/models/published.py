@@ -1,0 +1,32 @@
+"""Networks of papers, at full size and without weights: what counts need."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compressbench import models
+
+
+@dataclass(frozen=True)
+class PublishedNetwork:
+    """A network of a paper. The facts of a method extend it by what the paper publishes of it.
+
+    name: as in published.csv. size: side of the square input image, three channels.
+    """
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, object]
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of an input image."""
+        return (3, self.size, self.size)
+
+    def build(self, **more: object) -> Any:
+        """On the meta device: shapes only. `more` are further arguments of the architecture."""
+        with torch.device("meta"):
+            return models.build(self.architecture, **self.arguments, **more)
