@@ -515,13 +515,13 @@ def test_widths_flops_and_params_of_the_published_networks(setting: str) -> None
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda p: p.name)
 def test_flops_and_params_of_the_dense_networks(published) -> None:  # type: ignore[no-untyped-def]
     convention = published.dense_convention or published.convention
-    assert counts(published.dense(), published.size, convention) == DENSE_COUNTS[published.name]
+    assert counts(published.build(), published.size, convention) == DENSE_COUNTS[published.name]
 
 
 def test_exact_arithmetic_would_give_another_googlenet() -> None:
     """The floor of 160 (1 - 0.8) in exact arithmetic, 32, leads to 458.3 M and not to the printed 457.22 M."""
     published = NETWORKS["googlenet"]
-    dense = published.dense()
+    dense = published.build()
     exact = widths_from_rates(dense, SETTINGS["googlenet"]["rates"]) | {
         "body.e4.reduce3.conv": 32,
         "body.a5.reduce3.conv": 16,
