@@ -26,7 +26,6 @@ from compressbench.reporting.style import (
 from compressbench.reporting.summary import level_order, main_variants
 
 SEEDS = "Vertical bars: lowest and highest seed. Hollow grey: baselines."
-
 CONTROLS = " Controls that were run at one level only: see quality by method."
 
 

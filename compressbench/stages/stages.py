@@ -116,10 +116,9 @@ def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Non
 
 def _recalibrate(ctx: Context, model: nn.Module) -> None:
     """One footing for all sparse networks: batch-norm statistics of the final weights. Records what that changes."""
-    for when in ("before", "after"):
-        if when == "after":
-            ctx.recalibrate(model)
-        for name, value in ctx.validate(model).items():
+    before, after = ctx.validate(model), ctx.validate(ctx.recalibrate(model))
+    for when, found in (("before", before), ("after", after)):
+        for name, value in found.items():
             ctx.record(f"{name}_{when}_recalibration", value)
 
 

@@ -28,6 +28,7 @@ from methods.df_mpc.method import DFMPC
 from tests.conftest import ROOT
 
 from .context import full_size_context, make_context
+from .data_free import Given, plain, random
 
 DIRECT = {"reestimate": False, "compensate": False, "restore_next": False}
 
@@ -36,38 +37,8 @@ def method(**options: object) -> DFMPC:
     return DFMPC(DFMPC.Config(**options))
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def tensor(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-class Given:
-    """What a method needs of a context: a dense model and a place for records. No data."""
-
-    def __init__(self, model: nn.Module):
-        self.model, self.records = model, {}
-
-    def dense(self) -> nn.Module:
-        return self.model
-
-    def record(self, name: str, value: float) -> None:
-        self.records[name] = value
-
-
-def plain(*widths: int, seed: int = 0, **arguments: object) -> nn.Module:
-    """A plain network in double precision with batch norms that do something, some γ negative."""
-    torch.manual_seed(seed)
-    model = models.build("plain", widths=widths, strides=(1,) * len(widths), **arguments).double().eval()
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.normal_(m.weight, 1, 0.6)
-            nn.init.normal_(m.bias, 0, 0.5)
-            m.running_mean.normal_(0, 0.3)
-            m.running_var.uniform_(0.5, 2)
-    return model
 
 
 # ---- ternary weights

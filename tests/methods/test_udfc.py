@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressbench import accounting, models, storage
+from compressbench import accounting, storage
 from compressbench.compression.batchnorm_statistics import recompute_statistics
 from compressbench.compression.packing import packed_tensors
 from compressbench.compression.quantized_layers import QuantConv2d
@@ -22,6 +22,7 @@ from methods.udfc.reconstruction import channels, closed_form, errors
 from tests.conftest import ROOT
 
 from .context import full_size_context, make_context
+from .data_free import Given, plain, random
 
 ALPHA1, ALPHA2 = 0.01, 0.008
 
@@ -30,34 +31,8 @@ def method(**options: object) -> UDFC:
     return UDFC(UDFC.Config(**options))
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-class Given:
-    """What a method needs of a context: a dense model and a place for records. No data."""
-
-    def __init__(self, model: nn.Module):
-        self.model, self.records = model, {}
-
-    def dense(self) -> nn.Module:
-        return self.model
-
-    def record(self, name: str, value: float) -> None:
-        self.records[name] = value
-
-
-def network(seed: int = 0, **arguments: object) -> nn.Module:
-    """A plain network in double precision with batch norms that do something, some γ negative."""
-    torch.manual_seed(seed)
-    model = models.build("plain", **{"widths": (10, 8), "strides": (1, 1)} | arguments).double().eval()
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.normal_(m.weight, 1, 0.6)
-            nn.init.normal_(m.bias, 0, 0.5)
-            m.running_mean.normal_(0, 0.3)
-            m.running_var.uniform_(0.5, 2)
-    return model
+def network(widths: tuple[int, ...] = (10, 8), **arguments: object) -> nn.Module:
+    return plain(*widths, **arguments)
 
 
 # ---- closed form
@@ -191,7 +166,7 @@ def test_a_positive_multiple_of_one_channel_is_rebuilt_after_the_relu() -> None:
 
 def low_rank_chain(width: int = 12, rank: int = 5, noise: float = 0.05) -> tuple[nn.Module, Tensor]:
     """Three convolutions whose filters are nearly of low rank, statistics from Gaussian images, and other images."""
-    model = network(widths=(width,) * 3, strides=(1,) * 3, in_channels=8)
+    model = network(widths=(width,) * 3, in_channels=8)
     with torch.no_grad():
         for i in range(3):
             weight = model.body[i].conv.weight
@@ -237,7 +212,7 @@ def test_pruned_only_leaves_rounding_errors_alone() -> None:
 
 def test_a_chain_compensates_with_what_it_has_compensated() -> None:
     """The second pair starts from the remixed weights and the shifted mean of the first one, and from the original scores."""
-    dense = network(widths=(8, 8, 8), strides=(1, 1, 1))
+    dense = network(widths=(8, 8, 8))
     seen = []
     tool = method(ratio=0.25, bits=32)
     original = tool.mixing
