@@ -22,7 +22,7 @@ PREVIEW_IMAGES = 10
 
 
 def save_synthetic(synthetic: SyntheticImages, ctx: "Context") -> None:
-    """Write synthetic.safetensors (with what the stage kept), synthetic.json (which teacher it belongs to) and preview.png."""
+    """Write synthetic.safetensors (with what the stage kept), synthetic.json (its teacher, its diversity) and preview.png."""
     from compressbench.storage import save_tensors
 
     images, labels = synthetic.images.detach().cpu().float().contiguous(), synthetic.labels.cpu().long()
@@ -34,12 +34,39 @@ def save_synthetic(synthetic: SyntheticImages, ctx: "Context") -> None:
     description = {
         "images": list(images.shape),
         "labels_per_class": torch.bincount(labels, minlength=ctx.info.classes).tolist(),
+        "distance_within_class": _record_diversity(synthetic, ctx),
         "teacher_sha256": teacher_hash(ctx),
         "seed": ctx.seed,
         "settings": "run.json",
     }
     write_json(ctx.folder / "synthetic.json", description)
     write_preview(images, labels, ctx.folder / "preview.png")
+
+
+@torch.no_grad()
+def _record_diversity(synthetic: SyntheticImages, ctx: "Context") -> dict[str, list[float | None]]:
+    """By class, `intra_class_distances` of the set and of as many real images; records the means and what the teacher thinks.
+
+    The real images only serve as the reference here: no synthetic image depends on them.
+    """
+    teacher = frozen_teacher(ctx)
+    hits = [teacher(x).argmax(1) == y for x, y in zip(*(part.split(256) for part in synthetic), strict=True)]
+    ctx.record("teacher_accuracy", 100 * torch.cat(hits).float().mean().item())
+    real = real_images(ctx, len(synthetic.labels), ctx.generator("reference"))
+    found = {}
+    for name, suffix, (images, labels) in (("synthetic", "", synthetic), ("real", "_real", real)):
+        distances = intra_class_distances(features_of(teacher, images), labels, ctx.info.classes)
+        ctx.record(f"intra_class_distance{suffix}", distances.mean().item())
+        by_class = [distances[labels == c] for c in range(ctx.info.classes)]
+        found[name] = [own.mean().item() if len(own) else None for own in by_class]
+    return found
+
+
+def real_images(ctx: "Context", count: int, generator: torch.Generator) -> SyntheticImages:
+    """A random sample of the training images."""
+    train = ctx.data.train
+    chosen = torch.randperm(len(train.labels), generator=generator)[:count]
+    return SyntheticImages(train.images[chosen].to(ctx.device), train.labels[chosen].to(ctx.device))
 
 
 def teacher_hash(ctx: "Context") -> str | None:
@@ -110,10 +137,10 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor,
     return sums / counts.clamp(min=1)[:, None], counts
 
 
-def intra_class_distance(features: Tensor, labels: Tensor, classes: int) -> float:
-    """Mean cosine distance of the features to the mean feature of their class: the diversity within classes."""
+def intra_class_distances(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """[N]: cosine distance of each feature to the mean feature of its class; their mean is the diversity within classes."""
     means, _ = class_means(features, labels, classes)
-    return (1 - F.cosine_similarity(features, means[labels], eps=1e-6)).mean().item()
+    return 1 - F.cosine_similarity(features, means[labels], eps=1e-6)
 
 
 def forward_with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

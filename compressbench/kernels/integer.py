@@ -121,11 +121,10 @@ class _WeightLayer(nn.Module):
             geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
             self.product = lambda x, weight, bias: F.conv2d(x, weight, bias, *geometry)
         self.round = _Round(layer.input_grid()) if getattr(layer, "inputs", "none") != "none" else None
-        codes, step = _int8(layer)
-        bias = layer.bias
+        scale, bias = torch.ones(len(layer.weight)), layer.bias
         if norm is not None:
             scale, bias = scale_and_shift(norm, bias)
-            codes, step = codes * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1), step * scale.abs()
+        codes, step = _int8(layer, scale)
         self.register_buffer("codes", codes)
         self.register_buffer("step", step.clamp_min(torch.finfo(torch.float32).tiny))
         self.register_buffer("bias", bias)
@@ -137,8 +136,8 @@ class _WeightLayer(nn.Module):
         return self.product(x, weight, self.bias)
 
 
-def _int8(layer: QuantizedWeight) -> tuple[Tensor, Tensor]:
-    """(codes int8, step float32 [channels]) with weight = codes * step.
+def _int8(layer: QuantizedWeight, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """(codes int8, step float32 [channels], not negative) with scale * weight = codes * step, for a scale [channels].
 
     The codes are made as large as int8 allows: a bias is rounded to the product of the steps of weight and activation, which
     four bits alone would make too coarse.
@@ -148,10 +147,10 @@ def _int8(layer: QuantizedWeight) -> tuple[Tensor, Tensor]:
     step, channels = stored.step.float().flatten(), q.flatten(1)
     offset = stored.low.flatten()[:, None] / step[:, None]
     halves = bool((offset - offset.round()).abs().max() > 0.25)  # DoReFa's grid has no zero
-    codes = torch.round((channels + offset) * (2 if halves else 1))
-    step = step.expand(len(codes)) / (2 if halves else 1)
-    largest = int(codes.abs().max())
-    if largest > 127:
+    codes = torch.round((channels + offset) * (2 if halves else 1)) * scale.sign()[:, None]
+    step = step.expand(len(codes)) / (2 if halves else 1) * scale.abs()
+    smallest, largest = int(codes.min()), int(codes.max())
+    if smallest < -128 or largest > 127:
         raise NoIntegerForm(f"weights of {layer.weight_bits} bits with a zero point need more than int8")
-    factor = 127 // max(largest, 1)
+    factor = max(127 // max(largest, -smallest, 1), 1)  # -128 stays as it is
     return (codes * factor).to(torch.int8).reshape(q.shape), (step / factor).contiguous()

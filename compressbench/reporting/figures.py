@@ -1,5 +1,6 @@
 """A figure per question. Each function returns a figure, also without data: then it says what is missing."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +121,39 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
         labels += [_end_label(*curve, turn) for turn, curve in enumerate(curves)]
     place(axes, labels, np.vstack(obstacles))
     return figure
+
+
+def curves(
+    axes: Axes,
+    table: pd.DataFrame,
+    column: str,
+    group: Group,
+    floor: float,
+    place_at: Callable[[np.ndarray, float], np.ndarray],
+) -> list[Label]:
+    """Draw the quality of every series over `column` with its interval; where each ends, at the smallest value, for its name.
+
+    `place_at` turns values into positions, given how far the series is from the middle one, so that neighbouring
+    intervals do not cover each other.
+    """
+    palette, lines = colors(group), dashes(group)
+    ends: list[Label] = []
+    below = 0
+    names = list(dict.fromkeys(table.series))
+    for i, series in enumerate(names):
+        part = table[table.series == series].sort_values(column, ascending=False)
+        x = place_at(part[column].to_numpy(), i - (len(names) - 1) / 2)
+        color, baseline = palette[series], bool(part.baseline.iloc[0])
+        axes.plot(x, part.quality.clip(floor), lines[series], color=color, lw=1.0 if baseline else 1.5, alpha=0.8)
+        for at, row in zip(x, each(part), strict=True):
+            if row.quality < floor:
+                off_scale(axes, at, floor, row.quality, color, below)
+                below += 1
+                continue
+            axes.plot([at, at], [row.quality_low, row.quality_high], color=color, lw=1.0, zorder=2)
+            axes.plot(at, row.quality, "o", markersize=4.5, zorder=3, **marker_style(color, baseline))
+        ends.append(Label(x[-1], max(floor, float(part.quality.iloc[-1])), series, color))
+    return ends
 
 
 def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> Figure:

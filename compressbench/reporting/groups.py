@@ -23,7 +23,10 @@ FAMILIES = {
 SPARSE = ("unstructured", "block")
 PRUNING = {*SPARSE, "filter"}
 LONGEST_TITLE = 34
-STRENGTH = r"[pm]\d+|w\d+a\d+|b\d+"  # percent removed (of weights or MACs), or bits, in the name of a setting
+# In the name of a setting: percent removed (of weights or MACs), bits of weights and activations, bits of weights (of two
+# kinds of layers). What comes first decides where a name has several: what is removed before what is rounded.
+STRENGTHS = (r"[pm]\d+", r"w\d+a\d+|b\d+", r"w\d+(_\d+)?")
+TOKEN = r"w\d+_\d+(?![\da-z])|[^_]+"
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Group:
     @property
     def quantized(self) -> bool:
         """Whether bit-operations, not MACs, measure the work."""
-        return not PRUNING & set(self.families)
+        return "quantization" in self.families or not PRUNING & set(self.families)
 
     @property
     def sparse(self) -> bool:
@@ -128,15 +131,16 @@ class Group:
         users: Counter[str] = Counter()
         uses: Counter[str] = Counter()
         for settings in self.settings.values():
-            tokens = [t for s in settings for t in s.split("_")]
+            tokens = [t for s in settings for t in re.findall(TOKEN, s)]
             users.update(set(tokens))
             uses.update(tokens)
 
-        def rank(token: str) -> tuple[bool, int, int]:
-            return re.fullmatch(STRENGTH, token) is not None, users[token], uses[token]
+        def rank(token: str) -> tuple[int, int, int]:
+            kind = next((i for i, form in enumerate(STRENGTHS) if re.fullmatch(form, token)), len(STRENGTHS))
+            return -kind, users[token], uses[token]
 
         names = {s for settings in self.settings.values() for s in settings}
-        return {s: max(reversed(s.split("_")), key=rank) for s in sorted(names)}
+        return {s: max(reversed(re.findall(TOKEN, s)), key=rank) for s in sorted(names)}
 
     @cached_property
     def level_labels(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ CATEGORIES = {
     "comparison": "2 Comparison",
     "quality_by_method": "2 Comparison",
     "quality_vs_sparsity": "2 Comparison",
+    "quality_vs_bits": "2 Comparison",
     "mask_overlap": "2 Comparison",
     "quality_vs_bytes": "3 Quality against cost",
     "quality_vs_macs": "3 Quality against cost",
@@ -30,6 +31,7 @@ CATEGORIES = {
     "time_to_quality": "5 Training",
     "records": "5 Training",
     "synthetic": "6 Pictures",
+    "diversity": "6 Pictures",
     "photographs": "6 Pictures",
     "facts": "7 Published against recomputed",
 }
@@ -57,8 +59,10 @@ def figures_of(group: Group) -> list[str]:
         kinds.append("quality_vs_sparsity")
     if sum(group.declarations[m].family == "unstructured" for m in group.methods) > 1:
         kinds.append("mask_overlap")
+    if group.quantized:
+        kinds.append("quality_vs_bits")
     if any("synthesize" in group.declarations[m].stages for m in group.methods):
-        kinds.append("synthetic")
+        kinds += ["synthetic", "diversity"]
     if group.task == "super_resolution":
         kinds.append("photographs")
     return kinds

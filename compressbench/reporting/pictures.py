@@ -15,7 +15,7 @@ from compressbench.reporting.groups import Group
 from compressbench.reporting.style import WIDTH, new_figure, placeholder
 from compressbench.reporting.summary import level_order
 
-CLASSES, PER_CLASS = 10, 6
+CLASSES, PER_CLASS, GRIDS = 10, 6, 3
 PHOTOGRAPHS, NETWORKS = 3, 4
 
 
@@ -30,17 +30,15 @@ class Column(NamedTuple):
 
 
 def synthetic(group: Group, results: Results) -> Figure:
-    """Per way of synthesizing: a row per class, a column per image; of the first seed, at most three side by side."""
+    """Of every method a row per class, a column per image; the first seed, at most three grids side by side.
+
+    Methods as they are come first, then their variants.
+    """
     title = "Synthetic images"
-    found: dict[str, Path] = {}
-    for run in sorted(group.runs, key=lambda r: r.seed):
-        for setting in group.settings[run.method]:
-            path = results.folder(run, "synthesize") / "synthetic.safetensors"
-            if run.setting == setting and path.exists():
-                found.setdefault(group.series(run.method, run.setting), path)
+    found = {series: folders[0] / "synthetic.safetensors" for series, folders in synthesized(group, results).items()}
     if not found:
         return placeholder(title, group.title, "no images have been synthesized")
-    grids = {series: _class_grid(path) for series, path in list(found.items())[:3]}
+    grids = {series: _class_grid(found[series]) for series in sorted(found, key=lambda s: ", " in s)[:GRIDS]}
     shown = {series: grid for series, grid in grids.items() if grid is not None}
     if not shown:
         return placeholder(title, group.title, "the files of synthetic images are damaged")
@@ -58,6 +56,16 @@ def synthetic(group: Group, results: Results) -> Figure:
         axes.set_yticks((np.arange(len(classes)) + 0.5) * size, [f"class {c}" for c in classes], fontsize=7.5)
         _bare(axes)
     return figure
+
+
+def synthesized(group: Group, results: Results) -> dict[str, list[Path]]:
+    """Series -> the folders of its synthetic images, a seed each; settings that share images are one series."""
+    found: dict[str, list[Path]] = {}
+    for run in sorted(group.runs, key=lambda r: (group.methods.index(r.method), r.seed)):
+        folder = results.folder(run, "synthesize")
+        if (folder / "synthetic.safetensors").exists():
+            found.setdefault(group.series(run.method, run.setting), []).append(folder)
+    return found
 
 
 def _class_grid(path: Path) -> tuple[np.ndarray, list[int]] | None:

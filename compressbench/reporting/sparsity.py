@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from compressbench.reporting.collect import Results
-from compressbench.reporting.figures import off_scale, quality_floor
+from compressbench.reporting.figures import curves, quality_floor
 from compressbench.reporting.frames import each
 from compressbench.reporting.groups import FAMILIES, SPARSE, Group
-from compressbench.reporting.labels import Label, name_column
-from compressbench.reporting.style import colors, dashes, marker_style, new_figure, placeholder
+from compressbench.reporting.labels import name_column
+from compressbench.reporting.style import new_figure, placeholder
 from compressbench.reporting.summary import level_order, main_variants
 
 TICKS = (100, 50, 25, 10, 5, 2, 1)  # % kept
@@ -50,7 +50,9 @@ def quality_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
     low = max(floor, min(chosen.quality.min(), chosen.quality_low.min()))
     axes.set_ylim(low - 0.04 * (best - low), best + 0.06 * (best - low))
     for panel, family in zip(panels, families, strict=True):
-        ends = _curves(panel, chosen[chosen.family == family], group, floor)
+        ends = curves(
+            panel, chosen[chosen.family == family], "density", group, floor, lambda x, i: 100 * x * (1 + DODGE * i)
+        )
         for row in each(summary[summary.series == summary.against]):
             panel.axhline(row.quality, color="black", lw=0.9, zorder=1)
         panel.set_ylabel(group.quality)
@@ -67,28 +69,6 @@ def _sparse(summary: pd.DataFrame, group: Group) -> pd.DataFrame:
     table = summary[~summary.reference & summary.quality.notna()]
     table = table.assign(family=table.method.map(lambda m: group.declarations[m].family))
     return main_variants(table[table.family.isin(SPARSE)])
-
-
-def _curves(axes: Axes, table: pd.DataFrame, group: Group, floor: float) -> list[Label]:
-    """Draw a curve per series; where each ends, for its name."""
-    palette, lines = colors(group), dashes(group)
-    ends = []
-    below = 0
-    names = list(dict.fromkeys(table.series))
-    for i, series in enumerate(names):
-        part = table[table.series == series].sort_values("density", ascending=False)
-        shift = 1 + DODGE * (i - (len(names) - 1) / 2)
-        x, color, baseline = 100 * part.density.to_numpy() * shift, palette[series], bool(part.baseline.iloc[0])
-        axes.plot(x, part.quality.clip(floor), lines[series], color=color, lw=1.0 if baseline else 1.5, alpha=0.8)
-        for at, row in zip(x, each(part), strict=True):
-            if row.quality < floor:
-                off_scale(axes, at, floor, row.quality, color, below)
-                below += 1
-                continue
-            axes.plot([at, at], [row.quality_low, row.quality_high], color=color, lw=1.0, zorder=2)
-            axes.plot(at, row.quality, "o", markersize=4.5, zorder=3, **marker_style(color, baseline))
-        ends.append(Label(x[-1], max(floor, float(part.quality.iloc[-1])), series, color))
-    return ends
 
 
 def mask_overlap(group: Group, summary: pd.DataFrame, results: Results) -> Figure:

@@ -74,9 +74,10 @@ def level_order(table: pd.DataFrame) -> list[str]:
 
 
 def main_variants(table: pd.DataFrame) -> pd.DataFrame:
-    """Of every method the series that go through most levels: what it is, without the controls run at one level."""
+    """Of every method its first series, and those that go through as many levels: what it is, without controls run at one."""
     levels = table.groupby(["method", "series"])["level"].transform("nunique")
-    return table[levels == levels.groupby(table.method).transform("max")]
+    first = table.series == table.groupby("method").series.transform("first")
+    return table[first | (levels == levels.groupby(table.method).transform("max"))]
 
 
 def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:

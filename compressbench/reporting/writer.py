@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from compressbench.files import make_folder
-from compressbench.reporting import figures, pictures, sparsity, tables
+from compressbench.reporting import figures, pictures, quantization, sparsity, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
 from compressbench.reporting.groups import Group, group_runs
@@ -86,14 +86,16 @@ def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) ->
     costs = {"quality_vs_bytes": figures.BYTES, "quality_vs_macs": work, "quality_vs_speedup": figures.SPEEDUP}
     if kind in costs:
         return figures.quality_against(group, summary, results, costs[kind])
-    if kind == "synthetic":
-        return pictures.synthetic(group, results)
+    of_images = {"synthetic": pictures.synthetic, "diversity": quantization.diversity}
+    if kind in of_images:
+        return of_images[kind](group, results)
     drawings = {
         "quality_by_method": figures.quality_by_method,
         "training": figures.training,
         "speedup_vs_sparsity": figures.speedup_against_sparsity,
         "quality_vs_sparsity": sparsity.quality_against_sparsity,
         "mask_overlap": sparsity.mask_overlap,
+        "quality_vs_bits": quantization.quality_against_bits,
         "photographs": pictures.photographs,
     }
     return drawings[kind](group, summary, results)

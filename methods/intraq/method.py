@@ -13,9 +13,8 @@ from compressbench.compression.quantized_layers import insert_quantizers, track_
 from compressbench.compression.synthesis import (
     SyntheticBatches,
     check_teacher,
-    features_of,
     frozen_teacher,
-    intra_class_distance,
+    real_images,
 )
 from compressbench.config import Recipe
 from compressbench.method import Fact, Method, MethodConfig, SyntheticImages
@@ -112,15 +111,10 @@ class IntraQ(Method):
 
     def synthesize(self, ctx: "Context") -> SyntheticImages:
         teacher = frozen_teacher(ctx)
-        synthetic = self._images(ctx, teacher)
-        _describe(ctx, teacher, synthetic)
-        return synthetic
-
-    def _images(self, ctx: "Context", teacher: nn.Module) -> SyntheticImages:
         config, generator = self.config, ctx.generator("images")
         count, shape = config.batches * config.batch_size, (ctx.info.channels, ctx.info.size, ctx.info.size)
         if config.synthesis == "real":
-            return _real_images(ctx, count, generator)
+            return real_images(ctx, count, generator)
         if config.synthesis == "noise":
             images = torch.randn(count, *shape, generator=generator).to(ctx.device)
             with torch.no_grad():
@@ -177,25 +171,3 @@ class IntraQ(Method):
     @classmethod
     def facts(cls) -> list[Fact]:
         return facts.recompute()
-
-
-def _real_images(ctx: "Context", count: int, generator: torch.Generator) -> SyntheticImages:
-    """A random sample of the training images."""
-    train = ctx.data.train
-    chosen = torch.randperm(len(train.labels), generator=generator)[:count]
-    return SyntheticImages(train.images[chosen].to(ctx.device), train.labels[chosen].to(ctx.device))
-
-
-def _describe(ctx: "Context", teacher: nn.Module, synthetic: SyntheticImages) -> None:
-    """Records of the set; real images only serve as the reference for its diversity."""
-    classes = ctx.info.classes
-    real = _real_images(ctx, len(synthetic.labels), ctx.generator("reference"))
-    with torch.no_grad():
-        hits = [
-            teacher(x).argmax(1) == y
-            for x, y in zip(synthetic.images.split(256), synthetic.labels.split(256), strict=True)
-        ]
-    ctx.record("teacher_accuracy", 100 * torch.cat(hits).float().mean().item())
-    ctx.record("smallest_class", int(torch.bincount(synthetic.labels, minlength=classes).min()))
-    for name, (images, labels) in {"intra_class_distance": synthetic, "intra_class_distance_real": real}.items():
-        ctx.record(name, intra_class_distance(features_of(teacher, images), labels, classes))

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from compressbench import models
+from compressbench.compression import post_training
 from compressbench.compression.bounds import BoundedActivation
 from compressbench.compression.learned_steps import (
     DorefaConv2d,
@@ -15,6 +16,7 @@ from compressbench.compression.learned_steps import (
 )
 from compressbench.compression.observed import ObservedActivation, observe
 from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
+from compressbench.compression.post_training import PostTrainingConfig, quantize_post_training
 from compressbench.compression.registry import replace_modules
 from compressbench.compression.weight_quantized import RangedConv2d
 from compressbench.kernels.executors import Skip, make_executor
@@ -60,6 +62,21 @@ def test_a_residual_network_runs_in_int8_with_the_methods_own_scales(bits: int) 
     assert sorted(errors)[2] < 0.02
     assert max(errors) < 0.2
     assert "2 of 7 layers in int8" in executor.describe()["layers"]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_post_training_quantization_of_every_width_runs_in_int8(bits: int) -> None:
+    torch.manual_seed(bits)
+    model = models.build("resnet_cifar", blocks=[1, 1], widths=[16, 32], shortcut="conv", classes=10).eval()
+    config = PostTrainingConfig(weight_bits=bits, activation_bits=bits, first_last_bits=None)
+    images = torch.randn(16, 3, 16, 16)
+    quantize_post_training(model, post_training.observe(model, [images], config, "mse"), config, "mse")
+    executor, errors = make_executor("onnxruntime_int8"), []
+    with torch.no_grad():
+        for image in images[:5]:
+            result, expected = torch.as_tensor(executor.prepare(model, image[None])()), model(image[None])
+            errors.append(float((result - expected).norm() / expected.norm()))
+    assert sorted(errors)[2] < 0.02
 
 
 def test_the_graph_carries_integers_and_the_grid_of_the_model() -> None:
