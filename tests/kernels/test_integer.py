@@ -15,8 +15,8 @@ from compressbench.compression.learned_steps import (
     PactActivation,
 )
 from compressbench.compression.observed import ObservedActivation, observe
-from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
 from compressbench.compression.post_training import PostTrainingConfig, quantize_post_training
+from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
 from compressbench.compression.registry import replace_modules
 from compressbench.compression.weight_quantized import RangedConv2d
 from compressbench.kernels.executors import Skip, make_executor

@@ -218,6 +218,8 @@ def write_synthetic(root: Path, run: Run, rng: np.random.Generator) -> None:
         folder / "synthetic.safetensors",
     )
     save(root, run, "synthesize", "record.json", {"diversity_within_class": 0.4 + 0.1 * run.seed, "seconds": 12.5})
+    distances = {"synthetic": [*rng.uniform(0.01, 0.02, 9), None], "real": list(rng.uniform(0.03, 0.04, 10))}
+    save(root, run, "synthesize", "synthetic.json", {"distance_within_class": distances})
 
 
 def write_masks(root: Path, run: Run, density: float, rng: np.random.Generator) -> None:
