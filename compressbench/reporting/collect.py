@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 KEYS = ["dataset", "model", "method", "setting", "seed"]
 COSTS = ["params", "weights", "kept_weights", "macs", "dense_macs", "bit_operations", "stored_bytes"]
+NUMBERS = ["quality", "ssim", "seconds", *COSTS]
 TRAINING_STAGES = ("compress", "finetune")
 STAGES = ("synthesize", *TRAINING_STAGES, "evaluate", "latency")
 
@@ -21,7 +22,8 @@ STAGES = ("synthesize", *TRAINING_STAGES, "evaluate", "latency")
 class Results:
     """What one scale has measured so far.
 
-    runs: one row per run that has metrics.json: KEYS, `quality` (top-1 in % or PSNR in dB), `ssim`, COSTS.
+    runs: one row per run that has metrics.json: KEYS, `quality` (top-1 in % or PSNR in dB), `ssim`, `seconds` (wall time of
+        the method's own stages), COSTS.
     images: one row per (run, photograph): KEYS, `image`, `psnr`, `ssim`.
     records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
     latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...
@@ -70,9 +72,8 @@ def collect(
         else:
             quality = metrics["quality"]
             measured = quality.get("top1", quality.get("psnr"))
-            rows["runs"].append(
-                key | {"quality": measured, "ssim": quality.get("ssim")} | {c: metrics.get(c) for c in COSTS}
-            )
+            found = {"quality": measured, "ssim": quality.get("ssim"), "seconds": _seconds(folders)}
+            rows["runs"].append(key | found | {c: metrics.get(c) for c in COSTS})
             rows["images"] += [key | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
         if latency_seeds is None or run.seed in latency_seeds:
             latency, reason = _read(folders["latency"] / "latency.json")
@@ -90,7 +91,7 @@ def collect(
             if (path := folders[stage] / "history.csv").exists() and (history := _history(path)) is not None:
                 histories.append(history.assign(**key, stage=stage))
     columns = {
-        "runs": [*KEYS, "quality", "ssim", *COSTS],
+        "runs": [*KEYS, *NUMBERS],
         "images": [*KEYS, "image", "psnr", "ssim"],
         "records": [*KEYS, "name", "value"],
         "latency": [
@@ -111,7 +112,7 @@ def collect(
         "missing": [*KEYS, "result", "reason"],
     }
     frames = {name: pd.DataFrame(rows[name], columns=columns[name]) for name in columns}
-    frames["runs"][["quality", "ssim", *COSTS]] = frames["runs"][["quality", "ssim", *COSTS]].astype(float)
+    frames["runs"][NUMBERS] = frames["runs"][NUMBERS].astype(float)
     history = (
         pd.concat(histories, ignore_index=True)
         if histories
@@ -128,6 +129,13 @@ def _read(path: Path) -> tuple[Any, str]:
         return None, "not there"
     except (OSError, ValueError) as error:
         return None, f"damaged: {error}"
+
+
+def _seconds(folders: Mapping[str, Path]) -> float:
+    """Wall time of synthesis, compression and fine-tuning, without starting Python; NaN where no stage left its run.json."""
+    described = [_read(folders[stage] / "run.json")[0] for stage in ("synthesize", *TRAINING_STAGES)]
+    times = [d["wall_seconds"] for d in described if d and "wall_seconds" in d]
+    return float(sum(times)) if times else float("nan")
 
 
 def _measurement(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,10 +65,11 @@ class Group:
 
     @cached_property
     def families(self) -> list[str]:
-        """The families compared here: those of the methods, or of the baselines where no method runs."""
+        """The families compared here, that of most methods first: those of the methods, or of the baselines where none runs."""
         compared = [m for m in self.methods if not self.is_dense(m)]
         chosen = [m for m in compared if not self.is_baseline(m)] or compared or self.methods
-        return [f for f in FAMILIES if f in {self.declarations[m].family for m in chosen}]
+        counts = Counter(self.declarations[m].family for m in chosen)
+        return sorted(counts, key=lambda f: (-counts[f], list(FAMILIES).index(f)))
 
     @cached_property
     def task(self) -> str:

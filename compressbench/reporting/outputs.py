@@ -53,7 +53,7 @@ def tables_of(group: Group) -> list[str]:
 def figures_of(group: Group) -> list[str]:
     """The kinds of figures of a group."""
     kinds = list(FIGURES)
-    if PRUNING & set(group.families):
+    if group.families[0] in PRUNING:
         kinds.append("speedup_vs_sparsity")
     if group.sparse:
         kinds.append("quality_vs_sparsity")

@@ -47,7 +47,8 @@ def synthetic(group: Group, results: Results) -> Figure:
         "Images that a method made against the trained network, without data or with a few images.\n"
         "Contrast is stretched per grid. A row is a class: images that look alike within a row mean little diversity."
     )
-    figure = new_figure(0.95 + min(5.2, 0.42 * rows), title, group.title, note)
+    width = WIDTH / len(shown) - 0.5  # of a grid; the rest is for the names of the classes
+    figure = new_figure(1.1 + min(5.2, rows / PER_CLASS * width), title, group.title, note)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (series, (grid, classes)) in zip(panels, shown.items(), strict=True):
         size = grid.shape[0] / len(classes)

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from compressbench.errors import UserError
 from compressbench.files import read_json
 from compressbench.reporting.collect import Results
-from compressbench.reporting.figures import curves, quality_floor
+from compressbench.reporting.figures import curves
 from compressbench.reporting.frames import each, of_group
 from compressbench.reporting.groups import Group
 from compressbench.reporting.labels import name_column
@@ -33,17 +33,19 @@ def quality_against_bits(group: Group, summary: pd.DataFrame, results: Results) 
     kinds = [kind for kind in FORMS if (chosen.kind == kind).any()]
     note = (
         "All networks come from the same trained one (line). Bars: 95 % t-interval over seeds (shifted sideways a little). "
-        "Hollow grey: baselines; an arrow: below the axis.\n"
+        "Hollow grey: baselines.\n"
         "Variants of a method that were run at one width only are in the comparison table. Layers of different widths: the "
         "mean over weights."
     )
     figure = new_figure(1.2 + 2.7 * len(kinds), title, group.title, note)
     panels = figure.subplots(len(kinds), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    floor = quality_floor(summary.quality)
-    best, low = summary.quality.max(), max(floor, chosen.quality.min())
+    best, low = (
+        summary.quality.max(),
+        chosen.quality.min(),
+    )  # how the simple ones collapse is the point: nothing is cut off
     for panel, kind in zip(panels, kinds, strict=True):
         panel.set_ylim(low - 0.06 * (best - low), best + 0.06 * (best - low))
-        ends = curves(panel, chosen[chosen.kind == kind], "bits", group, floor, lambda x, i: x + DODGE * i)
+        ends = curves(panel, chosen[chosen.kind == kind], "bits", group, low, lambda x, i: x + DODGE * i)
         for row in each(summary[summary.series == summary.against]):
             panel.axhline(row.quality, color="black", lw=0.9, zorder=1)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))

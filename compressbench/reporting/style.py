@@ -93,11 +93,15 @@ def dashes(group: "Group") -> dict[str, str]:
 
 
 def _series(group: "Group") -> tuple[list[str], list[str]]:
-    """(series of methods, series of baselines), dense first among the latter, in a fixed order."""
+    """(series of methods, series of baselines) in a fixed order: what every method is before its variants; dense first."""
     names: tuple[dict[str, None], dict[str, None]] = {}, {}
-    for method in sorted(group.methods, key=lambda m: not group.is_dense(m)):
-        own = not group.is_baseline(method) and not group.is_dense(method)
-        names[0 if own else 1].update(dict.fromkeys(group.series(method, s) for s in group.settings[method]))
+    ordered = sorted(group.methods, key=lambda m: not group.is_dense(m))
+    for settings in (slice(1), slice(1, None)):
+        for method in ordered:
+            own = not group.is_baseline(method) and not group.is_dense(method)
+            names[0 if own else 1].update(
+                dict.fromkeys(group.series(method, s) for s in group.settings[method][settings])
+            )
     return list(names[0]), list(names[1])
 
 

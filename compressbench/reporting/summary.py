@@ -52,6 +52,7 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
                     "change": change.mean,
                     "change_low": change.low,
                     "change_high": change.high,
+                    "seconds": own.seconds.mean(),
                     **costs,
                     "density": costs["kept_weights"] / total if total else float("nan"),
                     "macs_cut": 1 - costs["macs"] / reference.macs.mean() if len(reference) else float("nan"),

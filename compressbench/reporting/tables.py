@@ -47,6 +47,7 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
             "MACs": [quantity(v) for v in ordered.macs],
             "bit-operations": [quantity(v) for v in ordered.bit_operations],
             "stored": [f"{quantity(v)}B" if is_number(v) and v >= 1000 else quantity(v) for v in ordered.stored_bytes],
+            "seconds": [number(v, 2 if v < 1 else 1 if v < 10 else 0) for v in ordered.seconds],
             "ms": [number(v, 3) for v in ordered.latency_ms],
             "MACs cut → time cut": _each(ordered, _cuts),
             "speed-up": _each(ordered, _speedup),
@@ -75,6 +76,11 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         if executor
         else "Latency has not been measured.",
     ]
+    if is_number(ordered.seconds.max()):
+        notes.append(
+            "`seconds`: wall time of the method's own stages (synthesis, compression, fine-tuning) on one core, others busy; "
+            "without starting Python and training the shared dense network. Images that settings share count once."
+        )
     if group.quantized:
         notes.append(
             "Quantized layers are simulated in fp32, whose time is the cost of simulating; onnxruntime_int8 computes what lies "

@@ -137,6 +137,8 @@ def write_run(root: Path, run: Run) -> None:
             "stored_bytes": exists * (kept * bits / 8 + (0 if structured or density == 1 else weights / 8) + 2_000),
         },
     )
+    for stage, seconds in (("compress", 0.05), ("finetune", 12 + run.seed)):
+        save(root, run, stage, "run.json", {"wall_seconds": seconds})
     write_latency(root, run, density, structured, rng)
     if run.method not in ("minmax", "bicubic"):
         write_history(root, run, final, rng)

@@ -9,7 +9,6 @@ import pytest
 
 from compressbench.plan import Run
 from compressbench.reporting.collect import Results, collect
-from compressbench.reporting.figures import quality_floor
 from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.published import read_published
 from compressbench.reporting.quantization import _width, _with_bits, diversity, quality_against_bits
@@ -48,9 +47,8 @@ def test_every_point_stands_at_its_bits_and_fewer_bits_are_right(
     assert left > right
     points = [(x, y) for line in axes.lines if line.get_marker() == "o" for x, y in [line.get_xydata()[0]]]
     chosen = _with_bits(group, summary, results)
-    shown = chosen[chosen.quality >= quality_floor(summary.quality)]  # what is below gets an arrow
-    assert len(points) == len(shown) > 3
-    for row in shown.itertuples():
+    assert len(points) == len(chosen) > 3
+    for row in chosen.itertuples():
         assert any(abs(x - row.bits) < 0.3 and y == pytest.approx(row.quality) for x, y in points)
 
 
