@@ -145,16 +145,17 @@ class Group:
 
     @cached_property
     def level_labels(self) -> dict[str, str]:
-        """Level -> words: the label of the first setting that is called like the level, or the name itself."""
-        labels = {level: level for level in self.levels.values()}
+        """Level -> words: the label of the first setting that is called like the level, else the name, p50 as 50 %."""
+        labels = {level: re.sub(r"^p(\d+)$", r"\1 %", level) for level in self.levels.values()}
         for method in reversed(self.methods):
             labels |= {s: text for s, text in self.declarations[method].labels.items() if s in labels}
         return labels
 
     def level_name(self, level: str) -> str:
-        """A level in words that stand alone: a bare percentage is a sparsity."""
+        """A level in words that stand alone: a bare percentage is what is removed."""
         words = self.level_labels[level]
-        return f"{words} sparsity" if re.fullmatch(r"[\d.]+ ?%", words) else words
+        removed = "of the filters" if self.families[0] == "filter" else "sparsity"
+        return f"{words} {removed}" if re.fullmatch(r"[\d.]+ ?%", words) else words
 
     def label(self, method: str, setting: str) -> str:
         """A setting in words."""
@@ -165,7 +166,8 @@ class Group:
         level = self.levels[setting]
         words = self.label(method, setting)
         if words != setting and (plain := self.level_labels[level]) in words:
-            return words.replace(plain, "").replace("()", "").strip(" ,;·:-").removeprefix("of ")
+            rest = words.replace(plain, "").replace("()", "").strip(" ,;·:-").removeprefix("of ")
+            return re.sub(r"(, ){2,}", ", ", rest)
         return " ".join(t for t in setting.split("_") if t != level)
 
     def series(self, method: str, setting: str) -> str:
