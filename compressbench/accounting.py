@@ -232,6 +232,11 @@ def account(model: nn.Module, input_shape: Sequence[int]) -> Account:
     )
 
 
+def with_mean_macs(costs: Account, macs: float) -> Account:
+    """The costs of a network that spends `macs` multiply-accumulates on an image on average."""
+    return replace(costs, macs=round(macs), bit_operations=round(costs.bit_operations * macs / costs.macs))
+
+
 def macs_per_pixel(model: nn.Module) -> int:
     """Kept MACs per input pixel of a super-resolution network (pixels of the low-resolution image)."""
     height, width = 8, 8

@@ -99,7 +99,7 @@ class Declaration(Frozen):
 
     title: str
     paper: str
-    family: Literal["unstructured", "block", "filter", "quantization", "super_resolution", "dense"]
+    family: Literal["unstructured", "block", "filter", "quantization", "super_resolution", "adaptive", "dense"]
     task: tuple[Literal["classification", "super_resolution"], ...] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     starts_from: Start

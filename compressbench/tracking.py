@@ -144,13 +144,21 @@ def final_metrics(folder: Path) -> dict[str, float]:
     if (folder / "record.json").exists():
         values |= read_json(folder / "record.json")
     if (folder / "metrics.json").exists():
-        measured = read_json(folder / "metrics.json")
-        values |= {k: v for k, v in {**measured, **measured["quality"]}.items() if isinstance(v, int | float)}
+        for at, measured in _by_point(read_json(folder / "metrics.json")):
+            numbers = {**measured, **measured.get("quality", {})}
+            values |= {at + k: v for k, v in numbers.items() if isinstance(v, int | float)}
     if (folder / "latency.json").exists():
-        for m in read_json(folder / "latency.json")["measurements"]:
-            name = f"{m['executor']}.{m['threads']}"
-            values |= {f"{name}.ms": m["compressed_ms"]["median"], f"{name}.speedup": m["speedup"]["median"]}
+        for at, measured in _by_point(read_json(folder / "latency.json")):
+            values |= {name: times["median"] for name, times in measured.get("switching", {}).items()}
+            for m in measured.get("measurements", []):
+                name = f"{at}{m['executor']}.{m['threads']}"
+                values |= {f"{name}.ms": m["compressed_ms"]["median"], f"{name}.speedup": m["speedup"]["median"]}
     return values
+
+
+def _by_point(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(prefix, numbers): what the whole model has, and what each of its operating points has."""
+    return [("", content), *((f"{point}.", own) for point, own in content.get("points", {}).items())]
 
 
 def _history(folder: Path) -> list[dict[str, float]]:

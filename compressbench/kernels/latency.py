@@ -21,6 +21,7 @@ from compressbench.kernels import (
 )
 from compressbench.kernels.executors import Skip, make_executor
 from compressbench.kernels.trial import Call
+from compressbench.operating_points import Adaptive
 from compressbench.seeding import derive_seed, generator
 
 Clock = Callable[[], float]
@@ -78,6 +79,31 @@ def measure(
         "measurements": measurements,
         "skipped": skipped,
     }
+
+
+def switching(
+    model: Adaptive,
+    load: Callable[[], nn.Module],
+    rounds: int = 30,
+    warmup: int = 10,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> dict[str, dict[str, float]]:
+    """What another operating point costs, until its network is ready, with one thread: "switch_ms" and "reload_ms".
+
+    The model is asked for points in a random order; a reload reads it from its files by `load` first.
+    """
+    rng = random.Random(derive_seed("latency", "switching", seed))
+    names = list(model.operating_points)
+
+    def reload() -> nn.Module:
+        again: Any = load()
+        return again.at(rng.choice(names))
+
+    with measuring(1):
+        calls = [lambda: model.at(rng.choice(names)), reload]
+        switch, loading = interleaved_times(calls, rounds, warmup, rng, clock)
+    return {"switch_ms": _summary(switch), "reload_ms": _summary(loading)}
 
 
 class _Subject:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from compressbench.plan import Run
 
 KEYS = ["dataset", "model", "method", "setting", "seed"]
+AT = "@"  # setting@point
 COSTS = ["params", "weights", "kept_weights", "macs", "dense_macs", "bit_operations", "stored_bytes"]
 NUMBERS = ["quality", "ssim", "seconds", *COSTS]
 TRAINING_STAGES = ("compress", "finetune")
@@ -23,7 +24,8 @@ class Results:
     """What one scale has measured so far.
 
     runs: one row per run that has metrics.json: KEYS, `quality` (top-1 in % or PSNR in dB), `ssim`, `seconds` (wall time of
-        the method's own stages), COSTS.
+        the method's own stages), COSTS. A model with several operating points has a row for each, here and in `images`,
+        `latency` and `skipped`, at `setting@point`.
     images: one row per (run, photograph): KEYS, `image`, `psnr`, `ssim`.
     records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
     latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...
@@ -31,6 +33,7 @@ class Results:
     history: one row per (run, stage, epoch): KEYS, `stage`, `epoch`, what was logged, `quality` (NaN: not validated).
     missing: one row per expected file that is absent or damaged: KEYS, `result`, `reason`.
     expected: the runs of the plan.
+    points: (dataset, model, method, setting) -> the operating points of its models, name -> label; others are not in it.
     """
 
     scale: str
@@ -43,6 +46,7 @@ class Results:
     history: pd.DataFrame
     missing: pd.DataFrame
     expected: Sequence["Run"]
+    points: Mapping[tuple[str, str, str, str], Mapping[str, str]]
 
     def folder(self, run: "Run", stage: str) -> Path:
         """The folder of a stage under the results root."""
@@ -63,25 +67,36 @@ def collect(
         name: [] for name in ("runs", "images", "records", "latency", "skipped", "missing")
     }
     histories: list[pd.DataFrame] = []
+    points: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for run in expected:
         key = {name: getattr(run, name) for name in KEYS}
         folders = {stage: results_root / run.folder(stage).relative_to("results") for stage in STAGES}
         metrics, reason = _read(folders["evaluate"] / "metrics.json")
         if metrics is None:
             rows["missing"].append(key | {"result": "metrics.json", "reason": reason})
-        else:
-            quality = metrics["quality"]
+        for at, own in _by_point(key, metrics):
+            quality = own["quality"]
             measured = quality.get("top1", quality.get("psnr"))
             found = {"quality": measured, "ssim": quality.get("ssim"), "seconds": _seconds(folders)}
-            rows["runs"].append(key | found | {c: metrics.get(c) for c in COSTS})
-            rows["images"] += [key | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
+            rows["runs"].append(at | found | {c: own.get(c) for c in COSTS})
+            rows["images"] += [at | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
+        if metrics is not None and "points" in metrics:
+            labels = points.setdefault((run.dataset, run.model, run.method, run.setting), {})
+            labels |= {point: own["label"] for point, own in metrics["points"].items()}
+            rows["records"].append(
+                key | {"name": "stored_bytes_of_all_points", "value": float(metrics["stored_bytes"])}
+            )
         if latency_seeds is None or run.seed in latency_seeds:
             latency, reason = _read(folders["latency"] / "latency.json")
             if latency is None:
                 rows["missing"].append(key | {"result": "latency.json", "reason": reason})
-            else:
-                rows["latency"] += [key | _measurement(m) for m in latency["measurements"]]
-                rows["skipped"] += [key | dict(s) for s in latency.get("skipped", [])]
+            for at, own in _by_point(key, latency):
+                rows["latency"] += [at | _measurement(m) for m in own["measurements"]]
+                rows["skipped"] += [at | dict(s) for s in own.get("skipped", [])]
+            rows["records"] += [
+                key | {"name": name, "value": times["median"]}
+                for name, times in (latency or {}).get("switching", {}).items()
+            ]
         for stage in ("synthesize", *TRAINING_STAGES):
             recorded, _ = _read(folders[stage] / "record.json")
             rows["records"] += [
@@ -118,7 +133,16 @@ def collect(
         if histories
         else pd.DataFrame(columns=[*KEYS, "stage", "epoch", "loss", "quality"])
     )
-    return Results(scale=scale, root=results_root, history=history, expected=tuple(expected), **frames)
+    return Results(scale=scale, root=results_root, history=history, expected=tuple(expected), points=points, **frames)
+
+
+def _by_point(key: Mapping[str, Any], content: Any) -> list[tuple[dict[str, Any], Any]]:
+    """(key, content) of every operating point of a result; of the result itself where there is one only."""
+    if content is None:
+        return []
+    if "points" not in content:
+        return [(dict(key), content)]
+    return [(dict(key) | {"setting": f"{key['setting']}{AT}{point}"}, own) for point, own in content["points"].items()]
 
 
 def _read(path: Path) -> tuple[Any, str]:

@@ -4,9 +4,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from compressbench.reporting.collect import AT
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
@@ -18,10 +20,13 @@ FAMILIES = {
     "filter": "Filter pruning",
     "quantization": "Quantization",
     "super_resolution": "Super-resolution",
+    "adaptive": "Adaptive inference",
     "dense": "Dense networks",
 }
 SPARSE = ("unstructured", "block")
 PRUNING = {*SPARSE, "filter"}
+NARROWER = {"filter", "adaptive"}  # less arithmetic that every library can run
+QUANTIZED = {"quantization", "super_resolution"}
 LONGEST_TITLE = 34
 # In the name of a setting: percent removed (of weights or MACs), bits of weights and activations, bits of weights (of two
 # kinds of layers). What comes first decides where a name has several: what is removed before what is rounded.
@@ -37,6 +42,8 @@ class Group:
     model: str
     runs: tuple["Run", ...]
     declarations: Mapping[str, "Declaration"]
+    points: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    """(method, setting) -> operating points of its models, name -> label; `setting@point` is a setting of the tables."""
 
     @property
     def slug(self) -> str:
@@ -51,9 +58,22 @@ class Group:
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """The settings that run here, per method, in the order of the declaration."""
+        """The settings that run here, per method, in the order of the declaration; with their operating points."""
+        return {
+            m: [at for s in own for at in ([f"{s}{AT}{p}" for p in self.points.get((m, s), ())] or [s])]
+            for m, own in self.declared.items()
+        }
+
+    @cached_property
+    def declared(self) -> dict[str, list[str]]:
+        """The same without operating points."""
         here = {(run.method, run.setting) for run in self.runs}
         return {m: [s for s in self.declarations[m].settings if (m, s) in here] for m in self.methods}
+
+    @property
+    def rows_expected(self) -> int:
+        """Runs, counted once per operating point."""
+        return sum(len(self.points.get((run.method, run.setting), ())) or 1 for run in self.runs)
 
     def is_baseline(self, method: str) -> bool:
         """Whether it lies under methods/baselines."""
@@ -68,7 +88,7 @@ class Group:
         """The families compared here, that of most methods first: those of the methods, or of the baselines where none runs."""
         compared = [m for m in self.methods if not self.is_dense(m)]
         chosen = [m for m in compared if not self.is_baseline(m)] or compared or self.methods
-        counts = Counter(self.declarations[m].family for m in chosen)
+        counts: Counter[str] = Counter(self.declarations[m].family for m in chosen)
         return sorted(counts, key=lambda f: (-counts[f], list(FAMILIES).index(f)))
 
     @cached_property
@@ -108,7 +128,7 @@ class Group:
     @property
     def quantized(self) -> bool:
         """Whether bit-operations, not MACs, measure the work."""
-        return "quantization" in self.families or not PRUNING & set(self.families)
+        return bool(QUANTIZED & set(self.families))
 
     @property
     def sparse(self) -> bool:
@@ -127,11 +147,11 @@ class Group:
         """Setting -> strength of compression: `n4_p90` and `p90` are both at the level `p90`.
 
         It is the part of the setting's name that reads like a sparsity or bit width, else the part that most methods
-        share. What is left of the name distinguishes variants.
+        share. What is left of the name distinguishes variants. An operating point is a level.
         """
         users: Counter[str] = Counter()
         uses: Counter[str] = Counter()
-        for settings in self.settings.values():
+        for settings in self.declared.values():
             tokens = [t for s in settings for t in re.findall(TOKEN, s)]
             users.update(set(tokens))
             uses.update(tokens)
@@ -140,8 +160,9 @@ class Group:
             kind = next((i for i, form in enumerate(STRENGTHS) if re.fullmatch(form, token)), len(STRENGTHS))
             return -kind, users[token], uses[token]
 
-        names = {s for settings in self.settings.values() for s in settings}
-        return {s: max(reversed(re.findall(TOKEN, s)), key=rank) for s in sorted(names)}
+        names = {s for settings in self.declared.values() for s in settings}
+        levels = {s: max(reversed(re.findall(TOKEN, s)), key=rank) for s in sorted(names)}
+        return levels | {f"{s}{AT}{point}": point for (_, s), own in self.points.items() for point in own}
 
     @cached_property
     def level_labels(self) -> dict[str, str]:
@@ -149,6 +170,8 @@ class Group:
         labels = {level: re.sub(r"^p(\d+)$", r"\1 %", level) for level in self.levels.values()}
         for method in reversed(self.methods):
             labels |= {s: text for s, text in self.declarations[method].labels.items() if s in labels}
+        for points in self.points.values():
+            labels |= points
         return labels
 
     def level_name(self, level: str) -> str:
@@ -158,11 +181,19 @@ class Group:
         return f"{words} {removed}" if re.fullmatch(r"[\d.]+ ?%", words) else words
 
     def label(self, method: str, setting: str) -> str:
-        """A setting in words."""
-        return self.declarations[method].labels.get(setting, setting)
+        """A setting in words: those of its operating point, after those of the setting where the method has several."""
+        declared, _, point = setting.partition(AT)
+        words = self.declarations[method].labels.get(declared, declared)
+        if not point:
+            return words
+        variant = self.variant(method, setting)
+        return f"{variant}, {self.level_labels[point]}" if variant else self.level_labels[point]
 
     def variant(self, method: str, setting: str) -> str:
         """What distinguishes a setting from the method's others at the same level, in words; often nothing."""
+        declared, _, point = setting.partition(AT)
+        if point:
+            return self.declarations[method].labels.get(declared, declared) if len(self.declared[method]) > 1 else ""
         level = self.levels[setting]
         words = self.label(method, setting)
         if words != setting and (plain := self.level_labels[level]) in words:
@@ -189,12 +220,25 @@ class Group:
         return self.is_dense(method) or (self.is_baseline(method) and not mine & others and len(self.methods) > 2)
 
 
-def group_runs(runs: Sequence["Run"], declarations: Mapping[str, "Declaration"]) -> list[Group]:
-    """The groups of a plan, pruning first, then by name."""
+def group_runs(
+    runs: Sequence["Run"],
+    declarations: Mapping[str, "Declaration"],
+    points: Mapping[tuple[str, str, str, str], Mapping[str, str]] | None = None,
+) -> list[Group]:
+    """The groups of a plan, pruning first, then by name; `points` are those of `Results`."""
     pairs: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         pairs.setdefault((run.dataset, run.model), []).append(run)
-    groups = [Group(dataset, model, tuple(own), declarations) for (dataset, model), own in pairs.items()]
+    groups = [
+        Group(
+            dataset,
+            model,
+            tuple(own),
+            declarations,
+            {key[2:]: labels for key, labels in (points or {}).items() if key[:2] == (dataset, model)},
+        )
+        for (dataset, model), own in pairs.items()
+    ]
     order = list(FAMILIES)
     return sorted(groups, key=lambda g: (order.index(g.families[0]), g.slug))
 

@@ -106,8 +106,9 @@ def _series(group: "Group") -> tuple[list[str], list[str]]:
 
 
 def level_markers(levels: Sequence[str]) -> dict[str, str]:
-    """A marker per strength of compression."""
-    return {level: MARKERS[i % len(MARKERS)] for i, level in enumerate(levels)}
+    """A marker per strength of compression; the same one where there are more strengths than shapes."""
+    few = len(levels) <= len(MARKERS)
+    return {level: MARKERS[i] if few else MARKERS[0] for i, level in enumerate(levels)}
 
 
 def marker_style(color: str, baseline: bool) -> dict[str, Any]:
@@ -121,7 +122,9 @@ def marker_style(color: str, baseline: bool) -> dict[str, Any]:
 
 
 def level_legend(axes: "Axes", markers: dict[str, str], inside: bool = False) -> None:
-    """What the marker shapes mean (words -> marker): above the axes, or in their lower left corner."""
+    """What the marker shapes mean (words -> marker): above the axes, or in their lower left corner; none if all are alike."""
+    if len(markers) > len(MARKERS):
+        return
     handles = [
         axes.plot([], [], linestyle="none", marker=m, color="#333333", markersize=5)[0] for m in markers.values()
     ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from compressbench.reporting.collect import COSTS, Results
+from compressbench.reporting.collect import AT, COSTS, Results
 from compressbench.reporting.frames import of_group
 from compressbench.reporting.groups import Group
 from compressbench.reporting.published import published_quality
@@ -65,13 +65,12 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
 
 
 def level_order(table: pd.DataFrame) -> list[str]:
-    """The levels of a summary, mild compression first."""
+    """The levels of a summary, mild compression first: by stored bytes, operating points of one model by their arithmetic."""
     points = table[~table.reference] if len(table) else table
-    return (
-        list(points.groupby("level").stored_bytes.mean().sort_values(ascending=False, kind="stable").index)
-        if len(points)
-        else []
-    )
+    if points.empty:
+        return []
+    cost = "macs" if points.setting.str.contains(AT).any() else "stored_bytes"
+    return list(points.groupby("level")[cost].mean().sort_values(ascending=False, kind="stable").index)
 
 
 def main_variants(table: pd.DataFrame) -> pd.DataFrame:

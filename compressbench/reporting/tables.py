@@ -9,7 +9,7 @@ import pandas as pd
 from compressbench.files import make_folder
 from compressbench.reporting.collect import KEYS, Results
 from compressbench.reporting.frames import each, of_group
-from compressbench.reporting.groups import Group, is_number
+from compressbench.reporting.groups import NARROWER, Group, is_number
 from compressbench.reporting.statistics import t_interval
 from compressbench.reporting.summary import level_order
 from compressbench.reporting.text import DASH, exact, interval, markdown_table, number, quantity
@@ -58,7 +58,7 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
     constant = [c for c in COMPARED if body[c].nunique() == 1]
     if not group.quantized:
         constant.append("bit-operations")
-    if "filter" not in group.families:
+    if not NARROWER & set(group.families):
         constant.append("MACs cut → time cut")
     if (body["published"] == DASH).all():
         constant.append("published")

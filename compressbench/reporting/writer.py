@@ -35,7 +35,7 @@ def write_report(
     """See `compressbench.reporting.write`."""
     results = collect(results_root, scale, runs, latency_seeds)
     published = read_published(methods_root, declarations)
-    groups = group_runs(runs, declarations)
+    groups = group_runs(runs, declarations, results.points)
     summaries = [summarize(results, group, published) for group in groups]
     recomputed = facts_table(facts or results_root / scale / "facts.json", published)
     written = _pages(findings(methods_root, declarations), out)
@@ -72,7 +72,7 @@ def _tables(
     written += tables.write_table(out, "missing", results.missing, tables.missing(results.missing, title))
     for group, summary in zip(groups, summaries, strict=True):
         measured = int(summary.n.sum()) if len(summary) else 0
-        text = tables.comparison(group, summary, len(group.runs), measured)
+        text = tables.comparison(group, summary, group.rows_expected, measured)
         written += tables.write_table(out, f"comparison_{group.slug}", summary, text)
         written += tables.write_table(out, f"latency_{group.slug}", *tables.latency(group, results))
         if "time_to_quality" in tables_of(group):

@@ -13,6 +13,7 @@ from compressbench import data, models, quality, registry, storage
 from compressbench.config import Scale
 from compressbench.errors import UserError
 from compressbench.files import make_folder, write_json
+from compressbench.operating_points import Adaptive, ImageDependent
 from compressbench.plan import Plan, Run
 from compressbench.seeding import make_deterministic
 from compressbench.stages.context import Context
@@ -135,17 +136,34 @@ def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
 
     ctx = _context(plan, run, stage, running_stage)
     model = storage.load_model(plan.root / run.folder(plan.final_stage(run))).to(ctx.device)
-    metrics: dict[str, Any] = {}
-    if ctx.info.task == "super_resolution":
-        pictures = running_stage.folder / "images"
-        metrics["quality"] = quality.evaluate_super_resolution(model, ctx.data.test, ctx.data.scale, pictures=pictures)
+    shape, folder = _image_shape(plan, run), running_stage.folder
+    metrics: dict[str, Any]
+    if isinstance(model, Adaptive):
+        points = {
+            point: {"label": label} | _measured(ctx, model.at(point), shape, folder / "images" / point)
+            for point, label in model.operating_points.items()
+        }
+        metrics = {"points": points, "stored_bytes": accounting.stored_bytes(model)}
     else:
-        metrics["quality"] = {"top1": quality.top1(model, ctx.data.test)}
-    metrics |= asdict(accounting.account(model, _image_shape(plan, run)))
+        metrics = _measured(ctx, model, shape, folder / "images")
     stored = packed_tensors(model.cpu())
     if stored.keys() != model.state_dict().keys():
-        storage.save_tensors(running_stage.folder / "packed.safetensors", stored)
-    write_json(running_stage.folder / "metrics.json", metrics)
+        storage.save_tensors(folder / "packed.safetensors", stored)
+    write_json(folder / "metrics.json", metrics)
+
+
+def _measured(ctx: Context, network: nn.Module, shape: tuple[int, int, int], pictures: Path) -> dict[str, Any]:
+    """Quality and costs of one network; where the arithmetic depends on the image, the mean over the test images."""
+    from compressbench import accounting
+
+    if ctx.info.task == "super_resolution":
+        scores = quality.evaluate_super_resolution(network, ctx.data.test, ctx.data.scale, pictures=pictures)
+    else:
+        scores = {"top1": quality.top1(network, ctx.data.test)}
+    costs = accounting.account(network, shape)
+    if isinstance(network, ImageDependent):
+        costs = accounting.with_mean_macs(costs, network.mean_macs(ctx.data.test.images))
+    return {"quality": scores} | asdict(costs)
 
 
 def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
@@ -154,16 +172,29 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     pair, options = plan.pair(run), plan.scale.latency
     torch.manual_seed(run.seed)
     dense = models.build(pair.architecture, **pair.arguments).eval()
-    compressed = storage.load_model(plan.root / run.folder(plan.final_stage(run)))
-    result = latency.measure(
-        dense,
-        compressed,
-        _image_shape(plan, run),
-        executors=options.executors,
-        rounds=options.rounds,
-        warmup=options.warmup,
-        seed=run.seed,
-    )
+    folder = plan.root / run.folder(plan.final_stage(run))
+    compressed = storage.load_model(folder)
+
+    def measure(network: nn.Module) -> dict[str, Any]:
+        return latency.measure(
+            dense,
+            network,
+            _image_shape(plan, run),
+            executors=options.executors,
+            rounds=options.rounds,
+            warmup=options.warmup,
+            seed=run.seed,
+        )
+
+    if isinstance(compressed, Adaptive):
+        result = {
+            "points": {point: measure(compressed.at(point)) for point in compressed.operating_points},
+            "switching": latency.switching(
+                compressed, lambda: storage.load_model(folder), options.rounds, options.warmup, run.seed
+            ),
+        }
+    else:
+        result = measure(compressed)
     write_json(running_stage.folder / "latency.json", result)
 
 

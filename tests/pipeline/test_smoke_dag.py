@@ -35,7 +35,8 @@ def test_every_run_has_every_result(smoke: Smoke) -> None:
                 "peak_memory_mb",
             } <= content.keys()
         metrics = json.loads((smoke.root / run.folder("evaluate") / "metrics.json").read_text())
-        assert metrics["quality"] and metrics["params"] >= 0 and metrics["stored_bytes"] >= 0
+        for own in metrics.get("points", {"": metrics}).values():
+            assert own["quality"] and own["params"] >= 0 and own["stored_bytes"] >= 0
 
 
 def test_sparse_networks_and_no_others_leave_with_recomputed_statistics(smoke: Smoke) -> None:

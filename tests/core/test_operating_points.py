@@ -1,0 +1,149 @@
+"""One stored model, several operating points: evaluation and latency measure each, a switch reads no file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressbench import models, storage
+from compressbench.accounting import account, with_mean_macs
+from compressbench.kernels import latency
+from compressbench.models import Classifier, ModelSpec
+from compressbench.operating_points import Adaptive, ImageDependent
+from compressbench.plan import Plan, Run
+from compressbench.stages import stages
+from compressbench.tracking import final_metrics
+from tests.conftest import ROOT
+
+
+class Narrow(nn.Sequential):
+    """Reads the first pixels only."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self[0](images.flatten(1)[:, : self[0].in_features])
+
+
+class Undecided(Narrow):
+    """Spends half of its arithmetic on average."""
+
+    def mean_macs(self, images: Tensor) -> float:
+        assert images.shape[1:] == (1, 16, 16)
+        return 40.0
+
+
+class TwoBudgets(Classifier):
+    """A classifier of the first 8 or of all 256 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.pool, self.classifier = nn.Flatten(), nn.Identity(), nn.Linear(256, 10)
+        self.operating_points = {"small": "8 pixels", "all": "256 pixels", "half": "it depends"}
+
+    def at(self, point: str) -> nn.Module:
+        pixels = {"small": 8, "all": 256, "half": 8}[point]
+        layer = nn.Linear(pixels, 10)
+        layer.weight = nn.Parameter(self.classifier.weight[:, :pixels])
+        layer.bias = self.classifier.bias
+        kind = Undecided if point == "half" else Narrow
+        return kind(layer).eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> Iterator[None]:
+    """The architecture, for this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.ARCHITECTURES, "two_budgets", TwoBudgets)
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> SimpleNamespace:
+    """A project whose run of `dense` has left such a model, and its stages evaluate and latency."""
+    tmp_path = tmp_path_factory.mktemp("project")
+    for name in ("config", "methods", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run = Run("smoke", "digits", "resnet_mini", "dense", "checkpoint", 0)
+    torch.manual_seed(0)
+    model = models.build("two_budgets")
+    assert model.spec == ModelSpec("two_budgets", {})
+    storage.save_model(model, tmp_path / run.folder("compress"))
+    plan = Plan(tmp_path, "smoke", ["dense"])
+    results = {}
+    for stage, work in (("evaluate", stages._evaluate), ("latency", stages._latency)):
+        folder = tmp_path / run.folder(stage)
+        work(plan, run, stage, SimpleNamespace(folder=folder, history=None))
+        (folder / "run.json").write_text('{"wall_seconds": 1, "peak_memory_mb": 1}')
+        results[stage] = folder
+    return SimpleNamespace(model=model.eval(), **results)
+
+
+def read(folder: Path) -> dict:
+    return json.loads(next(folder.glob("[ml]*.json")).read_text())
+
+
+def test_only_a_model_that_offers_points_has_them() -> None:
+    assert isinstance(TwoBudgets(), Adaptive)
+    assert not isinstance(models.build("plain", in_channels=1), Adaptive)
+    assert isinstance(TwoBudgets().at("half"), ImageDependent) and not isinstance(
+        TwoBudgets().at("all"), ImageDependent
+    )
+
+
+def test_every_point_has_its_quality_and_its_costs(evaluated: SimpleNamespace) -> None:
+    metrics = read(evaluated.evaluate)
+    points = metrics["points"]
+    assert list(points) == ["small", "all", "half"] and points["small"]["label"] == "8 pixels"
+    assert (points["small"]["macs"], points["all"]["macs"]) == (80, 2560)
+    assert points["small"]["params"] == 90 and metrics["stored_bytes"] == 4 * 2570
+    assert all(0 <= own["quality"]["top1"] <= 100 for own in points.values())
+
+
+def test_arithmetic_that_depends_on_the_image_is_the_mean_over_the_test_images(evaluated: SimpleNamespace) -> None:
+    points = read(evaluated.evaluate)["points"]
+    assert points["half"]["macs"] == 40 and points["half"]["bit_operations"] == points["small"]["bit_operations"] / 2
+    whole = account(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), (1, 2, 2))
+    assert with_mean_macs(whole, 6.0).macs == 6 and with_mean_macs(whole, 6.0).bit_operations == 6 * 32 * 32
+
+
+def test_every_point_is_timed_beside_the_dense_network_and_so_is_the_switch(evaluated: SimpleNamespace) -> None:
+    content = read(evaluated.latency)
+    assert list(content["points"]) == ["small", "all", "half"]
+    for own in content["points"].values():
+        assert {m["executor"] for m in own["measurements"]} >= {"torch_eager"}
+        assert all(m["dense_ms"]["median"] > 0 and m["compressed_ms"]["median"] > 0 for m in own["measurements"])
+    switch, reload = (content["switching"][name]["median"] for name in ("switch_ms", "reload_ms"))
+    assert 0 < switch < reload
+
+
+def test_a_switch_asks_for_points_by_lot_and_loads_nothing() -> None:
+    asked: list[str] = []
+    loads: list[int] = []
+
+    class Recorder(nn.Module):
+        operating_points = MappingProxyType({"a": "", "b": "", "c": ""})
+
+        def at(self, point: str) -> nn.Module:
+            asked.append(point)
+            return self
+
+    def load() -> Recorder:
+        loads.append(len(asked))
+        return Recorder()
+
+    times = latency.switching(Recorder(), load, rounds=30, warmup=2)
+    assert set(asked) == {"a", "b", "c"} and 30 <= len(loads) < len(asked)
+    assert set(times) == {"switch_ms", "reload_ms"} and times["switch_ms"]["minimum"] >= 0
+
+
+def test_the_tracker_gets_the_numbers_of_every_point(evaluated: SimpleNamespace) -> None:
+    values = final_metrics(evaluated.evaluate)
+    assert values["small.macs"] == 80 and "small.top1" in values and values["stored_bytes"] == 4 * 2570
+    times = final_metrics(evaluated.latency)
+    assert "switch_ms" in times and "all.torch_eager.1.ms" in times
