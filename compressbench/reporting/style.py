@@ -24,6 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")
 WIDTH = 6.8  # inches: the text width of a page
 DPI = 200
+LEGEND_LENGTH = 90  # characters of a legend's row, five for every marker
 NOTE_LENGTH = 120  # characters of a reading aid's line at that width
 PARAMETERS: dict[Any, Any] = {
     "font.size": 9,
@@ -128,7 +129,7 @@ def level_legend(axes: "Axes", markers: dict[str, str], inside: bool = False) ->
     handles = [
         axes.plot([], [], linestyle="none", marker=m, color="#333333", markersize=5)[0] for m in markers.values()
     ]
-    where = (
-        {"loc": "lower left"} if inside else {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(handles)}
-    )
+    rows = -(-sum(len(words) + 5 for words in markers) // LEGEND_LENGTH)
+    columns = -(-len(handles) // max(rows, 1))
+    where = {"loc": "lower left"} if inside else {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": columns}
     axes.legend(handles, list(markers), handletextpad=0.2, columnspacing=1.2, borderaxespad=0.1, **where)
