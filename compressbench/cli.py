@@ -147,7 +147,7 @@ def report(scale: str, out: Path, methods: str = "", seeds: str = "") -> None:
 
     plan = Plan(ROOT, scale, [m for m in methods.split(",") if m] or None, [s for s in seeds.split(",") if s] or None)  # type: ignore[misc]
     files = reporting.write(
-        ROOT / "results", scale, plan.runs, plan.declarations, ROOT / "methods", out, latency_seeds=plan.latency_seeds
+        ROOT / "results", scale, plan.runs, plan.declarations, ROOT / "methods", out, timed=plan.timed
     )
     typer.echo(f"{out}: {len(files)} files")
 

@@ -106,6 +106,10 @@ class Declaration(Frozen):
     settings: dict[Name, dict[str, Any]] = Field(min_length=1)
     labels: dict[Name, str] = {}
     synthesis_from: dict[Name, Name] = Field({}, description="setting -> the setting whose synthetic images it uses")
+    latency_from: dict[Name, Name] = Field(
+        {},
+        description="setting -> the setting whose networks have the same layers, so that one latency stands for both",
+    )
     scales: dict[Literal["smoke", "desk", "paper"], MethodScale] = {}
     package: str = Field("", exclude=True, description="filled in by discovery: methods.NAME or methods.baselines.NAME")
 
@@ -126,6 +130,7 @@ class Declaration(Frozen):
         named = {
             "labels": set(self.labels),
             "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
+            "latency_from": {*self.latency_from, *self.latency_from.values()},
             **{f"scales.{s}.recipes": set(m.recipes) for s, m in self.scales.items()},
             **{f"scales.{s}.runs.{pair}": set(names) for s, m in self.scales.items() for pair, names in m.runs.items()},
         }

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,22 @@ class Plan:
         """The stages of a run, in order. Images that another setting synthesizes are not synthesized again."""
         declared = self.declarations[run.method]
         own = [s for s in declared.stages if not (s == "synthesize" and run.setting in declared.synthesis_from)]
-        return [s for s in STAGES if s in own or s == "evaluate" or (s == "latency" and run.seed in self.latency_seeds)]
+        return [s for s in STAGES if s in own or s == "evaluate" or (s == "latency" and self.timed.get(run) == run)]
 
     @cached_property
-    def latency_seeds(self) -> tuple[int, ...]:
-        return self.seeds[: self.scale.latency.seeds]
+    def timed(self) -> dict[Run, Run]:
+        """Run -> the run whose latency stands for it: its own, or that of `latency_from` where that setting runs as well.
+
+        Only the first `latency.seeds` seeds are timed.
+        """
+        runs, seeds = set(self.runs), self.seeds[: self.scale.latency.seeds]
+        found = {}
+        for run in self.runs:
+            other = self.declarations[run.method].latency_from.get(run.setting, run.setting)
+            source = replace(run, setting=other)
+            if run.seed in seeds:
+                found[run] = source if source in runs else run
+        return found
 
     def final_stage(self, run: Run) -> str:
         """The stage that leaves the model to evaluate."""
@@ -128,7 +139,7 @@ class Plan:
     def synthesis_run(self, run: Run) -> Run:
         """The run whose synthetic images `run` uses (itself, or that of `synthesis_from`)."""
         setting = self.declarations[run.method].synthesis_from.get(run.setting, run.setting)
-        return Run(run.scale, run.dataset, run.model, run.method, setting, run.seed)
+        return replace(run, setting=setting)
 
     def inputs(self, run: Run, stage: str) -> list[Path]:
         """The result files that a stage reads (data/ apart)."""

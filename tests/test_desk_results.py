@@ -6,6 +6,7 @@ The tables are the output of the last complete desk run (`make reproduce`); what
 import pandas as pd
 import pytest
 
+from compressbench.plan import Plan
 from tests.conftest import ROOT
 
 TABLES = ROOT / "reports/tables"
@@ -38,6 +39,17 @@ def test_nothing_is_missing_and_every_number_has_two_seeds() -> None:
     assert "nothing is missing" in (TABLES / "missing.md").read_text().lower()
     for path in TABLES.glob("comparison_*.csv"):
         assert (pd.read_csv(path).n >= 2).all(), path.name
+
+
+def test_settings_that_share_a_latency_have_networks_of_the_same_size() -> None:
+    plan, checked = Plan(ROOT, "desk", seeds=[0]), 0
+    for run, timed in plan.timed.items():
+        table = pd.read_csv(TABLES / f"comparison_{run.dataset}_{run.model}.csv").set_index(["method", "setting"])
+        if run != timed:
+            sizes = table.loc[[(run.method, run.setting), (timed.method, timed.setting)]]
+            assert (sizes[["params", "macs", "kept_weights", "stored_bytes"]].nunique() == 1).all(), run.name
+            checked += 1
+    assert checked > 20
 
 
 def test_optg_is_far_above_random_masks_at_98_percent(quality: pd.Series) -> None:

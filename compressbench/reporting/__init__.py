@@ -1,6 +1,6 @@
 """Result files -> tables, figures and the findings page. Reads files only: no model, no method, no torch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ def write(
     out: Path,
     *,
     facts: Path | None = None,
-    latency_seeds: Collection[int] | None = None,
+    timed: Mapping["Run", "Run"] | None = None,
 ) -> list[Path]:
     """Write every file that `outputs(runs, declarations)` names into `out`, also when results are missing.
 
@@ -34,11 +34,11 @@ def write(
         methods_root: the folder methods/, for published.csv and README.md.
         out: the folder of the report.
         facts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/facts.json`.
-        latency_seeds: the seeds whose latency is measured; default all.
+        timed: run -> the run whose latency stands for it, see `Plan.timed`; default: every run has its own.
 
     Returns:
         The written files.
     """
     from compressbench.reporting.writer import write_report
 
-    return write_report(results_root, scale, runs, declarations, methods_root, out, facts, latency_seeds)
+    return write_report(results_root, scale, runs, declarations, methods_root, out, facts, timed)

@@ -1,7 +1,7 @@
 """Result files -> data frames. Nothing is computed here except flattening."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ class Results:
         `latency` and `skipped`, at `setting@point`.
     images: one row per (run, photograph): KEYS, `image`, `psnr`, `ssim`.
     records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
-    latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...
+    latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...;
+        `own` is false where another run was timed in its place.
     skipped: one row per (run, executor that could not run the model): KEYS, `executor`, `reason`.
     history: one row per (run, stage, epoch): KEYS, `stage`, `epoch`, what was logged, `quality` (NaN: not validated).
     missing: one row per expected file that is absent or damaged: KEYS, `result`, `reason`.
@@ -54,14 +55,14 @@ class Results:
 
 
 def collect(
-    results_root: Path, scale: str, expected: Sequence["Run"], latency_seeds: Collection[int] | None = None
+    results_root: Path, scale: str, expected: Sequence["Run"], timed: Mapping["Run", "Run"] | None = None
 ) -> Results:
     """Read the results of the expected runs of `scale`.
 
     Args:
         results_root: the folder that holds `{scale}/{dataset}/...`.
         expected: the runs of the plan; what they lack is listed in `missing`.
-        latency_seeds: seeds whose latency is measured; default all.
+        timed: run -> the run whose latency stands for it; default: every run has its own.
     """
     rows: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("runs", "images", "records", "latency", "skipped", "missing")
@@ -86,13 +87,13 @@ def collect(
             rows["records"].append(
                 key | {"name": "stored_bytes_of_all_points", "value": float(metrics["stored_bytes"])}
             )
-        if latency_seeds is None or run.seed in latency_seeds:
-            latency, reason = _read(folders["latency"] / "latency.json")
+        if source := (run if timed is None else timed.get(run)):
+            latency, reason = _read(results_root / source.folder("latency").relative_to("results") / "latency.json")
             if latency is None:
                 rows["missing"].append(key | {"result": "latency.json", "reason": reason})
             for at, own in _by_point(key, latency):
-                rows["latency"] += [at | _measurement(m) for m in own["measurements"]]
-                rows["skipped"] += [at | dict(s) for s in own.get("skipped", [])]
+                rows["latency"] += [at | _measurement(m) | {"own": source == run} for m in own["measurements"]]
+                rows["skipped"] += [at | dict(s) for s in own.get("skipped", []) if source == run]
             rows["records"] += [
                 key | {"name": name, "value": times["median"]}
                 for name, times in (latency or {}).get("switching", {}).items()
@@ -122,6 +123,7 @@ def collect(
             "speedup",
             "low",
             "high",
+            "own",
         ],
         "skipped": [*KEYS, "executor", "reason"],
         "missing": [*KEYS, "result", "reason"],

@@ -81,6 +81,8 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
             "`seconds`: wall time of the method's own stages (synthesis, compression, fine-tuning) on one core, others busy; "
             "without starting Python and training the shared dense network. Images that settings share count once."
         )
+    if executor:
+        notes.append("Settings of a method whose networks have the same layers share one measured latency.")
     if group.quantized:
         notes.append(
             "Quantized layers are simulated in fp32, whose time is the cost of simulating; onnxruntime_int8 computes what lies "
@@ -143,8 +145,9 @@ def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tupl
 
 
 def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
-    """Every executor and thread count, and what was skipped with its reason."""
+    """Every executor and thread count of what was timed itself, and what was skipped with its reason."""
     own = of_group(results.latency, group)
+    own = own[own.own.astype(bool)]
     skipped = of_group(results.skipped, group)
     heading = f"## Latency. {group.title}\n\n"
     if own.empty:

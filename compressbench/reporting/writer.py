@@ -1,6 +1,6 @@
 """Writes the whole report."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +30,10 @@ def write_report(
     methods_root: Path,
     out: Path,
     facts: Path | None,
-    latency_seeds: Collection[int] | None,
+    timed: Mapping["Run", "Run"] | None,
 ) -> list[Path]:
     """See `compressbench.reporting.write`."""
-    results = collect(results_root, scale, runs, latency_seeds)
+    results = collect(results_root, scale, runs, timed)
     published = read_published(methods_root, declarations)
     groups = group_runs(runs, declarations, results.points)
     summaries = [summarize(results, group, published) for group in groups]

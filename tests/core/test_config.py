@@ -150,3 +150,19 @@ def test_images_of_another_setting_are_not_synthesized_again() -> None:
     assert declared.synthesis_from == {"w3": "w4"}
     with pytest.raises(UserError, match="unknown setting 'w9'"):
         parse(Declaration, declared.model_dump(exclude={"package"}) | {"synthesis_from": {"w3": "w9"}}, "here")
+
+
+def test_one_latency_stands_for_networks_of_the_same_layers() -> None:
+    plan = Plan(ROOT, "desk", ["udfc"], [0, 1])
+    by_setting = {run.setting: run for run in plan.runs if run.model == "resnet14_conv" and run.seed == 0}
+    ours, naive = by_setting["p30_w6"], by_setting["naive_p30_w6"]
+    assert plan.timed[naive] == plan.timed[ours] == ours
+    assert "latency" in plan.stages(ours) and "latency" not in plan.stages(naive)
+    assert {run.seed for run in plan.timed} == {0}, "the scale times its first seed only"
+
+
+def test_a_run_is_timed_itself_where_the_setting_that_stands_for_it_does_not_run() -> None:
+    plan = Plan(ROOT, "paper", ["udfc"], [0])
+    run = next(r for r in plan.runs if r.setting == "p30_w6")
+    plan.declarations["udfc"] = plan.declarations["udfc"].model_copy(update={"latency_from": {"p30_w6": "w3"}})
+    assert plan.timed[run] == run

@@ -74,7 +74,8 @@ def test_nothing_missing_is_said(report: SimpleNamespace) -> None:
 
 def test_latency_is_expected_only_of_the_seeds_that_measure_it(report: SimpleNamespace, tmp_path: Path) -> None:
     chosen = [r for r in report.runs if r.method == "optg"]
-    write(tmp_path, "desk", chosen, report.declarations, tmp_path, tmp_path / "out", latency_seeds=[0])
+    timed = {run: run for run in chosen if run.seed == 0}
+    write(tmp_path, "desk", chosen, report.declarations, tmp_path, tmp_path / "out", timed=timed)
     missing = pd.read_csv(tmp_path / "out/tables/missing.csv")
     assert set(missing[missing.result == "latency.json"].seed) == {0}
 
