@@ -158,9 +158,7 @@ class Plan:
                 else []
             )
             previous = [run.folder("compress") / f for f in MODEL_FILES] if stage == "finetune" else []
-            teacher = (
-                [self.teacher(run).folder("pretrain") / f for f in MODEL_FILES] if declared.needs_teacher else []
-            )
+            teacher = [self.teacher(run).folder("pretrain") / f for f in MODEL_FILES] if declared.needs_teacher else []
             return dense + synthetic + previous + teacher
         return [run.folder(self.final_stage(run)) / f for f in MODEL_FILES]
 

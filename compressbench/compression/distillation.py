@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from compressbench.data.classification import Split
 from compressbench.quality import top1_of_each
 
-from compressbench.errors import UserError
-
 
 def softened_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(softmax(T/τ) ‖ softmax(S/τ)), summed over classes, averaged over the batch. Logits [B, classes].
@@ -23,7 +21,7 @@ def softened_divergence(student: Tensor, teacher: Tensor, temperature: float = 1
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
-    """L_S = CE + α·τ²·KL(softmax(T/τ) ‖ softmax(S/τ)), KL summed over classes, averaged over the batch. Logits [B, classes]."""
+    """L_S = CE + α·τ²·KL(softmax(T/τ) ‖ softmax(S/τ)), see `softened_divergence`. Logits [B, classes]."""
     divergence = softened_divergence(student, teacher, temperature)
     return F.cross_entropy(student, labels) + alpha * temperature**2 * divergence
 

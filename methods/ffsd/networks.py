@@ -137,7 +137,7 @@ class Cohort(nn.Module):
 
 @torch.no_grad()
 def tap_channels(network: nn.Module, image_shape: Sequence[int]) -> list[int]:
-    """Channels of the feature maps, shallow to deep; UserError unless each is exactly half as high and wide as the one before."""
+    """Channels of the feature maps, shallow to deep; UserError unless each is half as high and wide as the last."""
     architecture = network.spec.architecture  # type: ignore[union-attr]
     device = next(network.parameters()).device
     was_training = network.training
@@ -148,7 +148,11 @@ def tap_channels(network: nn.Module, image_shape: Sequence[int]) -> list[int]:
     sizes = [tuple(f.shape[2:]) for f in maps]
     if any(a != tuple(2 * side for side in b) for a, b in pairwise(sizes)):
         shown = ", ".join("x".join(map(str, size)) for size in sizes)
-        raise UserError(f"the feature maps of {architecture} are {shown}: each must be half of the one before; change the strides.")
+        raise UserError(
+            f"the feature maps of {architecture} are {shown}: each must be half of the one before; change the strides."
+        )
     if math.prod(sizes[-1]) < LEAST_POSITIONS:
-        raise UserError(f"the deepest feature map of {architecture} has fewer than {LEAST_POSITIONS} positions; use larger images.")
+        raise UserError(
+            f"the deepest feature map of {architecture} has fewer than {LEAST_POSITIONS} positions; use larger images."
+        )
     return [f.shape[1] for f in maps]
