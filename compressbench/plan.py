@@ -138,7 +138,8 @@ class Plan:
         if name not in self.scale.pairs or name.split("/")[0] != run.dataset:
             fitting = [n for n in self.scale.pairs if n.split("/")[0] == run.dataset and n != run.pair]
             raise UserError(f"{where}: {name!r} is no pair of the same data set; known: {', '.join(fitting)}.")
-        return Run(run.scale, *name.split("/"), "", "", run.seed)
+        dataset, model = name.split("/")
+        return Run(run.scale, dataset, model, "", "", run.seed)
 
     @cached_property
     def teachers(self) -> list[Run]:

@@ -36,7 +36,7 @@ class Ramp(Hook):
         self.length = length
 
     def on_epoch_start(self, state: State) -> None:
-        state.model.ramp = ramp(state.epoch + 1, self.length)
+        state.model.ramp = ramp(state.epoch + 1, self.length)  # type: ignore[assignment]
 
 
 class Losses(NamedTuple):
@@ -128,7 +128,7 @@ class FFSD(Method):
         if i == 0:
             return loss
         previous = students[i - 1].deepest.detach()
-        decoded = self._decoded_attention(cohort.decoders[i - 1], own, shift(previous))
+        decoded = self._decoded_attention(cohort.decoder(i - 1), own, shift(previous))
         weight = cohort.ramp * self.config.diversity_weight
         return loss + weight * (diversity_loss(own.deepest, previous) + decoded)
 
@@ -140,7 +140,7 @@ class FFSD(Method):
         attentions = (
             attention_loss(leader.deepest, fused)
             + attention_loss(cohort.branch(leader.deepest), together)
-            + self._decoded_attention(cohort.decoders[-1], leader, fused)
+            + self._decoded_attention(cohort.decoder(-1), leader, fused)
         )
         weight = cohort.ramp * self.config.fusion_weight
         return F.cross_entropy(leader.logits, labels) + self._imitation(leader.logits, logits) + weight * attentions
@@ -156,7 +156,7 @@ class FFSD(Method):
             for decoder, own in zip(cohort.decoders, networks, strict=True)
             for made, real in zip(decoder(own.deepest.detach()), own.maps, strict=False)
         ]
-        return cohort.ramp * self.config.decoder_weight * sum(terms)
+        return cohort.ramp * self.config.decoder_weight * torch.stack(terms).sum()
 
     @classmethod
     def facts(cls) -> list[Fact]:

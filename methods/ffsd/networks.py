@@ -118,6 +118,10 @@ class Cohort(nn.Module):
             torch.manual_seed(ctx.generator("modules").initial_seed())
             return cls(leader, others, channels, ctx.info.classes).to(ctx.device)
 
+    def decoder(self, i: int) -> Decoder:
+        """Q of student i + 1, or of the leader: -1."""
+        return self.decoders[i]  # type: ignore[return-value]
+
     def networks(self) -> list[nn.Module]:
         """What has the learning rate and weight decay of the recipe: students, leader and branch."""
         return [*self.students, self.leader, self.branch]
