@@ -18,6 +18,7 @@ FAMILIES = {
     "filter": "Filter pruning",
     "quantization": "Quantization",
     "super_resolution": "Super-resolution",
+    "distillation": "Distillation",
     "dense": "Dense networks",
 }
 SPARSE = ("unstructured", "block")
@@ -104,7 +105,12 @@ class Group:
     @property
     def quantized(self) -> bool:
         """Whether bit-operations, not MACs, measure the work."""
-        return not PRUNING & set(self.families)
+        return not {*PRUNING, "distillation"} & set(self.families)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether networks of different cost are compared: distillation alone trains one network in several ways."""
+        return self.families != ["distillation"]
 
     @property
     def sparse(self) -> bool:
