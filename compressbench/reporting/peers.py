@@ -25,13 +25,13 @@ def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
         return placeholder(title, group.title, "no method has trained several networks at once")
     alone = history[~history.series.isin(set(together.series)) & history.quality.notna()]
     note = (
-        "Mean over seeds, on images held out of the training set. Thick: the network that is kept; the others exist only "
-        "while it trains.\nGrey: baselines that train one network; black: dense, the same network alone."
+        "Mean over seeds, on images held out of the training set. Thick: the network that is kept; the others are thrown away.\n"
+        "Grey: baselines that train one network; black: dense, the same network alone."
     )
     names = list(dict.fromkeys(together.series))
     figure = new_figure(0.9 + 2.35 * len(names), title, group.title, note)
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    lines, low = dashes(group), history.quality.quantile(0.1)
+    lines, low = dashes(group), history.quality.quantile(0.25)
     for axes, name in zip(panels, names, strict=True):
         ends = []
         for series, part in alone.groupby("series", sort=False):
