@@ -25,7 +25,7 @@ def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
         return placeholder(title, group.title, "no method has trained several networks at once")
     alone = history[~history.series.isin(set(together.series)) & history.quality.notna()]
     note = (
-        "Mean over seeds, on images held out of the training set. Thick: the network that is kept; the others are thrown away.\n"
+        "Mean over seeds, on images held out of the training set. Thick: the network that is kept; the others are discarded.\n"
         "Grey: baselines that train one network; black: dense, the same network alone."
     )
     names = list(dict.fromkeys(together.series))
