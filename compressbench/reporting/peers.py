@@ -31,7 +31,7 @@ def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
     names = list(dict.fromkeys(together.series))
     figure = new_figure(0.9 + 2.35 * len(names), title, group.title, note)
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    lines, low = dashes(group), history.quality.quantile(0.25)
+    lines, low = dashes(group), history.quality.quantile(0.15)
     for axes, name in zip(panels, names, strict=True):
         ends = []
         for series, part in alone.groupby("series", sort=False):

@@ -431,7 +431,9 @@ def test_a_killed_run_ends_with_the_same_bits(data_root: Path, tmp_path: Path) -
     assert same_bits(run("whole").state_dict(), run("killed").state_dict())
 
 
-@pytest.mark.parametrize("pair", ["cifar100/resnet32_conv", "cifar100/wrn16_2", "cifar100/densenet40_12"])
+@pytest.mark.parametrize(
+    "pair", ["cifar100/resnet32_conv", "cifar100/wrn16_2", "cifar100/densenet40_12", "imagenet/resnet18_steps"]
+)
 def test_one_iteration_at_full_size(pair: str, tmp_path: Path) -> None:
     ctx = full_size_context(tmp_path, pair, "ffsd", "unchanged")
     before = ctx.build().state_dict()
