@@ -59,6 +59,9 @@ class Pair(Frozen):
     arguments: dict[str, Any] = {}
     images: int | None = Field(None, ge=1, description="training images used; default: all")
     patch: int | None = Field(None, ge=8, description="low-resolution patch size, super-resolution only")
+    teacher: PairName | None = Field(
+        None, description="the pair whose dense model teaches here, for methods with needs_teacher"
+    )
     scratch: Recipe = Field(description="the total budget, for methods that train from random weights")
     pretrain: Recipe = Field(description="the shared dense model, for methods that compress a trained one")
     finetune: Recipe = Field(description="what those methods may train after it")
@@ -99,10 +102,14 @@ class Declaration(Frozen):
 
     title: str
     paper: str
-    family: Literal["unstructured", "block", "filter", "quantization", "super_resolution", "adaptive", "dense"]
+    family: Literal[
+        "unstructured", "block", "filter", "quantization", "binary", "super_resolution", "adaptive", "distillation",
+        "incremental", "dense",
+    ]  # fmt: skip
     task: tuple[Literal["classification", "super_resolution"], ...] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     starts_from: Start
+    needs_teacher: bool = Field(False, description="whether it reads the dense model of the pair's teacher")
     settings: dict[Name, dict[str, Any]] = Field(min_length=1)
     labels: dict[Name, str] = {}
     synthesis_from: dict[Name, Name] = Field({}, description="setting -> the setting whose synthetic images it uses")

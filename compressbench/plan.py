@@ -141,6 +141,22 @@ class Plan:
         setting = self.declarations[run.method].synthesis_from.get(run.setting, run.setting)
         return replace(run, setting=setting)
 
+    def teacher(self, run: Run) -> Run:
+        """The pair whose dense model teaches in `run`, as a run without method; UserError where there is none."""
+        where, name = f"config/{self.scale_name}.yaml: key pairs.{run.pair}.teacher", self.scale.pairs[run.pair].teacher
+        if name is None:
+            raise UserError(f"{where} is missing, and {run.method} learns from a teacher; name a larger pair there.")
+        if name not in self.scale.pairs or name.split("/")[0] != run.dataset:
+            fitting = [n for n in self.scale.pairs if n.split("/")[0] == run.dataset and n != run.pair]
+            raise UserError(f"{where}: {name!r} is no pair of the same data set; known: {', '.join(fitting)}.")
+        dataset, model = name.split("/")
+        return Run(run.scale, dataset, model, "", "", run.seed)
+
+    @cached_property
+    def teachers(self) -> list[Run]:
+        """The teachers of all runs that have one."""
+        return sorted({self.teacher(run) for run in self.runs if self.declarations[run.method].needs_teacher})
+
     def inputs(self, run: Run, stage: str) -> list[Path]:
         """The result files that a stage reads (data/ apart)."""
         declared = self.declarations[run.method]
@@ -154,7 +170,8 @@ class Plan:
                 else []
             )
             previous = [run.folder("compress") / f for f in MODEL_FILES] if stage == "finetune" else []
-            return dense + synthetic + previous
+            teacher = [self.teacher(run).folder("pretrain") / f for f in MODEL_FILES] if declared.needs_teacher else []
+            return dense + synthetic + previous + teacher
         return [run.folder(self.final_stage(run)) / f for f in MODEL_FILES]
 
     def digest(self, run: Run, stage: str) -> str:
@@ -174,6 +191,8 @@ class Plan:
             declared = self.declarations[run.method]
             own = declared.scales[self.scale_name].config | declared.settings[run.setting]  # type: ignore[index]
             content += [own, pair.scratch.model_dump(), pair.finetune.model_dump()]
+            if declared.needs_teacher:
+                content.append(self.digest(self.teacher(run), "pretrain"))
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def validate(self) -> None:
@@ -189,5 +208,7 @@ class Plan:
                 )
         for run in self.runs:
             self.pair(run)
+            if self.declarations[run.method].needs_teacher:
+                self.teacher(run)
         for method, setting in sorted({(r.method, r.setting) for r in self.runs}):
             registry.resolve(self.root, method, setting, self.scale_name)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressbench.compression.distillation import attention_loss
 from compressbench.errors import UserError
 
 
@@ -64,16 +65,6 @@ def first_forward(model: nn.Module, low: Tensor, train: bool) -> None:
     for norm, state in zip(norms, before, strict=True):
         norm.load_state_dict(state)
     model.eval()
-
-
-def attention(features: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, H·W]: mean over channels of the square, scaled to norm 1 per sample."""
-    return F.normalize(features.square().mean(1).flatten(1), dim=1, eps=1e-12)
-
-
-def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the attention maps of two feature tensors."""
-    return F.mse_loss(attention(student), attention(teacher))
 
 
 def teacher_loss(teacher: nn.Module, weight: float) -> Callable[[nn.Module, Any], Tensor]:

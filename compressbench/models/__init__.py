@@ -6,6 +6,7 @@ from typing import Any
 
 from compressbench.errors import UserError
 from compressbench.models.bicubic import Bicubic
+from compressbench.models.densenet import DenseNet
 from compressbench.models.googlenet import GoogLeNet
 from compressbench.models.mobilenet import (
     mobilenet_mini,
@@ -19,11 +20,13 @@ from compressbench.models.resnet import resnet18, resnet34, resnet50, resnet_cif
 from compressbench.models.structure import Classifier, Coupling, ModelSpec, SuperResolver
 from compressbench.models.super_resolution import EDSR, RDN, SRResNet
 from compressbench.models.vgg import VGG
+from compressbench.models.wide_resnet import WideResNet
 
 __all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolver", "build"]
 
 ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "bicubic": Bicubic,
+    "densenet": DenseNet,
     "edsr": EDSR,
     "googlenet": GoogLeNet,
     "mobilenet_mini": mobilenet_mini,
@@ -39,6 +42,7 @@ ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "resnet_cifar": resnet_cifar,
     "srresnet": SRResNet,
     "vgg": VGG,
+    "wide_resnet": WideResNet,
 }
 
 

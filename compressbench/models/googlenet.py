@@ -94,6 +94,10 @@ class GoogLeNet(Classifier):
         self.classifier = make_classifier(classifier, inputs, classes)
         initialise_kaiming(self)
 
+    def taps(self) -> tuple[str, ...]:
+        """The last inception before each pool."""
+        return tuple(f"body.{name}" for name in (*POOL_AFTER, "b5"))
+
     def couplings(self) -> tuple[Coupling, ...]:
         """The stem, then the seven convolutions of every inception; four of them end in its concatenation."""
         names = list(INCEPTIONS)

@@ -171,6 +171,10 @@ class ResNet(Classifier):
         """[N, c, H, W] -> pooled features [N, C]."""
         return self.pool(self.stages(self.stem(images))).flatten(1)
 
+    def taps(self) -> tuple[str, ...]:
+        """Every stage, after the last addition and its activation."""
+        return tuple(f"stages.{s}" for s in range(len(self.blocks)))
+
     def couplings(self) -> tuple[Coupling, ...]:
         """Per stage: the inner convolutions of every block, then the sum of the blocks' outputs."""
         found: list[Coupling] = []

@@ -81,6 +81,10 @@ class Classifier(nn.Module):
             return self.classifier(features[:, :, None, None]).flatten(1)
         return self.classifier(features)
 
+    def taps(self) -> tuple[str, ...]:
+        """The modules whose outputs are the feature maps that distillation looks at, shallow to deep; often none."""
+        return ()
+
     def couplings(self) -> tuple[Coupling, ...]:
         """The channels whose number is free, in forward order."""
         return ()

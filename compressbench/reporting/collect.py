@@ -53,6 +53,11 @@ class Results:
         """The folder of a stage under the results root."""
         return self.root / run.folder(stage).relative_to("results")
 
+    def pretraining(self, run: "Run") -> pd.DataFrame | None:
+        """The history of the dense model of a run's pair and seed, as in `history` but without keys."""
+        path = self.folder(run, "pretrain") / "history.csv"
+        return _history(path) if path.exists() else None
+
 
 def collect(
     results_root: Path, scale: str, expected: Sequence["Run"], timed: Mapping["Run", "Run"] | None = None

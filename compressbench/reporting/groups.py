@@ -21,6 +21,7 @@ FAMILIES = {
     "quantization": "Quantization",
     "super_resolution": "Super-resolution",
     "adaptive": "Adaptive inference",
+    "distillation": "Distillation",
     "dense": "Dense networks",
 }
 SPARSE = ("unstructured", "block")
@@ -129,6 +130,11 @@ class Group:
     def quantized(self) -> bool:
         """Whether bit-operations, not MACs, measure the work."""
         return bool(QUANTIZED & set(self.families))
+
+    @property
+    def compressed(self) -> bool:
+        """Whether networks of different cost are compared: distillation alone trains one network in several ways."""
+        return self.families != ["distillation"]
 
     @property
     def sparse(self) -> bool:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 TABLES_PER_GROUP = ("comparison", "latency")
 TABLES = ("overview", "facts", "records", "missing")
-FIGURES = ("quality_by_method", "quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup", "training")
+FIGURES = ("quality_by_method", "training")
+AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
 PAGES = ("findings.md", "findings.html")
 CATEGORIES = {
     "overview": "1 Overview",
@@ -28,6 +29,7 @@ CATEGORIES = {
     "speedup_vs_sparsity": "4 Latency",
     "latency": "4 Latency",
     "training": "5 Training",
+    "peers": "5 Training",
     "time_to_quality": "5 Training",
     "records": "5 Training",
     "synthetic": "6 Pictures",
@@ -52,7 +54,9 @@ def tables_of(group: Group) -> list[str]:
 
 def figures_of(group: Group) -> list[str]:
     """The kinds of figures of a group."""
-    kinds = list(FIGURES)
+    kinds = [*FIGURES, *(AGAINST_COST if group.compressed else ())]
+    if "distillation" in group.families:
+        kinds.append("peers")
     if group.families[0] in PRUNING:
         kinds.append("speedup_vs_sparsity")
     if group.sparse:

@@ -56,7 +56,7 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         }
     )
     constant = [c for c in COMPARED if body[c].nunique() == 1]
-    if not group.quantized:
+    if not group.quantized and "bit-operations" not in constant:
         constant.append("bit-operations")
     if not NARROWER & set(group.families):
         constant.append("MACs cut → time cut")

@@ -13,6 +13,7 @@ from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
 from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.outputs import figures_of, tables_of
+from compressbench.reporting.peers import peers
 from compressbench.reporting.published import facts_table, read_published
 from compressbench.reporting.style import save, styled
 from compressbench.reporting.summary import summarize
@@ -92,6 +93,7 @@ def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) ->
     drawings = {
         "quality_by_method": figures.quality_by_method,
         "training": figures.training,
+        "peers": peers,
         "speedup_vs_sparsity": figures.speedup_against_sparsity,
         "quality_vs_sparsity": sparsity.quality_against_sparsity,
         "mask_overlap": sparsity.mask_overlap,

@@ -42,7 +42,7 @@ class Context:
         root: the project's folder. stage: the name of the stage. seed: the run's seed.
         pair, dataset: the pair's configuration and the name of its data set.
         folder: where this stage's files go; unfinished training is kept there for a resume.
-        dense_folder, synthetic_file: the inputs of the stage, None where the method has none.
+        dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
         records: extra results, see `record`. companions: tensors that travel with the synthetic images, see `keep`.
     """
@@ -56,6 +56,7 @@ class Context:
     device: torch.device
     logger: Logger | None = None
     dense_folder: Path | None = None
+    teacher_folder: Path | None = None
     synthetic_file: Path | None = None
     records: dict[str, float] = field(default_factory=dict)
     companions: dict[str, Tensor] = field(default_factory=dict)
@@ -86,10 +87,13 @@ class Context:
         """An extra number of this stage: goes to record.json, to MLflow and to the report."""
         self.records[name] = float(value)
 
-    def build(self) -> nn.Module:
-        """A freshly initialised network. The same seed gives the same weights in every method: equal starts."""
+    def build(self, member: int = 0) -> nn.Module:
+        """A freshly initialised network. The same seed gives the same weights in every method: equal starts.
+
+        Where several networks learn together, each `member` has its own weights; member 0 has those of everybody else.
+        """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "initialisation"))
+            torch.manual_seed(derive_seed(self.seed, "initialisation", *([member] if member else [])))
             return models.build(self.spec.architecture, **self.spec.arguments).to(self.device)
 
     def dense(self) -> nn.Module:
@@ -99,6 +103,12 @@ class Context:
                 "this method reads a dense model but its config.yaml says starts_from: scratch; correct it there."
             )
         return storage.load_model(self.dense_folder).to(self.device)
+
+    def teacher(self) -> nn.Module:
+        """The trained dense model of the pair's `teacher`, frozen, in eval mode."""
+        if self.teacher_folder is None:
+            raise UserError("this method reads a teacher but its config.yaml lacks needs_teacher: true; add it there.")
+        return storage.load_model(self.teacher_folder).to(self.device).requires_grad_(False)
 
     def synthetic(self) -> SyntheticImages:
         """The images of the synthesize stage."""

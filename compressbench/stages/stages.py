@@ -83,6 +83,9 @@ def _context(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Context:
         dense_folder=plan.root / run.folder("pretrain")
         if declared is not None and declared.starts_from == "dense"
         else None,
+        teacher_folder=plan.root / plan.teacher(run).folder("pretrain")
+        if declared is not None and declared.needs_teacher
+        else None,
         synthetic_file=plan.root / plan.synthesis_run(run).folder("synthesize") / "synthetic.safetensors"
         if synthetic
         else None,

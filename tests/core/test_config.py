@@ -138,6 +138,47 @@ def test_equal_budgets_are_never_overridden() -> None:
         assert not any(d.scales[scale].recipes for d in Plan(ROOT, scale).declarations.values() if scale in d.scales)
 
 
+def add_pair(root: Path, name: str, teacher: str | None = None) -> None:
+    path = root / "config/smoke.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["pairs"][name] = content["pairs"]["digits/plain_mini"] | ({"teacher": teacher} if teacher else {})
+    path.write_text(yaml.safe_dump(content))
+
+
+def test_a_teacher_is_the_dense_model_of_another_pair(tree: Path) -> None:
+    add_pair(tree, "digits/plain_thin", "digits/plain_mini")
+    runs = {"smoke": {"runs": {"digits/plain_thin": ["half"]}}}
+    declare(tree, "toy", starts_from="scratch", scales=runs)
+    run = Run("smoke", "digits", "plain_thin", "toy", "half", 3)
+    alone = Plan(tree, "smoke")
+    assert alone.inputs(run, "compress") == [] and alone.teachers == []
+    declare(tree, "toy", starts_from="scratch", needs_teacher=True, scales=runs)
+    plan = Plan(tree, "smoke", seeds=[3])
+    folder = Path("results/smoke/digits/plain_mini/pretrain/seed3")
+    assert plan.inputs(run, "compress") == [folder / "model.safetensors", folder / "model.json"]
+    assert plan.inputs(run, "evaluate") == alone.inputs(run, "evaluate")
+    assert [teacher.pair for teacher in plan.teachers] == ["digits/plain_mini"]
+    assert plan.digest(run, "compress") != alone.digest(run, "compress")
+    assert plan.digest(run, "latency") == alone.digest(run, "latency")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (None, r"key pairs.digits/plain_thin.teacher is missing, and toy learns from a teacher"),
+        ("digits/alexnet", r"teacher: 'digits/alexnet' is no pair of the same data set; known: digits/plain_mini"),
+        ("cifar10/vgg", r"teacher: 'cifar10/vgg' is no pair of the same data set; known: digits/plain_mini"),
+    ],
+)
+def test_a_missing_or_unknown_teacher_is_named(tree: Path, teacher: str | None, message: str) -> None:
+    add_pair(tree, "digits/plain_thin", teacher)
+    add_pair(tree, "cifar10/vgg")
+    runs = {"smoke": {"runs": {"digits/plain_thin": ["half"]}}}
+    declare(tree, "toy", starts_from="scratch", needs_teacher=True, scales=runs)
+    with pytest.raises(UserError, match=message):
+        Plan(tree, "smoke").validate()
+
+
 def test_images_of_another_setting_are_not_synthesized_again() -> None:
     declared = parse(
         Declaration,

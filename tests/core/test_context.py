@@ -1,6 +1,7 @@
 """What stages get: recalibration, budgets cut into slices, and tensors that travel with synthetic images."""
 
 import copy
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,26 @@ def test_recalibration_uses_training_batches_and_one_pass_at_most(
     assert ctx.recalibrate(model, asked) is model
     assert same_bits(model.state_dict(), expected.state_dict())
     assert not torch.equal(model.stem.bn.running_mean, ctx.dense().stem.bn.running_mean)  # type: ignore[union-attr,arg-type]
+
+
+def test_members_of_a_cohort_have_weights_of_their_own_and_the_first_those_of_everybody(
+    data_root: Path, tmp_path: Path
+) -> None:
+    ctx = make_context(data_root, tmp_path)
+    alone, *members = (ctx.build(*member).state_dict() for member in ((), (0,), (1,), (2,), (1,)))
+    assert same_bits(alone, members[0]) and same_bits(members[1], members[3])
+    weights = [state["stem.conv.weight"] for state in members[:3]]
+    assert not any(torch.equal(a, b) for a, b in combinations(weights, 2))
+
+
+def test_a_teacher_is_frozen_and_has_to_be_asked_for(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path)
+    with pytest.raises(UserError, match="needs_teacher: true"):
+        ctx.teacher()
+    ctx.teacher_folder = ctx.dense_folder
+    teacher = ctx.teacher()
+    assert same_bits(teacher.state_dict(), ctx.dense().state_dict())
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
 
 
 def test_a_budget_is_cut_into_slices(data_root: Path, tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from compressbench import models, storage
 from compressbench.compression.bounds import BoundedActivation, bounded_activations
+from compressbench.compression.distillation import attention_loss
 from compressbench.compression.super_resolution import (
-    attention,
-    attention_loss,
     body_convolutions,
     first_forward,
     quantization_points,
@@ -145,14 +144,6 @@ def test_bounds_and_the_rest_are_two_groups_without_a_remainder() -> None:
 
 
 # ---- teacher
-
-
-def test_attention_has_unit_norm_and_ignores_the_scale() -> None:
-    features = torch.randn(3, 5, 4, 4)
-    torch.testing.assert_close(attention(features).norm(dim=1), torch.ones(3))
-    torch.testing.assert_close(attention_loss(features, -2.5 * features), torch.tensor(0.0))
-    assert attention_loss(features, features).item() == 0.0
-    assert attention_loss(features, torch.randn(3, 5, 4, 4)).item() > 0
 
 
 def test_loss_is_l1_and_a_thousand_times_the_attention() -> None:

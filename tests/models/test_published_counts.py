@@ -54,6 +54,14 @@ CLASSIFIERS = {
     "CIFAR MobileNet-V2": (
         "mobilenet_v2", {"variant": "cifar", "classes": 10}, CIFAR, 2_297_754, None, 304_075_264, 59, 58, 36,
     ),
+    "FFSD ResNet-32": (
+        "resnet_cifar", {"blocks": [5, 5, 5], "shortcut": "conv", "classes": 100}, CIFAR, 472_756, None, 69_130_496,
+        34, 33, 31,
+    ),
+    "FFSD WRN-16-2": ("wide_resnet", {"classes": 100}, CIFAR, 704_420, None, 129_430_016, 17, 13, 13),
+    "FFSD WRN-40-2": ("wide_resnet", {"depth": 40, "classes": 100}, CIFAR, 2_258_084, None, 355_922_432, 41, 37, 37),
+    "FFSD DenseNet-40-12": ("densenet", {"classes": 100}, CIFAR, 1_100_428, None, 282_958_368, 40, 39, 39),
+    "FFSD GoogLeNet": ("googlenet", {"classes": 100}, CIFAR, 6_258_500, None, 1_521_848_320, 65, 64, 64),
     "ResNet-34": ("resnet34", {}, IMAGENET, None, None, 3_663_761_408, 37, 36, 33),
 }
 # fmt: on

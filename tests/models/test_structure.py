@@ -128,6 +128,28 @@ def test_logits_come_from_the_features(case: tuple[nn.Module, Tensor]) -> None:
         torch.testing.assert_close(model.classifier(features), logits)
 
 
+TAPPED = {
+    "resnet_cifar": ({"blocks": [1, 1, 1]}, [16, 32, 64], [32, 16, 8]),
+    "resnet18": ({}, [64, 128, 256, 512], [8, 4, 2, 1]),
+    "wide_resnet": ({}, [32, 64, 128], [32, 16, 8]),
+    "densenet": ({}, [168, 312, 456], [32, 16, 8]),
+    "googlenet": ({}, [480, 832, 1024], [32, 16, 8]),
+}
+
+
+@pytest.mark.parametrize("architecture", TAPPED)
+def test_feature_maps_halve_and_the_deepest_one_is_what_the_classifier_reads(architecture: str) -> None:
+    arguments, channels, sizes = TAPPED[architecture]
+    model, maps = models.build(architecture, **arguments).eval(), []
+    for name in model.taps():
+        model.get_submodule(name).register_forward_hook(lambda _, x, y: maps.append(y))
+    with torch.no_grad():
+        logits = model(torch.randn(1, 3, 32, 32))
+        assert [f.shape[1] for f in maps] == channels and [f.shape[2] for f in maps] == sizes
+        assert (maps[-1] >= 0).all(), "after the last activation"
+        torch.testing.assert_close(model.classifier(maps[-1].mean((2, 3))), logits)
+
+
 def test_couplings_are_the_published_ones() -> None:
     with torch.device("meta"):
         names = ("googlenet", "mobilenet_v1", "mobilenet_v2", "resnet50", "vgg")
@@ -225,6 +247,8 @@ def test_every_architecture_builds_without_memory(architecture: str) -> None:
     ("resnet_cifar", {"shortcut": "none"}, "'pad' or 'conv'"),
     ("resnet_cifar", {"classifier": "mlp"}, "'conv' or 'linear'"),
     ("vgg", {"depth": 11}, "depth"),
+    ("wide_resnet", {"depth": 18}, "6n"),
+    ("densenet", {"depth": 41}, "3n"),
     ("mobilenet_v2", {"variant": "x"}, "variant"),
 ])  # fmt: skip
 def test_bad_arguments_are_named(architecture: str, arguments: dict, message: str) -> None:

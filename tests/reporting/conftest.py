@@ -1,4 +1,4 @@
-"""A results tree as the stages would write it: four groups, two seeds; the numbers are drawn, not trained."""
+"""A results tree as the stages would write it: five groups, two seeds; the numbers are drawn, not trained."""
 
 import json
 import math
@@ -13,10 +13,11 @@ from compressbench.plan import Run
 from compressbench.reporting import write
 
 SEEDS = (0, 1)
-RESNET, PLAIN, RESNET8, EDSR = (
+RESNET, PLAIN, RESNET8, THIN, EDSR = (
     "fashion_mnist/resnet_mini",
     "fashion_mnist/plain_mini",
     "fashion_mnist/resnet8",
+    "fashion_mnist/resnet8_thin",
     "photographs/edsr_mini",
 )
 SPARSITIES = {"p95": "95 %", "p98": "98 %"}
@@ -24,6 +25,7 @@ BLOCKS = {"n4_p75": "1×4, 75 %", "n16_p75": "1×16, 75 %", "n16_plain_p75": "1�
 BLOCKS |= {name.replace("75", "90"): label.replace("75", "90") for name, label in BLOCKS.items()}
 FILTERS = {"p75": "75 %", "p90": "90 %"}
 WIDTHS = {"w4a4": "W4A4", "w3a3": "W3A3"}
+UNCHANGED = {"unchanged": "unchanged network"}
 BITS = {"b4": "4 bits", "b3": "3 bits", "b2": "2 bits"}
 # name: (title, family, baseline, pairs, {setting: label}, loss of quality at the last setting)
 METHODS = {
@@ -46,19 +48,31 @@ METHODS = {
     "minmax": ("MinMax PTQ", "quantization", True, [RESNET8, EDSR], WIDTHS | BITS, 17.0),
     "lsq": ("LSQ", "quantization", True, [RESNET8, EDSR], WIDTHS | BITS, 2.2),
     "ddtb": ("DDTB", "super_resolution", False, [EDSR], BITS, 1.3),
+    "ffsd": ("FFSD", "distillation", False, [THIN], UNCHANGED, -0.4),
+    "mutual_learning": ("Mutual learning", "distillation", True, [THIN], UNCHANGED, 0.3),
+    "teacher": (
+        "Knowledge distillation",
+        "distillation",
+        True,
+        [THIN],
+        UNCHANGED | {"unchanged_half": "unchanged network, λ 0.5"},
+        0.1,
+    ),
     "bicubic": ("Bicubic", "super_resolution", True, [EDSR], {"default": "default"}, 1.2),
-    "dense": ("Dense", "dense", True, [RESNET, PLAIN, RESNET8, EDSR], {"default": "default"}, 0.0),
+    "dense": ("Dense", "dense", True, [RESNET, PLAIN, RESNET8, THIN, EDSR], {"default": "default"}, 0.0),
 }
 SETTINGS_ON = {
     RESNET: set(SPARSITIES),
     PLAIN: set(BLOCKS) | set(FILTERS),
     RESNET8: {*WIDTHS, "w4a4_bnloss"},
+    THIN: {*UNCHANGED, "unchanged_half"},
     EDSR: set(BITS),
 }
 DENSE = {
     RESNET: (90.4, 74_512, 4.1e6),
     PLAIN: (90.2, 70_154, 2.9e6),
     RESNET8: (91.0, 78_042, 12.5e6),
+    THIN: (86.3, 19_436, 2.4e6),
     EDSR: (32.4, 31_043, 1.9e9),
 }
 
@@ -195,12 +209,18 @@ def write_latency(root: Path, run: Run, density: float, structured: bool, rng: n
 def write_history(root: Path, run: Run, final: float, rng: np.random.Generator) -> None:
     epochs = 40 if run.method == "optg" else 8
     column = "validation_psnr" if run.pair == EDSR else "validation_top1"
-    lines = [f"epoch,loss,lr,steps,{column}"]
+    beside = {"ffsd": ("students", "fusion", "ensemble"), "mutual_learning": ("students", "ensemble")}.get(
+        run.method, ()
+    )
+    lines = [",".join(["epoch,loss,lr,steps", column, *(f"validation_top1_{name}" for name in beside)])]
     for epoch in range(epochs):
         rest = math.exp(-4 * (epoch + 1) / epochs)
         loss = 0.3 + (95 - min(final, 95)) / 60 + 1.5 * rest + rng.normal(0, 0.01)
-        lines.append(f"{epoch},{loss},0.1,{100 * (epoch + 1)},{final * (1 - 0.3 * rest) + 0.3}")
-    folder = root / run.folder("finetune").relative_to("results")
+        quality = final * (1 - 0.3 * rest) + 0.3
+        others = "".join(f",{quality + (-0.5, 0.2, 0.6)[i] * (1 + 4 * rest)}" for i in range(len(beside)))
+        lines.append(f"{epoch},{loss},0.1,{100 * (epoch + 1)},{quality}{others}")
+    stage = "pretrain" if run.pair == THIN and run.method == "dense" else "finetune"
+    folder = root / run.folder(stage).relative_to("results")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
 

@@ -53,7 +53,7 @@ def one_of(names):
 wildcard_constraints:
     scale=one_of([PLAN.scale_name]),
     dataset=one_of(run.dataset for run in PLAN.runs),
-    model=one_of(run.model for run in PLAN.runs),
+    model=one_of(run.model for run in [*PLAN.runs, *PLAN.teachers]),
     method=one_of(PLAN.declarations),
     setting=one_of({run.setting for run in PLAN.runs} | {PLAN.synthesis_run(run).setting for run in PLAN.runs}),
     seed=r"\d+",

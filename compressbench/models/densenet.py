@@ -1,0 +1,68 @@
+"""DenseNet for small images (Huang et al. 2017): the basic kind, without bottlenecks and compression."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from compressbench.models.structure import Classifier, ClassifierKind, initialise_kaiming, make_classifier
+
+BLOCKS = 3
+
+
+def norm_relu_conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """Batch normalisation (`bn`), activation (`act`), convolution (`conv`)."""
+    conv = nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(inputs), act=nn.ReLU(), conv=conv))
+
+
+class DenseBlock(nn.Module):
+    """Layers that each read all maps before them and add `growth` channels."""
+
+    def __init__(self, inputs: int, growth: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(norm_relu_conv(inputs + i * growth, growth, 3) for i in range(layers))
+        self.outputs = inputs + layers * growth
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, inputs + layers * growth, H, W]."""
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], dim=1)
+        return x
+
+
+class DenseNet(Classifier):
+    """DenseNet-`depth`-`growth`: a 3x3 stem, three dense blocks with transitions that halve the size, BN-ReLU, classifier."""
+
+    def __init__(
+        self,
+        depth: int = 40,
+        growth: int = 12,
+        in_channels: int = 3,
+        classes: int = 10,
+        classifier: ClassifierKind = "linear",
+    ) -> None:
+        super().__init__()
+        if depth < 7 or depth % 3 != 1:
+            raise ValueError(f"densenet: depth must be 3n + 4 with n of 1 or more, not {depth}")
+        width = 2 * growth
+        self.body = nn.Sequential()
+        self.body.add_module("stem", nn.Conv2d(in_channels, width, 3, 1, 1, bias=False))
+        for b in range(BLOCKS):
+            block = DenseBlock(width, growth, (depth - 4) // 3)
+            width = block.outputs
+            self.body.add_module(f"block{b}", block)
+            if b < BLOCKS - 1:
+                transition = norm_relu_conv(width, width, 1)
+                transition.add_module("pool", nn.AvgPool2d(2))
+                self.body.add_module(f"transition{b}", transition)
+        self.body.add_module("bn", nn.BatchNorm2d(width))
+        self.body.add_module("relu", nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier_kind = classifier
+        self.classifier = make_classifier(classifier, width, classes)
+        initialise_kaiming(self)
+
+    def taps(self) -> tuple[str, ...]:
+        """The first two dense blocks and the last activation."""
+        return ("body.block0", "body.block1", "body.relu")

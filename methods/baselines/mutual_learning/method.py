@@ -1,0 +1,103 @@
+"""Deep mutual learning: students of equal rank learn from labels and from each other's logits; one of them is kept."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressbench.compression.distillation import peer_accuracies, peer_logits, softened_divergence
+from compressbench.method import Method, MethodConfig
+from compressbench.training import Hook, State
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Peers(nn.Module):
+    """Students of the same architecture with weights of their own."""
+
+    def __init__(self, students: list[nn.Module]):
+        super().__init__()
+        self.students = nn.ModuleList(students)
+
+    def logits(self, images: Tensor) -> list[Tensor]:
+        """Of every student, [B, classes] each."""
+        return [student(images) for student in self.students]
+
+    def predictions(self, images: Tensor) -> dict[str, Tensor]:
+        """Every student and their mean."""
+        return peer_logits(self.logits(images))
+
+
+def student_loss(logits: list[Tensor], k: int, labels: Tensor) -> Tensor:
+    """L_k = CE(y, p_k) + 1/(K-1) Σ_{j≠k} KL(p_j ‖ p_k), p_j constant. Logits [B, classes] of every student."""
+    others = [softened_divergence(logits[k], z.detach()) for j, z in enumerate(logits) if j != k]
+    return F.cross_entropy(logits[k], labels) + sum(others) / len(others)
+
+
+def simultaneous_loss(peers: Peers, batch: Batch) -> Tensor:
+    """The sum of all students' losses: each has its gradient in its own student only."""
+    images, labels = batch
+    logits = peers.logits(images)
+    return sum(student_loss(logits, k, labels) for k in range(len(logits)))  # type: ignore[return-value]
+
+
+class Turns(Hook):
+    """A step is the update of student 0; then come the others', each after a new look at those already updated.
+
+    The logits are kept within a step only.
+    """
+
+    def loss(self, peers: Peers, batch: Batch) -> Tensor:
+        """That of student 0."""
+        self.logits = peers.logits(batch[0])
+        return student_loss(self.logits, 0, batch[1])
+
+    def on_step_end(self, state: State) -> None:
+        images, labels = state.batch
+        students: nn.ModuleList = state.model.students  # type: ignore[assignment]
+        for k in range(1, len(students)):
+            with torch.no_grad():
+                self.logits[k - 1] = students[k - 1](images)
+            state.optimizers[k].zero_grad(set_to_none=True)
+            student_loss(self.logits, k, labels).backward()
+            state.optimizers[k].step()
+
+
+class MutualLearning(Method):
+    """Student 0, which starts from the weights of the student alone, is kept."""
+
+    class Config(MethodConfig):
+        """Cohort and order of updates."""
+
+        students: int = Field(2, ge=2, description="K")
+        updates: Literal["in_turn", "simultaneous"] = "in_turn"
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        recipe, turns = ctx.recipes.scratch, Turns()
+        in_turn = self.config.updates == "in_turn"
+        peers = Peers([ctx.build(member) for member in range(self.config.students)]).to(ctx.device)
+        ctx.record("trained_params", sum(p.numel() for p in peers.parameters()))
+        ctx.fit(
+            peers,
+            recipe,
+            loss=turns.loss if in_turn else simultaneous_loss,  # type: ignore[arg-type]
+            optimizers=[ctx.optimizer(recipe, student.parameters()) for student in peers.students],
+            hooks=[turns] if in_turn else [],
+            validate=lambda peers: _validation(peer_accuracies(peers, ctx.held_out)),
+        )
+        for name, value in peer_accuracies(peers, ctx.data.test).items():
+            ctx.record(f"{name}_top1", value)
+        return peers.students[0]
+
+
+def _validation(accuracies: dict[str, float]) -> dict[str, float]:
+    """That of the student which is kept is the validation accuracy; all stand beside it."""
+    named = {f"validation_top1_{name}": value for name, value in accuracies.items()}
+    return {"validation_top1": accuracies["student0"]} | named
