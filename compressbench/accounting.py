@@ -2,8 +2,8 @@
 
 Nothing here knows a method. A compressed layer tells what it saves by attributes that are read with their defaults:
 `mask` (bool, shape of the weight, True = kept), `block` (N: stored as blocks of N output rows x 1 column),
-`weight_bits` and `input_bits` (32). MACs count convolutions and linear layers only; the FLOPs that papers print are
-named conventions in CONVENTIONS.
+`weight_bits` and `input_bits` (32). MACs count convolutions, linear layers, and what a layer without weights multiplies by a
+method `product_macs(inputs, output)` of its own (attention); the FLOPs that papers print are named conventions in CONVENTIONS.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 WeightLayer = nn.Conv2d | nn.Linear
 WEIGHT_LAYERS = (nn.Conv2d, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.Hardswish, nn.Hardsigmoid)
 INDEX_BITS = 32
 
@@ -28,7 +28,7 @@ class LayerCount:
     """The counts of one layer for one image (batch 1)."""
 
     name: str
-    kind: Literal["conv", "linear", "norm", "activation", "global_pool"]
+    kind: Literal["conv", "linear", "product", "norm", "activation", "global_pool"]
     inputs: int
     """Elements read."""
     outputs: int
@@ -39,6 +39,8 @@ class LayerCount:
     """How often each weight is used: the output pixels of a convolution, 1 for a linear layer on a vector."""
     channel_pairs: int = 0
     """Connected pairs of an input and an output channel."""
+    products: int = 0
+    """Multiply-accumulates of activations with activations."""
     has_bias: bool = False
     weight_bits: int = 32
     input_bits: int = 32
@@ -46,12 +48,12 @@ class LayerCount:
     @property
     def dense_macs(self) -> int:
         """Multiply-accumulates of the unmasked layer."""
-        return self.weights * self.positions
+        return self.weights * self.positions + self.products
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the kept weights."""
-        return self.kept_weights * self.positions
+        return self.kept_weights * self.positions + self.products
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ _WITH_BN = Convention(
 )
 
 CONVENTIONS: dict[str, Convention] = {
-    "macs": Convention("multiply-accumulates of convolutions and linear layers"),
+    "macs": Convention("multiply-accumulates of convolutions, linear layers and attention"),
     "macs_with_bias": Convention(
         "the same plus one addition per output of a layer with bias", conv_bias=1, linear_bias=1
     ),
@@ -145,6 +147,7 @@ CONVENTIONS: dict[str, Convention] = {
         activation=0.5,
         global_pool_input=0.5,
     ),
+    "with_norms": Convention("multiply-accumulates and five per normalised element: CF-ViT", norm=5),
 }
 
 
@@ -168,10 +171,14 @@ def layer_table(model: nn.Module, input_shape: Sequence[int]) -> list[LayerCount
     names = {layer: name for name, layer in model.named_modules()}
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rows.append(_count(names[layer], layer, inputs[0], output))
+        rows.append(_count(names[layer], layer, inputs, output))
 
     counted = (*WEIGHT_LAYERS, *NORMS, *ACTIVATIONS, nn.AdaptiveAvgPool2d)
-    handles = [layer.register_forward_hook(count) for layer in names if isinstance(layer, counted)]
+    handles = [
+        layer.register_forward_hook(count)
+        for layer in names
+        if isinstance(layer, counted) or hasattr(layer, "product_macs")
+    ]
     modes = {layer: layer.training for layer in names}
     parameter = next(model.parameters(), torch.zeros(()))  # bicubic enlargement has none
     try:
@@ -186,8 +193,8 @@ def layer_table(model: nn.Module, input_shape: Sequence[int]) -> list[LayerCount
     return rows
 
 
-def _count(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> LayerCount:
-    inputs, outputs = x.numel(), y.numel()
+def _count(name: str, layer: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> LayerCount:
+    inputs, outputs = x[0].numel(), y.numel()
     if isinstance(layer, WEIGHT_LAYERS):
         is_conv = isinstance(layer, nn.Conv2d)
         return LayerCount(
@@ -203,6 +210,8 @@ def _count(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> LayerCount:
             weight_bits=getattr(layer, "weight_bits", 32),
             input_bits=getattr(layer, "input_bits", 32),
         )
+    if hasattr(layer, "product_macs"):
+        return LayerCount(name, "product", inputs, outputs, products=layer.product_macs(x, y))  # type: ignore[operator]
     if isinstance(layer, NORMS):
         return LayerCount(name, "norm", inputs, outputs)
     return LayerCount(name, "activation" if isinstance(layer, ACTIVATIONS) else "global_pool", inputs, outputs)
@@ -220,7 +229,7 @@ def account(model: nn.Module, input_shape: Sequence[int]) -> Account:
 
     `stored_bytes` takes each layer's smallest format.
     """
-    rows = [row for row in layer_table(model, input_shape) if row.kind in ("conv", "linear")]
+    rows = [row for row in layer_table(model, input_shape) if row.kind in ("conv", "linear", "product")]
     return Account(
         params=sum(parameter.numel() for parameter in model.parameters()),
         weights=sum(layer.weight.numel() for _, layer in weight_layers(model)),

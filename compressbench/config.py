@@ -117,6 +117,9 @@ class Declaration(Frozen):
         {},
         description="setting -> the setting whose networks have the same layers, so that one latency stands for both",
     )
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="batch sizes at which the latency stage also measures images per second, on test images"
+    )
     scales: dict[Literal["smoke", "desk", "paper"], MethodScale] = {}
     package: str = Field("", exclude=True, description="filled in by discovery: methods.NAME or methods.baselines.NAME")
 

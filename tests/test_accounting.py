@@ -294,3 +294,14 @@ def test_counting_changes_nothing() -> None:
 def test_a_batch_size_in_the_shape_is_ignored() -> None:
     model = build_meta("plain")
     assert account(model, (8, 1, 28, 28)) == account(model, (1, 28, 28))
+
+
+def test_products_of_activations_count_beside_the_weights() -> None:
+    """DeiT-S: 12 blocks of 12 d² T + 2 T² d, the patches and the head; half of 4.6 GFLOPs as papers print them."""
+    vit, tokens, d = build_meta("vit"), 197, 384
+    products = 12 * 2 * tokens**2 * d
+    rows = [row for row in layer_table(vit, IMAGENET) if row.kind == "product"]
+    assert (len(rows), sum(row.macs for row in rows)) == (12, products)
+    assert account(vit, IMAGENET).macs == 12 * 12 * d**2 * tokens + products + 196 * 768 * d + 1000 * d
+    norms = 25 * tokens * d
+    assert flops(vit, IMAGENET, "with_norms") == account(vit, IMAGENET).macs + 5 * norms

@@ -33,7 +33,7 @@ class ModulesAsLeaves(fx.Tracer):
 
 
 def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
-    """(convolution, batch norm) by name, where the norm is the only reader of the convolution; in forward order."""
+    """(convolution, batch norm) by name, each once, where the norm is the only reader of the convolution; in forward order."""
     graph = ModulesAsLeaves().trace(model)
     pairs = []
     for node in graph.nodes:
@@ -46,7 +46,7 @@ def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
             and isinstance(model.get_submodule(source.target), nn.Conv2d)
         ):
             pairs.append((str(source.target), str(node.target)))
-    return pairs
+    return list(dict.fromkeys(pairs))
 
 
 def scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:

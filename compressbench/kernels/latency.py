@@ -14,14 +14,14 @@ import torch
 import torch.utils.deterministic
 from torch import Tensor, nn
 
-from compressbench.compression.deploy import simulated_kinds
+from compressbench.compression.deploy import deploy, simulated_kinds
 from compressbench.kernels import (
     machine,
     network,  # noqa: F401  registers its executor
 )
 from compressbench.kernels.executors import Skip, make_executor
 from compressbench.kernels.trial import Call
-from compressbench.operating_points import Adaptive
+from compressbench.operating_points import Adaptive, ImageDependent
 from compressbench.seeding import derive_seed, generator
 
 Clock = Callable[[], float]
@@ -30,6 +30,9 @@ Times = npt.NDArray[np.float64]
 DEFAULT_EXECUTORS = ("torch_eager", "torch_compiled", "onnxruntime")
 WINDOW = 5e-4  # seconds a timed stretch should last at least: 10,000 times the resolution of the timer
 RESAMPLES = 2000
+SINGLE_IMAGES, BATCHED_IMAGES = 32, 200
+"""How many test images are timed one by one, and at least in batches."""
+IMAGE_BY_IMAGE = "its arithmetic depends on the image, which eager mode alone can follow"
 
 
 class OutputMismatch(RuntimeError):
@@ -46,12 +49,16 @@ def measure(
     warmup: int = 10,
     seed: int = 0,
     clock: Clock = time.perf_counter,
+    images: Tensor | None = None,
 ) -> dict[str, Any]:
     """The content of latency.json for batch 1; `input_shape` is one image's [C, H, W].
 
     Every executor runs at every thread count (1 and all cores unless given), dense and compressed interleaved round by
     round. "simulated" names the kinds of compressed layers that the dense libraries only imitate in fp32 (quantizers):
     times of such a model say what the simulation costs, not what compression buys.
+
+    A network that spends more on some images than on others is timed on `images` [N, C, H, W], one by one, in eager mode with
+    one thread: the other executors would follow whatever path their example took.
     """
     if rounds < 1:
         raise ValueError(f"latency needs at least one round, not {rounds}")
@@ -61,6 +68,17 @@ def measure(
     measurements: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     counts = sorted(set(threads or (1, machine.usable_cores())))
+    if isinstance(compressed, ImageDependent):
+        if images is None:
+            raise ValueError("a network whose arithmetic depends on the image is timed on images; give some")
+        timed = throughput({"dense": dense, "compressed": compressed}, images, 1, rounds, warmup, seed, clock)[
+            "compressed"
+        ]
+        eager = make_executor("torch_eager")
+        eager.prepare(compressed, images[:1])  # for its description
+        measurements.append({"executor": "torch_eager", "threads": 1, **eager.describe(), "rounds": rounds, **timed})
+        skipped += [{"executor": name, "reason": IMAGE_BY_IMAGE} for name in executors if name != "torch_eager"]
+        executors = ()
     for name in executors:
         if make_executor(name).objection(compressed):
             continue
@@ -78,6 +96,50 @@ def measure(
         "simulated": simulated,
         "measurements": measurements,
         "skipped": skipped,
+    }
+
+
+def throughput(
+    networks: dict[str, nn.Module],
+    images: Tensor,
+    batch: int,
+    rounds: int = 30,
+    warmup: int = 10,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> dict[str, dict[str, Any]]:
+    """Every network on the same `images` [N, C, H, W] in batches, in eager mode with one thread, all interleaved.
+
+    Per network: "batch", "images", "dense_ms" and "compressed_ms" per image, and "speedup" over the network called "dense".
+    The images are the first ones; batches that are not full are left out.
+    """
+    count = min(len(images), SINGLE_IMAGES if batch == 1 else max(batch, BATCHED_IMAGES)) // batch * batch
+    if count == 0:
+        raise ValueError(f"{len(images)} images do not fill a batch of {batch}")
+    parts = images[:count].split(batch)
+
+    def run(model: nn.Module) -> Call:
+        deployed = deploy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def call() -> None:
+            for part in parts:
+                deployed(part)
+
+        return call
+
+    rng = random.Random(derive_seed("latency", "throughput", batch, seed))
+    with measuring(1):
+        times = interleaved_times([run(model) for model in networks.values()], rounds, warmup, rng, clock) / count
+    dense = times[list(networks).index("dense")]
+    return {
+        name: {
+            "batch": batch,
+            "images": count,
+            "dense_ms": _summary(dense),
+            "compressed_ms": _summary(own),
+            "speedup": ratio_of_medians(dense, own, seed=rng.getrandbits(32)),
+        }
+        for name, own in zip(networks, times, strict=True)
     }
 
 

@@ -20,12 +20,14 @@ from compressbench.models.resnet import resnet18, resnet34, resnet50, resnet_cif
 from compressbench.models.structure import Classifier, Coupling, ModelSpec, SuperResolver
 from compressbench.models.super_resolution import EDSR, RDN, SRResNet
 from compressbench.models.vgg import VGG
+from compressbench.models.vit import CoarseToFineViT, VisionTransformer
 from compressbench.models.wide_resnet import WideResNet
 
 __all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolver", "build"]
 
 ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "bicubic": Bicubic,
+    "coarse_to_fine_vit": CoarseToFineViT,
     "densenet": DenseNet,
     "edsr": EDSR,
     "googlenet": GoogLeNet,
@@ -42,6 +44,7 @@ ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "resnet_cifar": resnet_cifar,
     "srresnet": SRResNet,
     "vgg": VGG,
+    "vit": VisionTransformer,
     "wide_resnet": WideResNet,
 }
 

@@ -29,4 +29,4 @@ class PublishedNetwork:
     def build(self, **more: object) -> Any:
         """On the meta device: shapes only. `more` are further arguments of the architecture."""
         with torch.device("meta"):
-            return models.build(self.architecture, **self.arguments, **more)
+            return models.build(self.architecture, **dict(self.arguments) | more)

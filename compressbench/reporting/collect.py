@@ -30,6 +30,7 @@ class Results:
     records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
     latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...;
         `own` is false where another run was timed in its place.
+    throughput: one row per (run, batch size): KEYS, `batch`, `images`, `dense_ms`, `latency_ms` per image, `speedup`, ...
     skipped: one row per (run, executor that could not run the model): KEYS, `executor`, `reason`.
     history: one row per (run, stage, epoch): KEYS, `stage`, `epoch`, what was logged, `quality` (NaN: not validated).
     missing: one row per expected file that is absent or damaged: KEYS, `result`, `reason`.
@@ -43,6 +44,7 @@ class Results:
     images: pd.DataFrame
     records: pd.DataFrame
     latency: pd.DataFrame
+    throughput: pd.DataFrame
     skipped: pd.DataFrame
     history: pd.DataFrame
     missing: pd.DataFrame
@@ -70,7 +72,7 @@ def collect(
         timed: run -> the run whose latency stands for it; default: every run has its own.
     """
     rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("runs", "images", "records", "latency", "skipped", "missing")
+        name: [] for name in ("runs", "images", "records", "latency", "throughput", "skipped", "missing")
     }
     histories: list[pd.DataFrame] = []
     points: dict[tuple[str, str, str, str], dict[str, str]] = {}
@@ -98,6 +100,10 @@ def collect(
                 rows["missing"].append(key | {"result": "latency.json", "reason": reason})
             for at, own in _by_point(key, latency):
                 rows["latency"] += [at | _measurement(m) | {"own": source == run} for m in own["measurements"]]
+                rows["throughput"] += [
+                    at | _measurement(m) | {"batch": m["batch"], "images": m["images"]}
+                    for m in own.get("throughput", [])
+                ]
                 rows["skipped"] += [at | dict(s) for s in own.get("skipped", []) if source == run]
             rows["records"] += [
                 key | {"name": name, "value": times["median"]}
@@ -130,6 +136,7 @@ def collect(
             "high",
             "own",
         ],
+        "throughput": [*KEYS, "batch", "images", "dense_ms", "latency_ms", "speedup", "low", "high"],
         "skipped": [*KEYS, "executor", "reason"],
         "missing": [*KEYS, "result", "reason"],
     }

@@ -28,6 +28,7 @@ CATEGORIES = {
     "quality_vs_speedup": "4 Latency",
     "speedup_vs_sparsity": "4 Latency",
     "latency": "4 Latency",
+    "operating_points": "4 Latency",
     "training": "5 Training",
     "peers": "5 Training",
     "time_to_quality": "5 Training",
@@ -67,6 +68,8 @@ def figures_of(group: Group) -> list[str]:
         kinds.append("quality_vs_bits")
     if any("synthesize" in group.declarations[m].stages for m in group.methods):
         kinds += ["synthetic", "diversity"]
+    if any(group.declarations[m].batches for m in group.methods):
+        kinds.append("operating_points")
     if group.task == "super_resolution":
         kinds.append("photographs")
     return kinds

@@ -81,8 +81,9 @@ def main_variants(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
-    """(label, runs by seed) of the dense network to compare with: the better one where there are two budgets."""
+    """(label, runs by seed) of the dense network to compare with: the largest, and the better one where it has two budgets."""
     dense = runs[runs.method.map(group.is_dense).astype(bool)]
+    dense = dense[dense.macs.isna() | (dense.macs == dense.macs.max())]
     if dense.empty:
         return "", dense.set_index("seed")
     best: Any = dense.groupby(["method", "setting"], sort=False).quality.mean().idxmax()

@@ -8,12 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from compressbench.files import make_folder
-from compressbench.reporting import figures, pictures, quantization, sparsity, tables
+from compressbench.reporting import figures, peers, pictures, points, quantization, sparsity, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
 from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.outputs import figures_of, tables_of
-from compressbench.reporting.peers import peers
 from compressbench.reporting.published import facts_table, read_published
 from compressbench.reporting.style import save, styled
 from compressbench.reporting.summary import summarize
@@ -93,11 +92,12 @@ def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) ->
     drawings = {
         "quality_by_method": figures.quality_by_method,
         "training": figures.training,
-        "peers": peers,
+        "peers": peers.peers,
         "speedup_vs_sparsity": figures.speedup_against_sparsity,
         "quality_vs_sparsity": sparsity.quality_against_sparsity,
         "mask_overlap": sparsity.mask_overlap,
         "quality_vs_bits": quantization.quality_against_bits,
+        "operating_points": points.operating_points,
         "photographs": pictures.photographs,
     }
     return drawings[kind](group, summary, results)

@@ -87,14 +87,16 @@ class Context:
         """An extra number of this stage: goes to record.json, to MLflow and to the report."""
         self.records[name] = float(value)
 
-    def build(self, member: int = 0) -> nn.Module:
-        """A freshly initialised network. The same seed gives the same weights in every method: equal starts.
+    def build(self, spec: models.ModelSpec | None = None, member: int = 0) -> Any:
+        """A freshly initialised network, the pair's unless a `spec` is given. The same seed gives the same weights in every
+        method: equal starts.
 
         Where several networks learn together, each `member` has its own weights; member 0 has those of everybody else.
         """
+        spec = spec or self.spec
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "initialisation", *([member] if member else [])))
-            return models.build(self.spec.architecture, **self.spec.arguments).to(self.device)
+            return models.build(spec.architecture, **spec.arguments).to(self.device)
 
     def dense(self) -> nn.Module:
         """A fresh copy of the shared trained dense model, in eval mode."""

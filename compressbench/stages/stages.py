@@ -177,6 +177,7 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     dense = models.build(pair.architecture, **pair.arguments).eval()
     folder = plan.root / run.folder(plan.final_stage(run))
     compressed = storage.load_model(folder)
+    ctx = _context(plan, run, stage, running_stage)
 
     def measure(network: nn.Module) -> dict[str, Any]:
         return latency.measure(
@@ -187,17 +188,30 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
             rounds=options.rounds,
             warmup=options.warmup,
             seed=run.seed,
+            images=ctx.data.test.images if isinstance(network, ImageDependent) else None,
         )
 
+    def add_throughput(results: dict[str, Any], networks: dict[str, nn.Module]) -> None:
+        for batch in plan.declarations[run.method].batches:
+            timed = latency.throughput(
+                {"dense": dense, **networks}, ctx.data.test.images, batch, options.rounds, options.warmup, run.seed
+            )
+            for name, own in results.items():
+                own.setdefault("throughput", []).append(timed[name])
+
     if isinstance(compressed, Adaptive):
+        networks = {point: compressed.at(point) for point in compressed.operating_points}
+        points = {point: measure(network) for point, network in networks.items()}
+        add_throughput(points, networks)
         result = {
-            "points": {point: measure(compressed.at(point)) for point in compressed.operating_points},
+            "points": points,
             "switching": latency.switching(
                 compressed, lambda: storage.load_model(folder), options.rounds, options.warmup, run.seed
             ),
         }
     else:
         result = measure(compressed)
+        add_throughput({"compressed": result}, {"compressed": compressed})
     write_json(running_stage.folder / "latency.json", result)
 
 

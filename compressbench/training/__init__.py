@@ -1,8 +1,19 @@
 """The training loop, its hooks, schedules, optimisers and checkpoints."""
 
+from compressbench.training.averaging import WeightAverage
 from compressbench.training.divergence import chance_alarm
 from compressbench.training.hooks import Hook, LearningRate, State
 from compressbench.training.loop import fit
-from compressbench.training.optimizers import make_optimizer, schedule_factor
+from compressbench.training.optimizers import adamw, make_optimizer, schedule_factor
 
-__all__ = ["Hook", "LearningRate", "State", "chance_alarm", "fit", "make_optimizer", "schedule_factor"]
+__all__ = [
+    "Hook",
+    "LearningRate",
+    "State",
+    "WeightAverage",
+    "adamw",
+    "chance_alarm",
+    "fit",
+    "make_optimizer",
+    "schedule_factor",
+]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from compressbench.config import Recipe
 
@@ -16,6 +17,18 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Opt
         return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(
         groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+    )
+
+
+def adamw(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW with the recipe's rate and decay, as transformers are trained: vectors and class tokens do not decay."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for name, parameter in model.named_parameters():
+        groups[parameter.dim() > 1 and not name.endswith("class_token")].append(parameter)
+    plain, decaying = groups
+    return torch.optim.AdamW(
+        [{"params": plain, "weight_decay": 0.0}, {"params": decaying, "weight_decay": recipe.weight_decay}],
+        lr=recipe.lr,
     )
 
 

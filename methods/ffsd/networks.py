@@ -112,7 +112,7 @@ class Cohort(nn.Module):
     @classmethod
     def build(cls, ctx: "Context", students: int) -> Self:
         """The leader starts from the weights that every method starts from, each student from its own."""
-        leader, *others = (ctx.build(member) for member in range(students + 1))
+        leader, *others = (ctx.build(member=member) for member in range(students + 1))
         channels = tap_channels(leader, ctx.info.image_shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ctx.generator("modules").initial_seed())

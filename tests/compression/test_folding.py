@@ -47,3 +47,20 @@ def test_norm_of_a_shared_convolution_output_is_left_alone():
             return self.bn(y) + y
 
     assert convolution_norm_pairs(Shared()) == []
+
+
+def test_a_convolution_that_is_used_twice_is_folded_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.conv(x)) + self.norm(self.conv(x.flip(2)))
+
+    model = Twice().eval()
+    model.norm.running_var.fill_(4.0)
+    x = torch.randn(1, 1, 6, 6)
+    expected = model(x)
+    assert convolution_norm_pairs(model) == [("conv", "norm")]
+    assert torch.allclose(fold_norms(model)(x), expected, atol=1e-6)

@@ -11,7 +11,17 @@ from torch import nn
 from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.seeding import derive_seed, generator
-from compressbench.training import Hook, LearningRate, State, chance_alarm, fit, make_optimizer, schedule_factor
+from compressbench.training import (
+    Hook,
+    LearningRate,
+    State,
+    WeightAverage,
+    adamw,
+    chance_alarm,
+    fit,
+    make_optimizer,
+    schedule_factor,
+)
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from tests.methods.context import make_context
 
@@ -170,3 +180,40 @@ def test_a_dead_network_is_stopped_by_the_shared_loop(data_root: Path, tmp_path:
 def test_seeds_depend_on_every_part_and_on_nothing_else() -> None:
     assert derive_seed(0, "compress", "noise") == derive_seed(0, "compress", "noise")
     assert len({derive_seed(a, b) for a in range(5) for b in ("x", "y")}) == 10
+
+
+def test_the_average_of_the_weights_survives_a_kill(tmp_path: Path) -> None:
+    recipe, steps = Recipe(epochs=3, lr=0.05, weight_decay=0.1), []
+
+    def train(folder: Path, *hooks: Hook) -> nn.Module:
+        model = network()
+        optimizer = adamw(recipe, model)
+        average = WeightAverage(optimizer, 0.9)
+        more = {"epochs": 3, "steps_per_epoch": 4, "seed": 0, "checkpoint": Checkpoint(folder)}
+        fit(model, batch, cross_entropy, [optimizer], hooks=[average, *hooks], **more)  # type: ignore[arg-type]
+        average.apply()
+        return model
+
+    class Remember(Hook):
+        def on_step_end(self, state: State) -> None:
+            steps.append(state.model[0].weight.detach().clone())
+
+    whole = train(tmp_path / "whole", Remember())
+    expected = steps[0]
+    for weight in steps[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    assert torch.allclose(whole[0].weight, expected, atol=1e-6)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", Kill(1))
+    assert same_bits(whole.state_dict(), train(tmp_path / "killed").state_dict())
+
+
+def test_vectors_and_class_tokens_do_not_decay() -> None:
+    model = nn.Module()
+    model.class_token, model.positions = nn.Parameter(torch.ones(1, 1, 4)), nn.Parameter(torch.ones(1, 5, 4))
+    model.layer = nn.Linear(4, 4)
+    groups = adamw(Recipe(epochs=1, lr=0.1, weight_decay=0.05), model).param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert {name: decays[id(p)] for name, p in model.named_parameters()} == {
+        "class_token": 0, "layer.bias": 0, "layer.weight": 0.05, "positions": 0.05
+    }  # fmt: skip

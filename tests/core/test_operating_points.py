@@ -147,3 +147,39 @@ def test_the_tracker_gets_the_numbers_of_every_point(evaluated: SimpleNamespace)
     assert values["small.macs"] == 80 and "small.top1" in values and values["stored_bytes"] == 4 * 2570
     times = final_metrics(evaluated.latency)
     assert "switch_ms" in times and "all.torch_eager.1.ms" in times
+
+
+def test_throughput_is_measured_per_image_on_full_batches_of_the_same_images() -> None:
+    seen: dict[str, list[int]] = {"dense": [], "other": []}
+
+    class Counting(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen[self.name].append(len(images))
+            now[0] += (2.0 if self.name == "dense" else 1.0) * len(images)
+            return images
+
+    now = [0.0]
+    networks = {name: Counting(name) for name in seen}
+    found = latency.throughput(networks, torch.zeros(250, 1, 2, 2), 60, rounds=3, warmup=1, clock=lambda: now[0])
+    assert found["other"]["images"] == 180 and set(seen["other"][-9:]) == {60}
+    assert found["other"]["compressed_ms"]["median"] == 1000 and found["other"]["dense_ms"]["median"] == 2000
+    assert found["other"]["speedup"] == {"median": 2, "low": 2, "high": 2} and found["dense"]["speedup"]["median"] == 1
+    with pytest.raises(ValueError, match="do not fill a batch of 60"):
+        latency.throughput(networks, torch.zeros(59, 1, 2, 2), 60)
+
+
+def test_a_network_that_depends_on_the_image_is_timed_on_images_in_eager_mode() -> None:
+    dense, network = Narrow(nn.Linear(256, 10)).eval(), Undecided(nn.Linear(8, 10)).eval()
+    executors = ("torch_eager", "torch_compiled", "onnxruntime")
+    found = latency.measure(
+        dense, network, (1, 16, 16), executors, rounds=2, warmup=1, images=torch.zeros(40, 1, 16, 16)
+    )
+    (row,) = found["measurements"]
+    assert (row["executor"], row["threads"], row["batch"], row["images"]) == ("torch_eager", 1, 1, 32)
+    assert {s["executor"] for s in found["skipped"]} == {"torch_compiled", "onnxruntime"}
+    with pytest.raises(ValueError, match="give some"):
+        latency.measure(dense, network, (1, 16, 16), executors)

@@ -49,6 +49,6 @@ def test_the_teacher_does_not_move(data_root: Path, tmp_path: Path) -> None:
 
 def test_one_iteration_at_full_size(tmp_path: Path) -> None:
     ctx = full_size_context(tmp_path, "cifar100/resnet20_conv", "knowledge_distillation", "unchanged")
-    ctx.teacher = lambda: ctx.build(1).eval()  # type: ignore[method-assign]
+    ctx.teacher = lambda: ctx.build(member=1).eval()  # type: ignore[method-assign]
     student = method().compress(ctx)
     assert not same_bits(ctx.build().state_dict(), student.state_dict())

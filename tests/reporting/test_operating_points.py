@@ -1,6 +1,7 @@
 """Models with several operating points: a row per point, and the files of all other models as they were."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from compressbench.plan import Run
 from compressbench.reporting import outputs, write
 from compressbench.reporting.collect import collect
 from compressbench.reporting.groups import Group, group_runs
+from compressbench.reporting.points import operating_points, random_share
 from compressbench.reporting.summary import level_order, summarize
 from tests.reporting.conftest import METHODS, save, write_run
 
@@ -134,3 +136,33 @@ def test_models_without_points_are_reported_as_before(report: SimpleNamespace) -
         assert group.settings == group.declared and group.rows_expected == len(group.runs)
     path = report.results / report.runs[0].folder("evaluate").relative_to("results") / "metrics.json"
     assert "points" not in json.loads(path.read_text())
+
+
+def test_a_random_share_of_the_images_lies_on_the_line_between_the_ends() -> None:
+    part = pd.DataFrame({"macs": [2.0, 4.0, 10.0], "quality": [80.0, 83.0, 84.0]})
+    assert list(random_share(part)) == [80.0, 81.0, 84.0]
+    assert list(random_share(part.assign(macs=2.0))) == [80.0] * 3
+
+
+def test_measured_throughput_is_drawn_over_the_points(adaptive: SimpleNamespace) -> None:
+    """Images per second of the largest batch; networks without points are lines."""
+    results, group = adaptive.results, adaptive.group
+    keys = results.latency[["dataset", "model", "method", "setting", "seed"]]
+    timed = pd.concat([keys.assign(batch=batch, latency_ms=ms) for batch, ms in ((10, 9.0), (100, 0.5))])
+    summary = summarize(results, group, pd.DataFrame(columns=["method", "metric", "setting"]))
+    figure = operating_points(group, summary, replace(results, throughput=timed))
+    quality, speed, macs = figure.axes
+    labels = [text.get_text() for text in macs.get_xticklabels()]
+    assert labels == [group.level_name(point) for point in POINTS]
+    curve = speed.get_lines()[0]
+    assert list(curve.get_xdata()) == list(range(len(POINTS))) and set(curve.get_ydata()) == {2000.0}
+    assert macs.get_lines()[0].get_ydata()[0] == pytest.approx(0.1)
+    assert [text.get_text() for text in quality.texts] == ["Dense"]
+    assert "not measured yet" in [t.get_text() for t in operating_points(group, summary, results).axes[1].texts]
+
+
+def test_without_points_the_figure_says_so(report: SimpleNamespace) -> None:
+    results = collect(report.results, "desk", report.runs)
+    group = group_runs(report.runs, report.declarations)[0]
+    summary = summarize(results, group, pd.DataFrame(columns=["method", "metric", "setting"]))
+    assert any("No picture yet" in text.get_text() for text in operating_points(group, summary, results).texts)

@@ -82,7 +82,7 @@ class MutualLearning(Method):
     def compress(self, ctx: "Context") -> nn.Module:
         recipe, turns = ctx.recipes.scratch, Turns()
         in_turn = self.config.updates == "in_turn"
-        peers = Peers([ctx.build(member) for member in range(self.config.students)]).to(ctx.device)
+        peers = Peers([ctx.build(member=member) for member in range(self.config.students)]).to(ctx.device)
         ctx.record("trained_params", sum(p.numel() for p in peers.parameters()))
         ctx.fit(
             peers,

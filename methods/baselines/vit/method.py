@@ -1,0 +1,46 @@
+"""A vision transformer with labels, alone: on all fine patches, or on the coarse ones only."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from compressbench.data.mixing import MixedBatches
+from compressbench.errors import UserError
+from compressbench.method import Method, MethodConfig
+from compressbench.models import ModelSpec
+from compressbench.seeding import derive_seed
+from compressbench.training import adamw
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class PlainViT(Method):
+    """The pair's transformer, trained from random weights for the whole budget."""
+
+    class Config(MethodConfig):
+        """The resolution, and DeiT's mixing."""
+
+        shrink: int = Field(1, ge=1, description="divides the side of the image: 2 leaves a quarter of the patches")
+        mixup: float = Field(0.8, ge=0, description="Beta parameter of mixup, 0 for off")
+        cutmix: float = Field(1.0, ge=0, description="Beta parameter of CutMix, 0 for off")
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        recipe, c = ctx.recipes.scratch, self.config
+        if ctx.spec.architecture != "vit":
+            raise UserError(f"vit needs the architecture vit, not {ctx.spec.architecture}; choose another pair.")
+        model = ctx.build(ModelSpec("vit", ctx.spec.arguments | {"shrink": c.shrink}))
+        seed = derive_seed(ctx.seed, "mixing")
+        return ctx.fit(
+            model,
+            recipe,
+            loss=lambda network, batch: F.cross_entropy(network(batch[0]), batch[1]),
+            batches=MixedBatches(
+                ctx.batches(recipe), ctx.info.classes, recipe.label_smoothing, c.mixup, c.cutmix, seed
+            ),
+            optimizers=[adamw(recipe, model)],
+        )

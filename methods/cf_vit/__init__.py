@@ -1,0 +1,1 @@
+"""CF-ViT: a coarse-to-fine vision transformer."""
