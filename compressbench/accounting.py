@@ -76,6 +76,8 @@ class Convention:
     description: str
     conv_mac: float = 1
     linear_mac: float = 1
+    binary_mac: float = 1
+    """Times that of a convolution or linear layer, where weights and inputs have one bit."""
     conv_bias: float = 0
     linear_bias: float = 0
     """Per output element of a layer with bias."""
@@ -98,6 +100,8 @@ class Convention:
             return self.global_pool_input * layer.inputs + self.global_pool_output * layer.outputs
         is_conv = layer.kind == "conv"
         macs = layer.macs * (self.conv_mac if is_conv else self.linear_mac)
+        if layer.weight_bits == layer.input_bits == 1:
+            macs *= self.binary_mac
         if layer.has_bias:
             return macs + layer.outputs * (self.conv_bias if is_conv else self.linear_bias)
         return macs + layer.channel_pairs * self.unbiased_channel_pair
@@ -119,6 +123,10 @@ CONVENTIONS: dict[str, Convention] = {
         "the same plus one addition per output of a layer with bias", conv_bias=1, linear_bias=1
     ),
     "flops_2x": Convention("two operations per multiply-accumulate", conv_mac=2, linear_mac=2),
+    "binary_ops": Convention(
+        "the OPs of binary networks: multiply-accumulates, of which 64 with one-bit weights and inputs count as one",
+        binary_mac=1 / 64,
+    ),
     "conv_only": Convention("multiply-accumulates of the convolutions", linear_mac=0),
     "with_bn": _WITH_BN,
     "with_bn_window_pool": replace(

@@ -305,3 +305,12 @@ def test_products_of_activations_count_beside_the_weights() -> None:
     assert account(vit, IMAGENET).macs == 12 * 12 * d**2 * tokens + products + 196 * 768 * d + 1000 * d
     norms = 25 * tokens * d
     assert flops(vit, IMAGENET, "with_norms") == account(vit, IMAGENET).macs + 5 * norms
+
+
+def test_the_operations_of_binary_networks_count_64_of_one_bit_as_one() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 16, 3, bias=False))
+    model[1].weight_bits = model[1].input_bits = 1
+    real, binary = 8 * 27 * 36, 16 * 72 * 16
+    assert flops(model, (3, 8, 8), "binary_ops") == real + binary // 64
+    assert account(model, (3, 8, 8)).bit_operations == real * 32 * 32 + binary
+    assert account(model, (3, 8, 8)).stored_bytes == 8 * 27 * 4 + 16 * 72 // 8

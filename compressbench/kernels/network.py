@@ -363,9 +363,11 @@ class _PackedBinary(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[1, C, H, W] -> the same in channels_last."""
         if self._planned is None:
-            bits, scale, bias, encoding = self._form
+            bits, scale, bias, encoding, _ = self._form
             geometry: Any = {"stride": self._stride, "padding": self._padding, "encoding": encoding}
             self._planned = BinaryConv2d(bits, scale, bias, x.shape[2:], **geometry)
+        if self._form.centred:
+            x = x - x.mean((1, 2, 3), keepdim=True)
         return self._planned(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
 
 

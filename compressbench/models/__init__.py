@@ -6,6 +6,13 @@ from typing import Any
 
 from compressbench.errors import UserError
 from compressbench.models.bicubic import Bicubic
+from compressbench.models.binary import (
+    BinaryVGG,
+    binary_resnet18,
+    binary_resnet18_cifar,
+    binary_resnet34,
+    binary_resnet_cifar,
+)
 from compressbench.models.densenet import DenseNet
 from compressbench.models.googlenet import GoogLeNet
 from compressbench.models.mobilenet import (
@@ -27,6 +34,11 @@ __all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolve
 
 ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "bicubic": Bicubic,
+    "binary_resnet18": binary_resnet18,
+    "binary_resnet18_cifar": binary_resnet18_cifar,
+    "binary_resnet34": binary_resnet34,
+    "binary_resnet_cifar": binary_resnet_cifar,
+    "binary_vgg_small": BinaryVGG,
     "coarse_to_fine_vit": CoarseToFineViT,
     "densenet": DenseNet,
     "edsr": EDSR,

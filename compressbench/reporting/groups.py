@@ -19,6 +19,7 @@ FAMILIES = {
     "block": "Block pruning",
     "filter": "Filter pruning",
     "quantization": "Quantization",
+    "binary": "Binary networks",
     "super_resolution": "Super-resolution",
     "adaptive": "Adaptive inference",
     "distillation": "Distillation",
@@ -27,7 +28,7 @@ FAMILIES = {
 SPARSE = ("unstructured", "block")
 PRUNING = {*SPARSE, "filter"}
 NARROWER = {"filter", "adaptive"}  # less arithmetic that every library can run
-QUANTIZED = {"quantization", "super_resolution"}
+QUANTIZED = {"quantization", "binary", "super_resolution"}
 LONGEST_TITLE = 34
 # In the name of a setting: percent removed (of weights or MACs), bits of weights and activations, bits of weights (of two
 # kinds of layers). What comes first decides where a name has several: what is removed before what is rounded.

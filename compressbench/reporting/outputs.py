@@ -30,6 +30,7 @@ CATEGORIES = {
     "latency": "4 Latency",
     "operating_points": "4 Latency",
     "training": "5 Training",
+    "latent_weights": "5 Training",
     "peers": "5 Training",
     "time_to_quality": "5 Training",
     "records": "5 Training",
@@ -64,8 +65,10 @@ def figures_of(group: Group) -> list[str]:
         kinds.append("quality_vs_sparsity")
     if sum(group.declarations[m].family == "unstructured" for m in group.methods) > 1:
         kinds.append("mask_overlap")
-    if group.quantized:
+    if group.quantized and group.families != ["binary"]:
         kinds.append("quality_vs_bits")
+    if "binary" in group.families:
+        kinds.append("latent_weights")
     if any("synthesize" in group.declarations[m].stages for m in group.methods):
         kinds += ["synthetic", "diversity"]
     if any(group.declarations[m].batches for m in group.methods):

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from compressbench.files import make_folder
-from compressbench.reporting import figures, peers, pictures, points, quantization, sparsity, tables
+from compressbench.reporting import figures, latent, peers, pictures, points, quantization, sparsity, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
 from compressbench.reporting.groups import Group, group_runs
@@ -98,6 +98,7 @@ def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) ->
         "mask_overlap": sparsity.mask_overlap,
         "quality_vs_bits": quantization.quality_against_bits,
         "operating_points": points.operating_points,
+        "latent_weights": latent.latent_weights,
         "photographs": pictures.photographs,
     }
     return drawings[kind](group, summary, results)

@@ -87,16 +87,21 @@ class Context:
         """An extra number of this stage: goes to record.json, to MLflow and to the report."""
         self.records[name] = float(value)
 
-    def build(self, spec: models.ModelSpec | None = None, member: int = 0) -> Any:
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Tensors for the report: NAME.safetensors in the folder of this stage."""
+        storage.save_tensors(self.folder / f"{name}.safetensors", dict(tensors))
+
+    def build(self, spec: models.ModelSpec | None = None, *, member: int = 0, **own: Any) -> Any:
         """A freshly initialised network, the pair's unless a `spec` is given. The same seed gives the same weights in every
         method: equal starts.
 
         Where several networks learn together, each `member` has its own weights; member 0 has those of everybody else.
+        `own` are arguments of the architecture that the method sets otherwise.
         """
         spec = spec or self.spec
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "initialisation", *([member] if member else [])))
-            return models.build(spec.architecture, **spec.arguments).to(self.device)
+            return models.build(spec.architecture, **{**spec.arguments, **own}).to(self.device)
 
     def dense(self) -> nn.Module:
         """A fresh copy of the shared trained dense model, in eval mode."""

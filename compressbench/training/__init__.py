@@ -4,7 +4,7 @@ from compressbench.training.averaging import WeightAverage
 from compressbench.training.divergence import chance_alarm
 from compressbench.training.hooks import Hook, LearningRate, State
 from compressbench.training.loop import fit
-from compressbench.training.optimizers import adamw, make_optimizer, schedule_factor
+from compressbench.training.optimizers import adamw, make_optimizer, schedule_factor, stepwise_cosine
 
 __all__ = [
     "Hook",
@@ -16,4 +16,5 @@ __all__ = [
     "fit",
     "make_optimizer",
     "schedule_factor",
+    "stepwise_cosine",
 ]

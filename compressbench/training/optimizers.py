@@ -53,3 +53,20 @@ def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int) -> Callab
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     return factor
+
+
+def stepwise_cosine(epochs: int, steps_per_epoch: int, warmup: int) -> Callable[[int], float]:
+    """step -> factor that changes with epochs only, as a scheduler called once per epoch has it.
+
+    (e + 1) / w in the w epochs of warm-up, whose last one is the first of the cosine,
+    1/2 (1 + cos(pi (e - w + 1) / (E - w + 1))); without warm-up 1/2 (1 + cos(pi e / E)).
+    """
+    skipped = max(warmup - 1, 0)
+
+    def factor(step: int) -> float:
+        epoch = step // steps_per_epoch
+        if epoch < warmup:
+            return (epoch + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (epoch - skipped) / (epochs - skipped)))
+
+    return factor

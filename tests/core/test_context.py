@@ -70,3 +70,18 @@ def test_what_synthesize_keeps_arrives_in_the_later_stages(data_root: Path, tmp_
     storage.save_tensors(ctx.synthetic_file, {"images": torch.zeros(1), "labels": torch.zeros(1)} | ctx.companions)
     assert same_bits(ctx.kept("generator"), expected)
     assert ctx.kept("other") == {}
+
+
+def test_a_method_may_set_arguments_of_the_architecture_and_the_weights_stay_seeded(
+    data_root: Path, tmp_path: Path
+) -> None:
+    ctx = make_context(data_root, tmp_path)
+    own = ctx.build(shortcut="conv")
+    assert own.spec.arguments["shortcut"] == "conv"
+    assert same_bits(own.state_dict(), ctx.build(shortcut="conv").state_dict())
+
+
+def test_tensors_for_the_report_lie_beside_the_model(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path)
+    ctx.save("latent", {"counts": torch.arange(3)})
+    assert storage.load_tensors(ctx.folder / "latent.safetensors")["counts"].tolist() == [0, 1, 2]

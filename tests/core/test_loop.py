@@ -21,6 +21,7 @@ from compressbench.training import (
     fit,
     make_optimizer,
     schedule_factor,
+    stepwise_cosine,
 )
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from tests.methods.context import make_context
@@ -217,3 +218,18 @@ def test_vectors_and_class_tokens_do_not_decay() -> None:
     assert {name: decays[id(p)] for name, p in model.named_parameters()} == {
         "class_token": 0, "layer.bias": 0, "layer.weight": 0.05, "positions": 0.05
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "rates"),
+    [
+        (600, 5, {0: 0.02, 1: 0.04, 2: 0.06, 3: 0.08, 4: 0.1, 5: 0.0999993054, 300: 0.0505271031, 599: 6.946183e-07}),
+        (20, 5, {5: 0.0990392640, 10: 0.0691341717, 19: 0.0009607360}),
+        (400, 5, {4: 0.1, 5: 0.1 / 2 * (1 + math.cos(math.pi / 396))}),
+        (150, 0, {0: 0.1, 75: 0.05, 149: 0.1 / 2 * (1 + math.cos(math.pi * 149 / 150))}),
+    ],
+)
+def test_a_stepwise_cosine_changes_between_epochs_only(epochs: int, warmup: int, rates: dict[int, float]) -> None:
+    factor = stepwise_cosine(epochs, 7, warmup)
+    for epoch, rate in rates.items():
+        assert [0.1 * factor(7 * epoch + step) for step in range(7)] == pytest.approx([rate] * 7, rel=1e-6)

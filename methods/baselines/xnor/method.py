@@ -1,0 +1,29 @@
+"""XNOR-Net's weights (Rastegari et al. 2016): signs times the mean magnitude of each filter."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from torch import nn
+
+from compressbench.compression.binary import ScaleGradient, SignConv2d, binarise
+from compressbench.method import Method, MethodConfig
+from compressbench.training.binary import Flips, train_binary
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class XNOR(Method):
+    """One run from random latent weights, in the network of ReCU (hardtanh)."""
+
+    class Config(MethodConfig):
+        """How the scale is differentiated."""
+
+        scale_gradient: ScaleGradient = Field("exact", description="chain rule; as the paper prints it; or not at all")
+
+    config: Config
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        settings = {"scaling": "mean", "scale_gradient": self.config.scale_gradient}
+        model = binarise(ctx.build(form="recu"), lambda layer: SignConv2d.rebuild(layer, settings))
+        return train_binary(ctx, model, hooks=[Flips()])
