@@ -106,7 +106,7 @@ class Declaration(Frozen):
         "unstructured", "block", "filter", "quantization", "binary", "super_resolution", "adaptive", "distillation",
         "incremental", "dense",
     ]  # fmt: skip
-    task: tuple[Literal["classification", "super_resolution"], ...] = Field(min_length=1)
+    task: tuple[Literal["classification", "super_resolution", "class_incremental"], ...] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     starts_from: Start
     needs_teacher: bool = Field(False, description="whether it reads the dense model of the pair's teacher")

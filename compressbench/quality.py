@@ -1,9 +1,11 @@
-"""Quality of a model: top-1 accuracy, and PSNR and SSIM on the luma channel as super-resolution has them."""
+"""Quality of a model: top-1 accuracy, also session by session, and PSNR and SSIM on luma as super-resolution has them."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 from compressbench.data.classification import Split
 from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import Pair, centre_crop
+from compressbench.errors import UserError
 from compressbench.files import write_atomically
 
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # ITU-R 601: black is 16, white is 235
@@ -47,6 +50,96 @@ def top1_of_each(
             hits[name] += int((logits.argmax(1).cpu() == labels.cpu()).sum())
     model.train(was_training)
     return {name: 100 * count / len(split.labels) for name, count in hits.items()}
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, inputs: Tensor, batch: int = 100) -> Tensor:
+    """The label of the largest output, int16 [N], in eval mode; the model's mode is left as it was."""
+    was_training, device = model.training, _device(model)
+    model.eval()
+    found = torch.cat([model(x.to(device)).argmax(1).cpu() for x in inputs.split(batch)])
+    model.train(was_training)
+    return found.short()
+
+
+@dataclass(frozen=True)
+class SessionScore:
+    """Accuracies in % after a session, over all classes seen so far.
+
+    accuracy: ACC, the mean over sessions weighted by their classes. new: ACC_A, the classes of this session.
+    old: ACC_M, the weighted mean over the earlier sessions. forgetting: mean over the earlier sessions of the best accuracy on
+    their classes so far, less that of now, in points (Chaudhry et al. 2018). The last two are None after the base session.
+    """
+
+    accuracy: float
+    new: float
+    old: float | None
+    forgetting: float | None
+
+
+def session_accuracies(predicted: Tensor, labels: Tensor, session_len: Sequence[int]) -> list[float]:
+    """acc_i in %, on the test images of the classes of session i, for every one in `session_len`; others do not count."""
+    hits, ends = predicted.cpu() == labels.cpu(), [0, *accumulate(session_len)]
+    chosen = [(labels >= start) & (labels < end) for start, end in pairwise(ends)]
+    return [100 * hits[own].double().mean().item() for own in chosen]
+
+
+def session_score(history: Sequence[Sequence[float]], session_len: Sequence[int]) -> SessionScore:
+    """The score of the last row of `history`: row t has the acc_i, i = 0..t, after session t."""
+    now, last = history[-1], len(history) - 1
+    accuracy = _weighted(now, session_len)
+    if not last:
+        return SessionScore(accuracy, now[-1], None, None)
+    lost = [max(row[i] for row in history[i:-1]) - now[i] for i in range(last)]
+    return SessionScore(accuracy, now[-1], _weighted(now[:-1], session_len), math.fsum(lost) / last)
+
+
+def _weighted(accuracies: Sequence[float], session_len: Sequence[int]) -> float:
+    used = session_len[: len(accuracies)]
+    return math.fsum(a * n for a, n in zip(accuracies, used, strict=True)) / sum(used)
+
+
+def evaluate_sessions(kept: Mapping[str, Tensor], labels: Tensor, session_len: Sequence[int]) -> dict[str, Any]:
+    """Scores after every session, for every draw of the shots.
+
+    Args:
+        kept: "predictions/{draw}/{session}": the labels that the network after that session gives the test images [N].
+        labels: [N], in order of appearance.
+        session_len: classes of each session.
+
+    Returns:
+        {"top1": accuracy after the last session, mean over draws; "average_top1": the mean over sessions of it;
+        "performance_drop": first less last session; "forgetting": after the last; "sessions": a row per draw and session}.
+    """
+    names = [name.split("/") for name in kept if name.startswith("predictions/")]
+    draws, last = sorted({int(draw) for _, draw, _ in names}), len(session_len) - 1
+    if not draws or len(names) != len(draws) * len(session_len):
+        raise UserError(
+            f"the method kept predictions of {len(names)} networks, not of one after each of the {len(session_len)} sessions "
+            "of every draw; keep them in its last stage."
+        )
+    rows: list[dict[str, Any]] = []
+    for draw in draws:
+        history: list[list[float]] = []
+        for session in range(last + 1):
+            predicted = kept[f"predictions/{draw}/{session}"]
+            history.append(session_accuracies(predicted, labels, session_len[: session + 1]))
+            score = session_score(history, session_len)
+            seen = sum(session_len[: session + 1])
+            rows.append({"draw": draw, "session": session, "classes": seen, **asdict(score), "by_session": history[-1]})
+
+    def mean(values: Iterable[float]) -> float:
+        return math.fsum(found := list(values)) / len(found)
+
+    final = [row for row in rows if row["session"] == last]
+    top1 = mean(row["accuracy"] for row in final)
+    return {
+        "top1": top1,
+        "average_top1": mean(row["accuracy"] for row in rows),
+        "performance_drop": mean(row["accuracy"] for row in rows if row["session"] == 0) - top1,
+        "forgetting": mean(row["forgetting"] for row in final),
+        "sessions": rows,
+    }
 
 
 def to_levels(image: Tensor) -> Tensor:

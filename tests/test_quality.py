@@ -1,4 +1,4 @@
-"""Accuracy, PSNR and SSIM; scikit-image is the reference for SSIM."""
+"""Accuracy, also by session, PSNR and SSIM; scikit-image is the reference for SSIM."""
 
 import math
 
@@ -9,6 +9,7 @@ from torch import nn
 from compressbench import data, quality
 from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import Pair
+from compressbench.errors import UserError
 
 
 def photograph(seed: int, side: int = 64) -> torch.Tensor:
@@ -95,3 +96,39 @@ def test_bicubic_on_the_photographs_gives_the_known_psnr(data_root, tmp_path):
     assert set(tmp_path.joinpath("images").glob("china_*")) == {
         tmp_path / f"images/china_{kind}.png" for kind in ("sr", "bicubic", "hr")
     }
+
+
+def test_accuracy_after_a_session_weighs_sessions_by_their_classes():
+    score = quality.session_score([[60.0], [50.0, 10.0]], [60, 5])
+    assert score.accuracy == pytest.approx(46.9231, abs=5e-5)
+    assert (score.new, score.old, score.forgetting) == (10.0, 50.0, 10.0)
+    first = quality.session_score([[60.0]], [60, 5])
+    assert (first.accuracy, first.new, first.old, first.forgetting) == (60.0, 60.0, None, None)
+
+
+def test_forgetting_is_measured_from_the_best_so_far():
+    score = quality.session_score([[80.0], [90.0, 40.0], [70.0, 50.0, 10.0]], [6, 2, 2])
+    assert score.forgetting == pytest.approx((20 - 10) / 2)
+    assert score.old == pytest.approx((70 * 6 + 50 * 2) / 8)
+
+
+def test_images_of_unseen_classes_are_not_scored():
+    labels = torch.tensor([0, 0, 1, 2, 2])
+    predicted = torch.tensor([0, 1, 1, 0, 2])
+    assert quality.session_accuracies(predicted, labels, [1, 1]) == [50.0, 100.0]
+    assert quality.session_accuracies(predicted, labels, [1, 1, 1]) == [50.0, 100.0, 50.0]
+
+
+def test_sessions_are_evaluated_by_draw():
+    labels = torch.arange(4)
+    kept = {f"predictions/{d}/{s}": labels.clone() for d in range(2) for s in range(2)}
+    kept["predictions/1/1"] = torch.tensor([0, 3, 3, 3])
+    found = quality.evaluate_sessions(kept, labels, [2, 2])
+    assert found["top1"] == 75 and found["forgetting"] == 25 and found["performance_drop"] == 25
+    assert found["average_top1"] == 87.5
+    row = found["sessions"][-1]
+    assert (row["draw"], row["session"], row["classes"], row["accuracy"]) == (1, 1, 4, 50)
+    assert row["by_session"] == [50, 50]
+    del kept["predictions/1/0"]
+    with pytest.raises(UserError, match="predictions of 3 networks"):
+        quality.evaluate_sessions(kept, labels, [2, 2])

@@ -129,8 +129,13 @@ def load_digits(folder: Path, limit: int | None) -> ClassificationData:
     return divide(info("digits"), (images[:1400], labels[:1400]), (images[1400:], labels[1400:]), 200, limit)
 
 
-def load_cifar(name: str, folder: Path, limit: int | None) -> ClassificationData:
-    """CIFAR-10 or CIFAR-100 in the layout of torchvision, which checks the files itself."""
+def load_cifar(
+    name: str, folder: Path, limit: int | None, about: DatasetInfo | None = None, validation: int = 5_000
+) -> ClassificationData:
+    """CIFAR-10 or CIFAR-100 in the layout of torchvision, which checks the files itself.
+
+    `about` normalises otherwise than the data set's own info says.
+    """
     from compressbench.torchvision_compat import torchvision
 
     folder = external_folder(folder)
@@ -143,7 +148,37 @@ def load_cifar(name: str, folder: Path, limit: int | None) -> ClassificationData
             f"put torchvision's {reader.base_folder}/ there or set COMPRESSBENCH_DATA."
         ) from error
     arrays, test_arrays = ((part.data, np.asarray(part.targets)) for part in (train, test))
-    return divide(info(name), arrays, test_arrays, validation=5_000, limit=limit)
+    return divide(about or info(name), arrays, test_arrays, validation, limit)
+
+
+def load_cub(folder: Path, limit: int | None, about: DatasetInfo) -> ClassificationData:
+    """CUB-200-2011 as it is distributed, with its own division into training and test images, resized to squares.
+
+    Nothing is held out: a class has about 30 training images.
+    """
+    from PIL import Image
+
+    folder = external_folder(folder) / "CUB_200_2011"
+
+    def column(name: str) -> list[str]:
+        return [line.split()[1] for line in (folder / name).read_text().splitlines()]
+
+    def read(part: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        images = np.empty((len(part), about.size, about.size, 3), dtype=np.uint8)
+        for i, chosen in enumerate(part):
+            with Image.open(folder / "images" / files[chosen]) as image:
+                images[i] = np.asarray(image.convert("RGB").resize((about.size, about.size), Image.Resampling.BILINEAR))
+        return images, np.array([labels[chosen] for chosen in part], dtype=np.int64)
+
+    try:
+        files, is_train = column("images.txt"), column("train_test_split.txt")
+        labels = [int(label) - 1 for label in column("image_class_labels.txt")]
+        parts = [[i for i, flag in enumerate(is_train) if flag == wanted] for wanted in ("1", "0")]
+        return divide(about, read(parts[0]), read(parts[1]), validation=0, limit=limit)
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(
+            f"CUB-200-2011 is not in {folder} or is damaged ({error}); unpack it there or set COMPRESSBENCH_DATA."
+        ) from error
 
 
 def load_imagenet(folder: Path, limit: int | None) -> ClassificationData:
@@ -157,14 +192,22 @@ def load_imagenet(folder: Path, limit: int | None) -> ClassificationData:
 class ClassificationBatches:
     """Shuffled, augmented batches: `batches(step)` depends on nothing but (seed, step).
 
-    Every pass has its own order and drops the last partial batch.
+    Every pass has its own order and drops the last partial batch. `padding` is that of crops; default: an eighth of the image.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, augmentation: Augmentation = "none") -> None:
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation = "none",
+        padding: int | None = None,
+    ) -> None:
         if not 1 <= batch_size <= len(split):
             raise UserError(f"batch_size {batch_size} does not fit {len(split)} training images; lower it.")
         self.split, self.batch_size, self.seed, self.augmentation = split, batch_size, seed, augmentation
         self.steps_per_epoch = len(split) // batch_size
+        self._padding = split.images.shape[-1] // 8 if padding is None else padding
         # Gathering rows of [N, H, W, C] keeps channels_last, which gathering from [N, C, H, W] would lose.
         self._channels_last = split.images.shape[1] > 1
         self._rows = split.images.permute(0, 2, 3, 1) if self._channels_last else split.images
@@ -185,7 +228,7 @@ class ClassificationBatches:
             return images
         rng = generator(self.seed, "augmentation", step)
         if self.augmentation == "crop_flip":
-            images = random_crop(images, images.shape[-1] // 8, self.split.black, rng)
+            images = random_crop(images, self._padding, self.split.black, rng)
         return random_flip(images, rng)
 
 

@@ -11,7 +11,7 @@ class DatasetInfo:
     """The facts about a data set that models, recipes and reports need without loading it."""
 
     name: str
-    task: Literal["classification", "super_resolution"]
+    task: Literal["classification", "super_resolution", "class_incremental"]
     channels: int
     size: int  # side of the (square) network input; super-resolution: side of the low-resolution evaluation image
     classes: int  # 0 for super-resolution
@@ -24,6 +24,7 @@ class DatasetInfo:
         return (self.channels, self.size, self.size)
 
 
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 DATASETS = {
@@ -33,7 +34,11 @@ DATASETS = {
         DatasetInfo("fashion_mnist", "classification", 1, 28, 10, (0.2860,), (0.3530,)),
         DatasetInfo("cifar10", "classification", 3, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         DatasetInfo("cifar100", "classification", 3, 32, 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2556, 0.2761)),
-        DatasetInfo("imagenet", "classification", 3, 224, 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        DatasetInfo("imagenet", "classification", 3, 224, 1000, *_IMAGENET),
+        DatasetInfo("digits_sessions", "class_incremental", 1, 16, 10, (0.3063,), (0.3183,)),
+        DatasetInfo("fashion_mnist_sessions", "class_incremental", 1, 28, 10, (0.2860,), (0.3530,)),
+        DatasetInfo("cifar100_sessions", "class_incremental", 3, 32, 100, *_IMAGENET),
+        DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *_IMAGENET),
         DatasetInfo("photographs", "super_resolution", 3, 128, 0, **_RAW),
         DatasetInfo("div2k", "super_resolution", 3, 128, 0, **_RAW),
     )

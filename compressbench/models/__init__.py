@@ -15,6 +15,7 @@ from compressbench.models.binary import (
 )
 from compressbench.models.densenet import DenseNet
 from compressbench.models.googlenet import GoogLeNet
+from compressbench.models.growing import GrowingClassifier
 from compressbench.models.mobilenet import (
     mobilenet_mini,
     mobilenet_v1,
@@ -43,6 +44,7 @@ ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "densenet": DenseNet,
     "edsr": EDSR,
     "googlenet": GoogLeNet,
+    "growing": GrowingClassifier,
     "mobilenet_mini": mobilenet_mini,
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": mobilenet_v2,

@@ -15,6 +15,7 @@ KEYS = ["dataset", "model", "method", "setting", "seed"]
 AT = "@"  # setting@point
 COSTS = ["params", "weights", "kept_weights", "macs", "dense_macs", "bit_operations", "stored_bytes"]
 NUMBERS = ["quality", "ssim", "seconds", *COSTS]
+SESSION = ["draw", "session", "classes", "accuracy", "new", "old", "forgetting"]
 TRAINING_STAGES = ("compress", "finetune")
 STAGES = ("synthesize", *TRAINING_STAGES, "evaluate", "latency")
 
@@ -27,6 +28,8 @@ class Results:
         the method's own stages), COSTS. A model with several operating points has a row for each, here and in `images`,
         `latency` and `skipped`, at `setting@point`.
     images: one row per (run, photograph): KEYS, `image`, `psnr`, `ssim`.
+    sessions: one row per (run, draw of the shots, session) of class-incremental learning: KEYS, `draw`, `session`, `classes`
+        seen so far, `accuracy` on them, on the session's (`new`) and the earlier ones' (`old`), `forgetting`.
     records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
     latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...;
         `own` is false where another run was timed in its place.
@@ -42,6 +45,7 @@ class Results:
     root: Path
     runs: pd.DataFrame
     images: pd.DataFrame
+    sessions: pd.DataFrame
     records: pd.DataFrame
     latency: pd.DataFrame
     throughput: pd.DataFrame
@@ -72,7 +76,7 @@ def collect(
         timed: run -> the run whose latency stands for it; default: every run has its own.
     """
     rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("runs", "images", "records", "latency", "throughput", "skipped", "missing")
+        name: [] for name in ("runs", "images", "sessions", "records", "latency", "throughput", "skipped", "missing")
     }
     histories: list[pd.DataFrame] = []
     points: dict[tuple[str, str, str, str], dict[str, str]] = {}
@@ -88,6 +92,7 @@ def collect(
             found = {"quality": measured, "ssim": quality.get("ssim"), "seconds": _seconds(folders)}
             rows["runs"].append(at | found | {c: own.get(c) for c in COSTS})
             rows["images"] += [at | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
+            rows["sessions"] += [at | {n: row[n] for n in SESSION} for row in quality.get("sessions", [])]
         if metrics is not None and "points" in metrics:
             labels = points.setdefault((run.dataset, run.model, run.method, run.setting), {})
             labels |= {point: own["label"] for point, own in metrics["points"].items()}
@@ -120,6 +125,7 @@ def collect(
     columns = {
         "runs": [*KEYS, *NUMBERS],
         "images": [*KEYS, "image", "psnr", "ssim"],
+        "sessions": [*KEYS, *SESSION],
         "records": [*KEYS, "name", "value"],
         "latency": [
             *KEYS,
@@ -142,6 +148,7 @@ def collect(
     }
     frames = {name: pd.DataFrame(rows[name], columns=columns[name]) for name in columns}
     frames["runs"][NUMBERS] = frames["runs"][NUMBERS].astype(float)
+    frames["sessions"][SESSION[3:]] = frames["sessions"][SESSION[3:]].astype(float)
     history = (
         pd.concat(histories, ignore_index=True)
         if histories

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from compressbench.reporting.collect import AT
 
@@ -23,6 +23,7 @@ FAMILIES = {
     "super_resolution": "Super-resolution",
     "adaptive": "Adaptive inference",
     "distillation": "Distillation",
+    "incremental": "Class-incremental learning",
     "dense": "Dense networks",
 }
 SPARSE = ("unstructured", "block")
@@ -34,6 +35,21 @@ LONGEST_TITLE = 34
 # kinds of layers). What comes first decides where a name has several: what is removed before what is rounded.
 STRENGTHS = (r"[pm]\d+", r"w\d+a\d+|b\d+", r"w\d+(_\d+)?")
 TOKEN = r"w\d+_\d+(?![\da-z])|[^_]+"
+
+
+class Wording(NamedTuple):
+    """How the quality of a task is called in metrics.json, on an axis, and the unit of a difference."""
+
+    metric: str
+    quality: str
+    unit: str
+
+
+TASKS = {
+    "classification": Wording("top1", "test accuracy, top-1 (%)", "points"),
+    "class_incremental": Wording("top1", "accuracy after the last session (%)", "points"),
+    "super_resolution": Wording("psnr", "PSNR on Y (dB)", "dB"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,11 @@ class Group:
         """Whether it is the uncompressed reference."""
         return self.declarations[method].family == "dense"
 
+    @property
+    def has_dense(self) -> bool:
+        """Whether the uncompressed reference runs here."""
+        return any(self.is_dense(method) for method in self.methods)
+
     @cached_property
     def families(self) -> list[str]:
         """The families compared here, that of most methods first: those of the methods, or of the baselines where none runs."""
@@ -104,17 +125,17 @@ class Group:
     @property
     def metric(self) -> str:
         """The name of the quality in metrics.json."""
-        return "psnr" if self.task == "super_resolution" else "top1"
+        return TASKS[self.task].metric
 
     @property
     def quality(self) -> str:
         """The axis title of the quality."""
-        return "PSNR on Y (dB)" if self.metric == "psnr" else "test accuracy, top-1 (%)"
+        return TASKS[self.task].quality
 
     @property
     def unit(self) -> str:
         """The unit of a difference of qualities."""
-        return "dB" if self.metric == "psnr" else "points"
+        return TASKS[self.task].unit
 
     @property
     def kind(self) -> str:

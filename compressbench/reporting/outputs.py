@@ -23,6 +23,7 @@ CATEGORIES = {
     "quality_vs_sparsity": "2 Comparison",
     "quality_vs_bits": "2 Comparison",
     "mask_overlap": "2 Comparison",
+    "sessions": "2 Comparison",
     "quality_vs_bytes": "3 Quality against cost",
     "quality_vs_macs": "3 Quality against cost",
     "quality_vs_speedup": "4 Latency",
@@ -51,7 +52,8 @@ class Description(NamedTuple):
 
 def tables_of(group: Group) -> list[str]:
     """The kinds of tables of a group."""
-    return [*TABLES_PER_GROUP, *(["time_to_quality"] if group.sparse else [])]
+    more = {"time_to_quality": group.sparse, "sessions": group.task == "class_incremental"}
+    return [*TABLES_PER_GROUP, *(kind for kind, wanted in more.items() if wanted)]
 
 
 def figures_of(group: Group) -> list[str]:
@@ -75,6 +77,8 @@ def figures_of(group: Group) -> list[str]:
         kinds.append("operating_points")
     if group.task == "super_resolution":
         kinds.append("photographs")
+    if group.task == "class_incremental":
+        kinds[kinds.index("training")] = "sessions"  # a session's training has no accuracy of its own
     return kinds
 
 

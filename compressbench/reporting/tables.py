@@ -56,6 +56,8 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         }
     )
     constant = [c for c in COMPARED if body[c].nunique() == 1]
+    if not group.has_dense:
+        constant.append(f"vs dense ({group.unit})")
     if not group.quantized and "bit-operations" not in constant:
         constant.append("bit-operations")
     if not NARROWER & set(group.families):
@@ -64,13 +66,19 @@ def comparison(group: Group, summary: pd.DataFrame, expected: int, measured: int
         constant.append("published")
     if (summary.fastest_executor == summary.executor).all():
         constant.append("fastest")
-    same = [f"{c} {body[c].iloc[0]}" for c in constant if c in COMPARED and body[c].nunique() == 1]
+    same = [f"{c} {body[c].iloc[0]}" for c in dict.fromkeys(constant) if c in COMPARED and body[c].nunique() == 1]
     body = body.drop(columns=constant)
     executor = next((e for e in summary.executor if e), "")
+    against = (
+        f"`vs dense` pairs each run with the network of the same seed of: {summary.against.iloc[0] or 'none yet'}."
+    )
+    if not group.has_dense:
+        against = (
+            "Dense is the network that all of them start from; it knows fewer classes, so that no change is given."
+        )
     notes = [
         f"Bold: methods; plain: baselines. {measured} of {expected} expected runs are in this table.",
-        "± is the 95 % t-interval over seeds (n = seeds; n=1 has no interval). "
-        f"`vs dense` pairs each run with the network of the same seed of: {summary.against.iloc[0] or 'none yet'}.",
+        "± is the 95 % t-interval over seeds (n = seeds; n=1 has no interval). " + against,
         f"`ms` and `speed-up`: one image, 1 thread, {executor}: the executor on which the dense network is fastest; "
         "in brackets the 95 % interval of the ratio. Above 1 is faster than dense."
         if executor

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from compressbench.files import make_folder
-from compressbench.reporting import figures, latent, peers, pictures, points, quantization, sparsity, tables
+from compressbench.reporting import figures, latent, peers, pictures, points, quantization, sessions, sparsity, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
 from compressbench.reporting.groups import Group, group_runs
@@ -77,6 +77,8 @@ def _tables(
         written += tables.write_table(out, f"latency_{group.slug}", *tables.latency(group, results))
         if "time_to_quality" in tables_of(group):
             written += tables.write_table(out, f"time_to_quality_{group.slug}", *tables.time_to_quality(group, results))
+        if "sessions" in tables_of(group):
+            written += tables.write_table(out, f"sessions_{group.slug}", *sessions.sessions_table(group, results))
     return written
 
 
@@ -99,6 +101,7 @@ def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) ->
         "quality_vs_bits": quantization.quality_against_bits,
         "operating_points": points.operating_points,
         "latent_weights": latent.latent_weights,
+        "sessions": sessions.accuracy_by_session,
         "photographs": pictures.photographs,
     }
     return drawings[kind](group, summary, results)

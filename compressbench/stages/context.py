@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
@@ -17,11 +16,11 @@ from compressbench.data import DatasetInfo, Split
 from compressbench.errors import UserError
 from compressbench.method import SyntheticImages
 from compressbench.seeding import derive_seed, generator
+from compressbench.tasks import TASKS, Task
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.checkpoint import Checkpoint
 from compressbench.training.loop import Logger, Loss
 
-VALIDATION_IMAGES = 2000
 CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
 
 
@@ -44,7 +43,7 @@ class Context:
         folder: where this stage's files go; unfinished training is kept there for a resume.
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
-        records: extra results, see `record`. companions: tensors that travel with the synthetic images, see `keep`.
+        records: extra results, see `record`. companions: tensors that travel with the stage's result, see `keep`.
     """
 
     root: Path
@@ -63,12 +62,18 @@ class Context:
 
     @cached_property
     def data(self) -> Any:
-        """ClassificationData or SuperResolutionData, loaded when first asked for."""
-        return data.load(self.dataset, self.root / "data", self.pair.images, self.pair.arguments.get("scale", 2))
+        """ClassificationData, ClassIncrementalData or SuperResolutionData, loaded when first asked for."""
+        scale = self.pair.arguments.get("scale", 2)
+        return data.load(self.dataset, self.root / "data", self.pair.images, scale, self.seed)
 
     @property
     def info(self) -> DatasetInfo:
         return data.info(self.dataset)
+
+    @property
+    def task(self) -> Task:
+        """What depends on the kind of data."""
+        return TASKS[self.info.task]
 
     @property
     def spec(self) -> models.ModelSpec:
@@ -123,7 +128,10 @@ class Context:
         return SyntheticImages(tensors["images"], tensors["labels"])
 
     def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """In the stage synthesize: a copy of tensors that later stages need beside the images: a generator's weights, say."""
+        """A copy of tensors that later stages need beside the result: of `synthesize` a generator's weights, say.
+
+        What the last stage keeps goes to the task's evaluation: the predictions after every session, say.
+        """
         self.companions |= {f"{name}/{key}": tensor.detach().clone() for key, tensor in tensors.items()}
 
     def kept(self, name: str) -> dict[str, Tensor]:
@@ -140,11 +148,7 @@ class Context:
 
     def batches(self, recipe: Recipe) -> Any:
         """The training batches: step -> (images, labels) or (low, high), with `steps_per_epoch`."""
-        if self.info.task == "super_resolution":
-            return data.PatchBatches(
-                self.data.train, self.data.scale, self.pair.patch or 32, recipe.batch_size, self.seed
-            )
-        return data.ClassificationBatches(self.data.train, recipe.batch_size, self.seed, recipe.augmentation)
+        return self.task.batches(self.data, self.pair, recipe, self.seed)
 
     def steps(self, recipe: Recipe) -> int:
         """Optimiser steps of the whole recipe."""
@@ -162,9 +166,7 @@ class Context:
 
     def loss(self, recipe: Recipe) -> Loss:
         """The task's loss: cross-entropy with the recipe's label smoothing, or L1."""
-        if self.info.task == "super_resolution":
-            return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])
-        return lambda model, batch: F.cross_entropy(model(batch[0]), batch[1], label_smoothing=recipe.label_smoothing)
+        return self.task.loss(recipe)
 
     def optimizer(self, recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         """The recipe's optimiser over tensors or parameter groups."""
@@ -172,15 +174,13 @@ class Context:
 
     @property
     def held_out(self) -> Split:
-        """The images that `validate` looks at, of classification data."""
-        split = self.data.validation
-        return Split(split.images[:VALIDATION_IMAGES], split.labels[:VALIDATION_IMAGES])
+        """The images that `validate` looks at; none for super-resolution and where a published split leaves none."""
+        return self.task.held_out(self.data)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy (%) on images held out of the training data; nothing for super-resolution. For curves, not for choices."""
-        if self.info.task == "super_resolution":
-            return {}
-        return {"validation_top1": quality.top1(model, self.held_out)}
+        """Accuracy (%) on images held out of the training data; nothing without such. For curves, not for choices."""
+        held_out = self.held_out
+        return {"validation_top1": quality.top1(model, held_out)} if len(held_out) else {}
 
     def recalibrate(self, model: nn.Module, batches: int = CALIBRATION_BATCHES) -> nn.Module:
         """Recompute the batch-norm statistics of `model`, in place, on the first `batches` training batches; returns it.
@@ -237,6 +237,7 @@ class Context:
         )
 
     def _alarm(self, recipe: Recipe, epochs: int) -> Callable[[Sequence[dict[str, float]]], None] | None:
-        if self.info.task == "super_resolution":
+        if not (images := len(self.held_out)):
             return None
-        return chance_alarm(self.info.classes, len(self.held_out), recipe.warmup_epochs, max(1, epochs / recipe.epochs))
+        classes = self.task.trained_classes(self.data)
+        return chance_alarm(classes, images, recipe.warmup_epochs, max(1, epochs / recipe.epochs))

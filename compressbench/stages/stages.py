@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from compressbench import data, models, quality, registry, storage
+from compressbench import models, registry, storage
 from compressbench.config import Scale
 from compressbench.errors import UserError
 from compressbench.files import make_folder, write_json
@@ -18,6 +18,8 @@ from compressbench.plan import Plan, Run
 from compressbench.seeding import make_deterministic
 from compressbench.stages.context import Context
 from compressbench.stages.runner import Stage, running
+
+KEPT = "kept.safetensors"
 
 
 def run_stage(root: Path, run: Run, stage: str) -> None:
@@ -115,7 +117,15 @@ def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Non
         if plan.declarations[run.method].is_sparse and stage == plan.final_stage(run):
             _recalibrate(ctx, model)
         storage.save_model(model, running_stage.folder)
+        _save_kept(running_stage.folder / KEPT, ctx.companions)
     write_json(running_stage.folder / "record.json", ctx.records)
+
+
+def _save_kept(file: Path, tensors: dict[str, Tensor]) -> None:
+    """What the stage kept beside its model, and nothing of an earlier run."""
+    file.unlink(missing_ok=True)
+    if tensors:
+        storage.save_tensors(file, tensors)
 
 
 def _recalibrate(ctx: Context, model: nn.Module) -> None:
@@ -126,44 +136,35 @@ def _recalibrate(ctx: Context, model: nn.Module) -> None:
             ctx.record(f"{name}_{when}_recalibration", value)
 
 
-def _image_shape(plan: Plan, run: Run) -> tuple[int, int, int]:
-    """[C, H, W] of what the network reads in accounting and latency: an image, or a low-resolution patch."""
-    info = data.info(run.dataset)
-    size = plan.pair(run).patch if info.task == "super_resolution" else info.size
-    return (info.channels, size or 32, size or 32)
-
-
 def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     from compressbench import accounting
     from compressbench.compression.packing import packed_tensors
 
     ctx = _context(plan, run, stage, running_stage)
     model = storage.load_model(plan.root / run.folder(plan.final_stage(run))).to(ctx.device)
-    shape, folder = _image_shape(plan, run), running_stage.folder
+    final, folder = plan.root / run.folder(plan.final_stage(run)), running_stage.folder
+    beside = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
     metrics: dict[str, Any]
     if isinstance(model, Adaptive):
         points = {
-            point: {"label": label} | _measured(ctx, model.at(point), shape, folder / "images" / point)
+            point: {"label": label} | _measured(ctx, model.at(point), beside, folder / point)
             for point, label in model.operating_points.items()
         }
         metrics = {"points": points, "stored_bytes": accounting.stored_bytes(model)}
     else:
-        metrics = _measured(ctx, model, shape, folder / "images")
+        metrics = _measured(ctx, model, beside, folder)
     stored = packed_tensors(model.cpu())
     if stored.keys() != model.state_dict().keys():
         storage.save_tensors(folder / "packed.safetensors", stored)
     write_json(folder / "metrics.json", metrics)
 
 
-def _measured(ctx: Context, network: nn.Module, shape: tuple[int, int, int], pictures: Path) -> dict[str, Any]:
+def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folder: Path) -> dict[str, Any]:
     """Quality and costs of one network; where the arithmetic depends on the image, the mean over the test images."""
     from compressbench import accounting
 
-    if ctx.info.task == "super_resolution":
-        scores = quality.evaluate_super_resolution(network, ctx.data.test, ctx.data.scale, pictures=pictures)
-    else:
-        scores = {"top1": quality.top1(network, ctx.data.test)}
-    costs = accounting.account(network, shape)
+    scores = ctx.task.evaluate(network, ctx.data, beside, folder)
+    costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))
     if isinstance(network, ImageDependent):
         costs = accounting.with_mean_macs(costs, network.mean_macs(ctx.data.test.images))
     return {"quality": scores} | asdict(costs)
@@ -183,7 +184,7 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
         return latency.measure(
             dense,
             network,
-            _image_shape(plan, run),
+            ctx.task.image_shape(ctx.info, ctx.pair),
             executors=options.executors,
             rounds=options.rounds,
             warmup=options.warmup,

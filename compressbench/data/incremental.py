@@ -1,0 +1,150 @@
+"""Few-shot class-incremental learning: sessions as a view of classification data.
+
+Session 0, the base, has all training images of many classes; every later one brings a few new classes with a few images each.
+Labels are counted in the order in which the classes appear.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compressbench.data.cifar100_few_shot import CIFAR100_FEW_SHOT
+from compressbench.data.classification import (
+    ClassificationData,
+    Split,
+    load_cifar,
+    load_cub,
+    load_digits,
+    load_fashion_mnist,
+)
+from compressbench.data.datasets import DatasetInfo, info
+from compressbench.errors import UserError
+from compressbench.seeding import generator
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the classes of a data set come in sessions.
+
+    session_len: classes of each session, the base first. shots: training images of each later class.
+    draws: how often the shots are drawn anew, from the same base. shuffled: the order of the classes depends on the seed.
+    few_shot: published positions in the training images, a row per later session, in place of draws.
+    crop_padding: pixels that the crops of the base session pad with; default: an eighth of the image.
+    """
+
+    session_len: tuple[int, ...]
+    shots: int = 5
+    draws: int = 1
+    shuffled: bool = True
+    few_shot: tuple[tuple[int, ...], ...] | None = None
+    crop_padding: int | None = None
+
+
+PROTOCOLS = {
+    "digits_sessions": Protocol((6, 2, 2), draws=2),
+    "fashion_mnist_sessions": Protocol((6, 2, 2), draws=5),
+    "cifar100_sessions": Protocol((60, *(8 * (5,))), shuffled=False, few_shot=CIFAR100_FEW_SHOT, crop_padding=8),
+    "cub200_sessions": Protocol((100, *(10 * (10,)))),
+}
+
+
+@dataclass(frozen=True)
+class ClassIncrementalData(ClassificationData):
+    """`train` and `validation` have the classes of the base session, `test` all, labelled in order of appearance.
+
+    few_shot: the training images of the later sessions, by draw and session - 1.
+    """
+
+    protocol: Protocol
+    few_shot: tuple[tuple[Split, ...], ...]
+
+    @property
+    def sessions(self) -> int:
+        """Their number, the base among them."""
+        return len(self.protocol.session_len)
+
+    @property
+    def draws(self) -> int:
+        """How many sets of shots there are."""
+        return len(self.few_shot)
+
+    def shots(self, session: int, draw: int) -> Split:
+        """All that a later session trains on: no image of an earlier one is kept."""
+        return self.few_shot[draw][session - 1]
+
+
+def load_sessions(name: str, folder: Path, limit: int | None, seed: int) -> ClassIncrementalData:
+    """One of PROTOCOLS: class order and shots are drawn from `seed` where nobody published them."""
+    about, protocol = info(name), PROTOCOLS[name]
+    if name == "cub200_sessions":
+        source = load_cub(folder, limit, about)
+    elif name == "cifar100_sessions":
+        source = load_cifar("cifar100", folder, limit, about, validation=0)
+    else:
+        source = {"digits_sessions": load_digits, "fashion_mnist_sessions": load_fashion_mnist}[name](folder, limit)
+    return in_sessions(source, protocol, seed, about)
+
+
+def in_sessions(source: ClassificationData, protocol: Protocol, seed: int, about: DatasetInfo) -> ClassIncrementalData:
+    """The view. UserError where the sessions do not cover the classes, or a class has too few images."""
+    classes = about.classes
+    if sum(protocol.session_len) != classes:
+        raise UserError(
+            f"session_len of {about.name} sums to {sum(protocol.session_len)}, but there are {classes} classes; correct it."
+        )
+    order = torch.randperm(classes, generator=generator(seed, "class order"))
+    order = order if protocol.shuffled else torch.arange(classes)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(classes)
+    train, validation, test = (
+        Split(part.images, place[part.labels], part.black) for part in (source.train, source.validation, source.test)
+    )
+    ends = list(accumulate(protocol.session_len))
+    sessions = [range(start, end) for start, end in pairwise(ends)]
+    if protocol.few_shot is None:
+        chosen = [
+            [_drawn(train, new, protocol.shots, seed, draw) for new in sessions] for draw in range(protocol.draws)
+        ]
+    else:
+        chosen = [[_published(train, new, row) for new, row in zip(sessions, protocol.few_shot, strict=True)]]
+    few_shot = tuple(tuple(_take(train, index) for index in rows) for rows in chosen)
+    base, held_out = (_take(part, torch.nonzero(part.labels < ends[0]).flatten()) for part in (train, validation))
+    return ClassIncrementalData(about, base, held_out, test, protocol, few_shot)
+
+
+def _take(split: Split, index: Tensor) -> Split:
+    return Split(split.images[index], split.labels[index], split.black)
+
+
+def _drawn(train: Split, classes: Sequence[int], shots: int, seed: int, draw: int) -> Tensor:
+    """`shots` positions for each class, by class."""
+    found = []
+    for label in classes:
+        own = torch.nonzero(train.labels == label).flatten()
+        if len(own) < shots:
+            raise UserError(
+                f"a session needs {shots} images of class {label} (in order of appearance), there are {len(own)}; "
+                "use more training images or fewer shots."
+            )
+        found.append(own[torch.randperm(len(own), generator=generator(seed, "shots", draw, label))[:shots]])
+    return torch.cat(found)
+
+
+def _published(train: Split, classes: Sequence[int], row: Sequence[int]) -> Tensor:
+    """The published positions, checked: equally many of every class, and of no other."""
+    index = torch.tensor(row)
+    if int(index.max()) >= len(train):
+        raise UserError(
+            f"the published shots need all training images, not the first {len(train)}; leave out `images`."
+        )
+    counts = torch.bincount(train.labels[index], minlength=max(classes) + 1)[list(classes)]
+    if not (counts == len(row) // len(classes)).all():
+        raise UserError(
+            f"the published shots of the classes {min(classes)} to {max(classes)} show other classes here; "
+            "take the original order of the data set."
+        )
+    return index

@@ -1,0 +1,111 @@
+"""What the stages leave to the task: batches, loss, what is held out, and how a network is evaluated."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressbench import data, quality
+from compressbench.config import Pair, Recipe
+from compressbench.data import DatasetInfo, Split
+from compressbench.training.loop import Loss
+
+VALIDATION_IMAGES = 2000
+PATCH = 32  # side of low-resolution patches where the pair says nothing
+
+
+class Task(ABC):
+    """One object per task, without state; `loaded` is what `data.load` returns for a data set of the task."""
+
+    def image_shape(self, info: DatasetInfo, pair: Pair) -> tuple[int, int, int]:
+        """[C, H, W] of what the network reads in accounting and latency."""
+        return info.image_shape
+
+    @abstractmethod
+    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+        """Step -> batch, with `steps_per_epoch`."""
+
+    @abstractmethod
+    def loss(self, recipe: Recipe) -> Loss:
+        """(model, batch) -> scalar."""
+
+    def held_out(self, loaded: Any) -> Split:
+        """The images that a training is validated on, none of them trained on; empty where it is not validated."""
+        return Split(torch.empty(0), torch.empty(0))
+
+    def trained_classes(self, loaded: Any) -> int:
+        """How many classes the training images have; 0 where they have none."""
+        return 0
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+        """The content of `quality` in metrics.json: top1 or psnr, and what else the task measures.
+
+        Args:
+            model: as the last stage of the method left it.
+            loaded: the data.
+            kept: what that stage kept beside it, see `Context.keep`.
+            folder: for files beside metrics.json.
+        """
+
+
+class Classification(Task):
+    """Images and labels: cross-entropy and top-1 accuracy."""
+
+    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+        return data.ClassificationBatches(loaded.train, recipe.batch_size, seed, recipe.augmentation)
+
+    def loss(self, recipe: Recipe) -> Loss:
+        return lambda model, batch: F.cross_entropy(model(batch[0]), batch[1], label_smoothing=recipe.label_smoothing)
+
+    def held_out(self, loaded: Any) -> Split:
+        split = loaded.validation
+        return Split(split.images[:VALIDATION_IMAGES], split.labels[:VALIDATION_IMAGES])
+
+    def trained_classes(self, loaded: Any) -> int:
+        return loaded.info.classes
+
+    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+        return {"top1": quality.top1(model, loaded.test)}
+
+
+class ClassIncremental(Classification):
+    """What is trained and validated on is the base session; a method keeps what its network predicts after every session."""
+
+    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+        padding = loaded.protocol.crop_padding
+        return data.ClassificationBatches(loaded.train, recipe.batch_size, seed, recipe.augmentation, padding)
+
+    def trained_classes(self, loaded: Any) -> int:
+        return loaded.protocol.session_len[0]
+
+    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+        return quality.evaluate_sessions(kept, loaded.test.labels, loaded.protocol.session_len)
+
+
+class SuperResolution(Task):
+    """Pairs of images of low and high resolution: L1, PSNR and SSIM. The photographs are too few to hold some out."""
+
+    def image_shape(self, info: DatasetInfo, pair: Pair) -> tuple[int, int, int]:
+        size = pair.patch or PATCH
+        return (info.channels, size, size)
+
+    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+        return data.PatchBatches(loaded.train, loaded.scale, pair.patch or PATCH, recipe.batch_size, seed)
+
+    def loss(self, recipe: Recipe) -> Loss:
+        return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])
+
+    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+        return quality.evaluate_super_resolution(model, loaded.test, loaded.scale, pictures=folder / "images")
+
+
+TASKS: dict[str, Task] = {
+    "classification": Classification(),
+    "class_incremental": ClassIncremental(),
+    "super_resolution": SuperResolution(),
+}

@@ -1,0 +1,46 @@
+"""Nearest class mean: the features of the base session, and a mean for every class. Nothing is trained."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressbench.compression.incremental import features, through_sessions
+from compressbench.data import Split
+from compressbench.method import Method
+from compressbench.models.growing import GrowingClassifier, GrowingHead
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+def class_means(x: Tensor, labels: Tensor) -> Tensor:
+    """μ_c [classes, F] of the classes in `labels`, ascending: the mean of normalised features [B, F], normalised again."""
+    unit = F.normalize(x, dim=1)
+    return F.normalize(torch.stack([unit[labels == label].mean(0) for label in labels.unique()]), dim=1)
+
+
+class NearestClassMean(Method):
+    """Predicts argmax_c cos(f(x), μ_c), with μ_c from all images of a base class and from the few of a later one."""
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        base: GrowingClassifier = ctx.dense()  # type: ignore[assignment]
+        train = ctx.data.train
+        means = class_means(features(base, train.images), train.labels.to(ctx.device))
+        start = GrowingHead(means.shape[1], None, [len(means)], [], base.classifier.gamma).to(ctx.device)
+        _set(start, means)
+
+        def learn(head: GrowingHead, shots: Split, session: int, draw: int) -> GrowingHead:
+            means = class_means(features(base, shots.images), shots.labels.to(ctx.device))
+            head.grow(len(means), rows=0)
+            _set(head, means)
+            return head
+
+        return base.with_head(through_sessions(ctx, start, features(base, ctx.data.test.images), learn)[0])
+
+
+@torch.no_grad()
+def _set(head: GrowingHead, means: Tensor) -> None:
+    """The logits of the newest session are cosines."""
+    head.last.classifier.weight.copy_(means)

@@ -1,0 +1,1 @@
+"""LEC-Net: tentative expansion per session, compressed by gates that the nodes switch themselves."""
