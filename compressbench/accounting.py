@@ -122,6 +122,7 @@ CONVENTIONS: dict[str, Convention] = {
     "macs_with_bias": Convention(
         "the same plus one addition per output of a layer with bias", conv_bias=1, linear_bias=1
     ),
+    "macs_with_pool": Convention("the same as macs plus one per element that is globally pooled", global_pool_input=1),
     "flops_2x": Convention("two operations per multiply-accumulate", conv_mac=2, linear_mac=2),
     "binary_ops": Convention(
         "the OPs of binary networks: multiply-accumulates, of which 64 with one-bit weights and inputs count as one",

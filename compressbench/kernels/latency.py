@@ -143,6 +143,13 @@ def throughput(
     }
 
 
+def microseconds(model: nn.Module, example: Tensor, rounds: int = 30, warmup: int = 5) -> float:
+    """The median time of one input in eager PyTorch with one thread."""
+    with measuring(1):
+        call = make_executor("torch_eager").prepare(model.eval(), example)
+        return 1e3 * float(np.median(interleaved_times([call], rounds, warmup, random.Random(0))))
+
+
 def switching(
     model: Adaptive,
     load: Callable[[], nn.Module],

@@ -27,6 +27,7 @@ from compressbench.models.plain import Plain
 from compressbench.models.resnet import resnet18, resnet34, resnet50, resnet_cifar
 from compressbench.models.structure import Classifier, Coupling, ModelSpec, SuperResolver
 from compressbench.models.super_resolution import EDSR, RDN, SRResNet
+from compressbench.models.switchable import SeparateSubnets, Switchable
 from compressbench.models.vgg import VGG
 from compressbench.models.vit import CoarseToFineViT, VisionTransformer
 from compressbench.models.wide_resnet import WideResNet
@@ -52,11 +53,13 @@ ARCHITECTURES: dict[str, Callable[..., Classifier | SuperResolver]] = {
     "mobilenet_v3_small": mobilenet_v3_small,
     "plain": Plain,
     "rdn": RDN,
+    "separate_subnets": SeparateSubnets,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
     "resnet_cifar": resnet_cifar,
     "srresnet": SRResNet,
+    "switchable": Switchable,
     "vgg": VGG,
     "vit": VisionTransformer,
     "wide_resnet": WideResNet,

@@ -1,0 +1,96 @@
+"""The latency of a structure as a sum over its blocks, from a table that is measured before the training."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from compressbench.errors import UserError
+from compressbench.files import read_json
+from compressbench.models.mobilenet import InvertedResidual, SeparableBlock, Stage
+from compressbench.models.structure import conv_unit
+from compressbench.models.subnets import Block, Key, Layout
+
+if TYPE_CHECKING:
+    from compressbench.compression.supernet import SupernetConfig
+
+
+class LatencyTable:
+    """Microseconds per block (kind, input size, in, out, expanded, kernel, stride, padding).
+
+    Blocks of equal key are timed once. The head and the classifier of a MobileNet-V2 are those of the network, whose head has
+    its full width in every structure.
+    """
+
+    def __init__(self, entries: Mapping[Key, float]):
+        self.entries = dict(entries)
+
+    def __call__(self, blocks: Sequence[Block]) -> Tensor:
+        """Sums over the blocks, float64 [N]; UserError when an entry is missing."""
+        try:
+            rows = [[self.entries[key] for key in block.table_keys()] for block in blocks]
+        except KeyError as error:
+            raise UserError(
+                f"the latency table has no entry {error.args[0]}; measure the table of this space."
+            ) from None
+        return torch.tensor(rows, dtype=torch.float64).sum(0)
+
+    def save(self, path: Path) -> None:
+        """JSON: [[key, microseconds], ...]."""
+        path.write_text(json.dumps([[list(key), value] for key, value in self.entries.items()]))
+
+    @classmethod
+    def load(cls, path: Path) -> "LatencyTable":
+        """The inverse of `save`; UserError names a missing or damaged file."""
+        return cls({tuple(key): value for key, value in read_json(path)})  # type: ignore[misc]
+
+
+def keys_of(layout: Layout, resolutions: Iterable[int], widths: Tensor) -> list[Key]:
+    """Every block of every structure of a space, each once.
+
+    A block depends on the resolution and on the multipliers of its input and its output, which belong to neighbouring stages:
+    all pairs of `widths` (float64), of those that lead to different channels.
+    """
+    uniform = widths[:, None].expand(-1, layout.stages)
+    blocks = layout.blocks(torch.zeros(len(widths), dtype=torch.long), uniform)
+    channels = torch.stack([block.outputs for block in blocks], 1)
+    changes = torch.cat([torch.tensor([True]), (channels[1:] != channels[:-1]).any(1)])
+    pairs = torch.cartesian_prod(widths[changes], widths[changes])
+    found: dict[Key, None] = {}
+    for resolution, parity in itertools.product(resolutions, (0, 1)):
+        multipliers = pairs[:, [(stage + parity) % 2 for stage in range(layout.stages)]]
+        for block in layout.blocks(torch.full((len(pairs),), resolution), multipliers):
+            found |= dict.fromkeys(block.table_keys())
+    return list(found)
+
+
+def block_of(key: Key) -> tuple[nn.Module, Tensor]:
+    """An untrained block, and an input image [1, C, H, W] (features [1, C] for a classifier)."""
+    kind, size, inputs, outputs, expanded, kernel, stride, _ = key
+    example = torch.randn(1, inputs, size, size)
+    if kind in ("stem", "head"):
+        return conv_unit(inputs, outputs, kernel, stride), example
+    if kind == "separable":
+        return SeparableBlock(inputs, outputs, stride), example
+    if kind == "linear":
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs)), example
+    stage = Stage(3, expanded, outputs, stride, nn.ReLU6, expand=expanded != inputs)
+    return InvertedResidual("block", inputs, stage, nn.BatchNorm2d, None), example
+
+
+def measured_table(
+    layout: Layout, space: "SupernetConfig", time: Callable[[nn.Module, Tensor], float] | None = None
+) -> LatencyTable:
+    """The table of every block of a space, timed by `time` (microseconds); default: the median in eager PyTorch, one thread."""
+    from compressbench.kernels.latency import microseconds
+
+    low, high = space.resolutions
+    count = round(1000 * (1 - space.min_width)) + 1
+    widths = torch.linspace(space.min_width, 1, count, dtype=torch.float64)
+    keys = keys_of(layout, range(low, high + 1, space.resolution_step), widths)
+    with torch.random.fork_rng(devices=[]):
+        return LatencyTable({key: (time or microseconds)(*block_of(key)) for key in keys})

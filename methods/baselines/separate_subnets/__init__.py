@@ -1,0 +1,1 @@
+"""Separately trained subnets."""

@@ -1,0 +1,1 @@
+"""A supernet with uniform sampling."""

@@ -1,0 +1,33 @@
+"""A supernet whose middle subnet is drawn by lot, as in US-Net (Yu and Huang 2019) and MutualNet (Yang et al. 2020)."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from compressbench.compression.supernet import SupernetConfig, prepare, sandwich
+from compressbench.method import Method
+
+if TYPE_CHECKING:
+    from compressbench.stages.context import Context
+
+
+class UniformSubnets(Method):
+    """The sandwich rule with a fresh structure of a uniformly drawn budget in every step; deploys structures by lot."""
+
+    Config = SupernetConfig
+    config: SupernetConfig
+
+    def compress(self, ctx: "Context") -> nn.Module:
+        supernet = prepare(ctx, self.config)
+        sampler = supernet.sampler
+
+        def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            budget = sampler.budgets[int(torch.randint(len(sampler.budgets), ()))]
+            return sandwich(supernet.model, supernet.space, sampler.draw(budget), *batch)[0]
+
+        supernet.train(loss)
+        supernet.record_shared_statistics()
+        model = supernet.deploy(supernet.by_lot())
+        supernet.record_mean("random", model)
+        return model

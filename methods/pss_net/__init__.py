@@ -1,0 +1,1 @@
+"""Prioritized subnet sampling."""
