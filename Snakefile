@@ -4,6 +4,8 @@
 #   snakemake --cores all --config scale=smoke         the same DAG in minutes
 #   snakemake --cores all optg                         one method (or: --config 'methods=[optg,snip]')
 #   snakemake -n                                       the plan
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -33,6 +35,8 @@ rule all:
 
 
 onstart:
+    if workflow.local_exec:
+        os.environ |= warm.start()
     # With every decision, Snakemake's limit of jobs per second leaves a timer that plans anew each second from then on: after
     # 300 jobs that took a third of a core. Jobs on this machine need no such limit.
     if workflow.local_exec:

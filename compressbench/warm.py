@@ -1,0 +1,139 @@
+"""One process imports what every job needs and forks for each of them: the imports take longer than most jobs.
+
+The Snakefile starts it for jobs on this machine. `python -m compressbench ...` hands over its arguments, environment, working
+directory and standard streams, and ends as the forked process does. Where nothing listens, the command runs in its own process,
+with the same result. The server has one thread, has read no data, and ends with the process that started it.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+VARIABLE = "COMPRESSBENCH_WARM"
+PATIENCE = 10  # seconds until the socket must be there
+IMPORTS = (
+    "compressbench.cli", "compressbench.stages.stages", "compressbench.kernels.latency", "compressbench.tracking",
+    "torch._dynamo", "torch.onnx", "mlflow",
+)  # fmt: skip
+# Against threads, which do not survive a fork: OpenBLAS's, and that of PyArrow's allocator (MLflow imports pandas).
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+_open: list[object] = []  # what has to stay open until this process ends
+
+
+def start() -> dict[str, str]:
+    """Start the server; the environment variable by which jobs find it, none where processes cannot be forked safely."""
+    if sys.platform != "linux":
+        return {}
+    path = Path(tempfile.mkdtemp(prefix="compressbench")) / "socket"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "compressbench.warm", str(path)],
+        stdin=subprocess.PIPE,  # closed with this process: the sign to end
+        start_new_session=True,  # Ctrl-C is for the jobs
+        env=os.environ | ONE_THREAD,
+    )
+    _open.append(server)
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists() and server.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return {VARIABLE: str(path)} if path.exists() else {}
+
+
+def delegate() -> int | None:
+    """The exit code of this process's command, run by the server; None where no server listens."""
+    try:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(os.environ[VARIABLE])
+    except (KeyError, OSError):
+        return None
+    with connection:
+        request = json.dumps({"command": sys.argv, "environment": dict(os.environ), "folder": os.getcwd()}).encode()
+        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(request)
+        answer = b"".join(iter(lambda: connection.recv(16), b""))
+    if not answer:
+        print("error: the job's process was killed; see whether the machine ran out of memory.", file=sys.stderr)
+        return 1
+    return answer[0]
+
+
+def preload() -> None:
+    """Import what jobs import."""
+    for name in IMPORTS:
+        import_module(name)
+
+
+def serve(path: Path) -> int:
+    """Fork for every request until standard input ends. Returns 0; in a forked process the exit code of its command."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(64)  # requests wait here while the imports run
+        preload()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked processes
+        while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                return _run(connection)
+            connection.close()
+    shutil.rmtree(path.parent, ignore_errors=True)
+    return 0
+
+
+def _run(connection: socket.socket) -> int:
+    """In a forked process: become the client's command."""
+    length, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
+    request = b""
+    while len(request) < int.from_bytes(length, "big"):
+        request += connection.recv(1 << 16)
+    asked = json.loads(request)
+    for own, given in enumerate(descriptors):
+        os.dup2(given, own)
+        os.close(given)
+    os.setpgid(0, 0)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    sys.argv = asked["command"]
+    threading.Thread(target=_follow, args=(connection,), daemon=True).start()
+    _open.append(connection)  # the client waits until it closes with this process
+    code = _main()
+    connection.sendall(bytes([code]))
+    return code
+
+
+def _follow(connection: socket.socket) -> None:
+    """End with the client: when it is killed, its end of the connection closes."""
+    while connection.recv(1):
+        pass
+    os.killpg(0, signal.SIGTERM)
+
+
+def _main() -> int:
+    from compressbench.cli import main
+
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(serve(Path(sys.argv[1])))
