@@ -96,6 +96,21 @@ def test_only_a_model_that_offers_points_has_them() -> None:
     )
 
 
+def test_a_model_without_points_keeps_its_files(tmp_path: Path, data_root: Path) -> None:
+    for name in ("config", "methods", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run = Run("smoke", "digits", "resnet_mini", "dense", "checkpoint", 0)
+    plan = Plan(tmp_path, "smoke", ["dense"])
+    pair = plan.pair(run)
+    storage.save_model(models.build(pair.architecture, **pair.arguments), tmp_path / run.folder("compress"))
+    for stage, work in (("evaluate", stages._evaluate), ("latency", stages._latency)):
+        work(plan, run, stage, SimpleNamespace(folder=tmp_path / run.folder(stage), history=None))
+    costs = {"params", "weights", "kept_weights", "macs", "dense_macs", "bit_operations", "stored_bytes"}
+    assert read(tmp_path / run.folder("evaluate")).keys() == {"quality"} | costs
+    content = {"batch", "input_shape", "machine", "simulated", "measurements", "skipped"}
+    assert read(tmp_path / run.folder("latency")).keys() == content
+
+
 def test_every_point_has_its_quality_and_its_costs(evaluated: SimpleNamespace) -> None:
     metrics = read(evaluated.evaluate)
     points = metrics["points"]
