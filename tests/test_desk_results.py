@@ -265,6 +265,67 @@ def test_no_run_of_white_box_ends_at_chance(model: str) -> None:
     assert len(table) == 5 and (table.quality > 20).all()
 
 
+def test_recu_and_siman_are_far_above_plain_signs(quality: pd.Series, dense: pd.Series) -> None:
+    """That the clamp of ReCU helps does not show: without it the same network is as good."""
+    for method in ("recu", "siman"):
+        assert quality[method, "w1a1"] >= quality["bnn", "w1a1"] + 2
+        assert quality[method, "w1a1"] < dense["fashion_mnist_binary_resnet8"]
+    table = pd.read_csv(TABLES / "comparison_fashion_mnist_binary_resnet8.csv").set_index("method")
+    assert table.stored_bytes["siman"] < table.stored_bytes["dense"] / 15
+
+
+def test_distillation_leaves_the_network_as_it_is() -> None:
+    """No order of the methods is asserted: FFSD is below the network alone, see methods/ffsd/README.md."""
+    table = pd.read_csv(TABLES / "comparison_fashion_mnist_resnet8_thin.csv")
+    assert set(table.method) == {"ffsd", "mutual_learning", "knowledge_distillation", "dense"}
+    assert (table[["params", "macs", "stored_bytes"]].nunique() == 1).all() and (table.quality > 80).all()
+
+
+@pytest.fixture(scope="module")
+def coarse_to_fine() -> pd.DataFrame:
+    table = pd.read_csv(TABLES / "comparison_fashion_mnist_vit_mini.csv").query("method == 'cf_vit'")
+    return table.set_index(table.setting.str.removeprefix("alpha50@"))
+
+
+def test_the_second_look_pays_where_the_first_is_unsure(coarse_to_fine: pd.DataFrame, records: pd.Series) -> None:
+    """Below a plain coarse transformer all the same: see methods/cf_vit/README.md."""
+    quality, macs = coarse_to_fine.quality, coarse_to_fine.macs
+    assert (macs["coarse"], macs["both"]) == (2_987_264, 11_108_864)
+    assert quality["both"] > quality["coarse"] + 0.5
+    assert quality["t70"] > quality["both"] - 0.5 and macs["t70"] < 0.75 * macs["both"]
+    for point in ("t50", "t60", "t70"):
+        share = (macs[point] - macs["coarse"]) / (macs["both"] - macs["coarse"])
+        assert quality[point] > quality["coarse"] + share * (quality["both"] - quality["coarse"])  # exits by lot
+    top, lot, low = (records["cf_vit", "alpha50", f"{regions}_regions_top1"] for regions in ("top", "random", "lowest"))
+    assert top > lot + 2 > low + 6
+
+
+def test_priorities_beat_uniform_sampling_and_one_checkpoint_costs_accuracy(records: pd.Series) -> None:
+    table = pd.read_csv(TABLES / "comparison_fashion_mnist_mobilenet_tiny.csv")
+    table = table.assign(point=table.setting.str.removeprefix("small@")).set_index(["method", "point"])
+    ours, uniform, alone = (table.quality[m] for m in ("pss_net", "uniform_subnets", "separate_subnets"))
+    pools = [p for p in ours.index if p.startswith("m") and p[1:].isdigit()]
+    assert len(pools) >= 9 and (ours[pools] - uniform[pools]).mean() > 0.3
+    assert (ours[alone.index] < alone).all()
+    assert records["pss_net", "small", "switch_ms"] < records["pss_net", "small", "reload_ms"]
+    assert (
+        records["pss_net", "small", "smallest_validation_top1"]
+        > records["pss_net", "small", "smallest_validation_top1_shared_statistics"] + 10
+    )
+
+
+def test_nearest_class_mean_beats_everything_that_trains_in_the_sessions(records: pd.Series) -> None:
+    table = pd.read_csv(TABLES / "comparison_fashion_mnist_sessions_plain_growing.csv").set_index(["method", "setting"])
+    quality, ours = table.quality, table.quality["lec_net"]
+    assert (quality.drop(("nearest_class_mean", "shots5")) < quality["nearest_class_mean", "shots5"] - 10).all()
+    assert ours["shots5"] > ours["shots5_no_distillation"]
+    assert ours["shots5"] > quality["session_fine_tuning", "shots5"]
+    assert ours["shots5"] == pytest.approx(ours["shots5_dense"], abs=0.1)
+    assert table.stored_bytes["lec_net", "shots5"] < table.stored_bytes["lec_net", "shots5_dense"]
+    gate, free = (records["lec_net", setting, "mean_gate"] for setting in ("shots5", "shots5_no_penalty"))
+    assert gate < free and ours["shots5_no_penalty"] - ours["shots5"] < 1.5
+
+
 def test_the_readme_shows_the_committed_overview() -> None:
     table = [line for line in (TABLES / "overview.md").read_text().splitlines() if line.startswith("|")]
     assert "\n".join(table) in (ROOT / "README.md").read_text()
