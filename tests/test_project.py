@@ -2,10 +2,14 @@
 
 import subprocess
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 
+from compressbench.errors import UserError
 from compressbench.registry import discover
+from compressbench.reporting.published import read_published
 from tests.conftest import ROOT
 
 
@@ -25,6 +29,17 @@ def test_every_method_folder_is_complete() -> None:
         assert "smoke" in declared.scales, f"{name} does not run at smoke scale"
         if not declared.is_baseline:
             assert "## What reproducing it taught us" in (folder / "README.md").read_text()
+
+
+def test_every_published_table_can_be_read(tmp_path: Path) -> None:
+    declarations = discover(ROOT)
+    table = read_published(ROOT / "methods", declarations)
+    assert set(table.method) >= {name for name, declared in declarations.items() if not declared.is_baseline}
+    assert (table.value != "").all() and (table.source != "").all()
+    (tmp_path / "optg").mkdir()
+    (tmp_path / "optg/published.csv").write_text("dataset,model,setting,metric,value,source\na,b,c,d,1,one, two\n")
+    with pytest.raises(UserError, match="between quotes"):
+        read_published(tmp_path, {"optg": declarations["optg"]})
 
 
 def test_no_result_is_under_version_control() -> None:

@@ -31,7 +31,10 @@ def read_published(methods_root: Path, declarations: Mapping[str, "Declaration"]
         path = folder_of(methods_root, method, declarations) / "published.csv"
         if not path.exists():
             continue
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        try:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except pd.errors.ParserError as error:
+            raise UserError(f"{path} is no table: {str(error).strip()}; put text with commas between quotes.") from None
         if list(frame.columns) != COLUMNS:
             raise UserError(f"{path}: the first line must be {','.join(COLUMNS)}, not {','.join(frame.columns)}.")
         frames.append(frame.assign(method=method))
