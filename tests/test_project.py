@@ -37,7 +37,9 @@ def test_every_published_table_can_be_read(tmp_path: Path) -> None:
     assert set(table.method) >= {name for name, declared in declarations.items() if not declared.is_baseline}
     assert (table.value != "").all() and (table.source != "").all()
     (tmp_path / "optg").mkdir()
-    (tmp_path / "optg/published.csv").write_text("dataset,model,setting,metric,value,source\na,b,c,d,1,one, two\n")
+    (tmp_path / "optg/published.csv").write_text(
+        "dataset,model,setting,metric,value,source\na,b,c,d,1,one\na,b,c,d,1,one, two\n"
+    )
     with pytest.raises(UserError, match="between quotes"):
         read_published(tmp_path, {"optg": declarations["optg"]})
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,6 +17,10 @@ Point = Mapping[str, Any]
 """An operating point: {"label", "resolution", "widths", "cost": {resource: value}}."""
 Channels = Mapping[str, tuple[int, int]]
 """Layer -> (inputs, outputs)."""
+MOBILENET: Mapping[str, Any] = MappingProxyType({"architecture": "mobilenet_v1", "arguments": {}})
+LARGEST: Mapping[str, Point] = MappingProxyType(
+    {"max": {"label": "largest", "resolution": 224, "widths": [1.0] * 14, "cost": {}}}
+)
 
 
 class SlicedConv2d(nn.Conv2d):
@@ -92,7 +97,7 @@ def resize(images: Tensor, resolution: int) -> Tensor:
 class _Budgets(Classifier):
     """What both kinds of models with structures as operating points share."""
 
-    def __init__(self, network: Mapping[str, Any], points: Mapping[str, Point]):
+    def __init__(self, network: Mapping[str, Any] = MOBILENET, points: Mapping[str, Point] = LARGEST):
         super().__init__()
         from compressbench.models import build
 
@@ -133,7 +138,7 @@ class Switchable(_Budgets):
     that of the images. `switch` chooses what the forward pass runs; `at` returns a network with fixed widths.
     """
 
-    def __init__(self, network: Mapping[str, Any], points: Mapping[str, Point]):
+    def __init__(self, network: Mapping[str, Any] = MOBILENET, points: Mapping[str, Point] = LARGEST):
         super().__init__(network, points)
         for name, module in list(self.network.named_modules()):
             if (sliced := _sliced(module, len(points))) is not None:
@@ -172,7 +177,7 @@ class Switchable(_Budgets):
 class SeparateSubnets(_Budgets):
     """The same operating points, each with a network of its own."""
 
-    def __init__(self, network: Mapping[str, Any], points: Mapping[str, Point]):
+    def __init__(self, network: Mapping[str, Any] = MOBILENET, points: Mapping[str, Point] = LARGEST):
         super().__init__(network, points)
         full = self.network
         del self.network
