@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from compressbench.compression.binary import OneBitConv2d, binary_layers
 from compressbench.training import State
 from methods.baselines.bnn.method import BNN, ClipLatent
 from tests.compression.test_binary import binary_network
 
 from .binary_context import make_binary_context
+from .context import full_size_context
 
 
 def test_latent_weights_return_to_the_interval_after_every_step() -> None:
@@ -24,3 +27,9 @@ def test_it_stores_signs_without_scales(data_root: Path, tmp_path: Path) -> None
     layers = binary_layers(BNN(BNN.Config()).compress(ctx)).values()
     assert len(layers) == 4
     assert all(type(m) is OneBitConv2d and not m.scaled and (m.weight.abs() == 1).all() for m in layers)
+
+
+@pytest.mark.parametrize(("pair", "convolutions"), [("cifar10/binary_vgg_small", 5), ("imagenet/binary_resnet18", 16)])
+def test_one_iteration_at_full_size(pair: str, convolutions: int, tmp_path: Path) -> None:
+    ctx = full_size_context(tmp_path, pair, "bnn", "w1a1")
+    assert len(binary_layers(BNN(BNN.Config()).compress(ctx))) == convolutions

@@ -272,6 +272,7 @@ def test_the_deployed_network_runs_on_the_packed_kernel(data_root: Path, tmp_pat
         ("cifar10/binary_resnet18_cifar", "w1a1", 16),
         ("cifar10/binary_vgg_small", "w1a1", 5),
         ("imagenet/binary_resnet18", "w1a1_imagenet", 16),
+        ("imagenet/binary_resnet34", "w1a1_imagenet", 32),
     ],
 )
 def test_one_iteration_at_full_size(pair: str, setting: str, convolutions: int, tmp_path: Path) -> None:

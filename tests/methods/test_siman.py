@@ -297,6 +297,7 @@ def test_what_is_stored_computes_what_was_trained(data_root: Path, tmp_path: Pat
         ("cifar10/binary_resnet18_cifar", 19),
         ("cifar10/binary_vgg_small", 5),
         ("imagenet/binary_resnet18", 16),
+        ("imagenet/binary_resnet34", 32),
     ],
 )
 def test_one_iteration_at_full_size(pair: str, convolutions: int, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from compressbench.compression.binary import binary_layers
 from methods.baselines.xnor.method import XNOR
 
 from .binary_context import make_binary_context
+from .context import full_size_context
 
 
 @pytest.mark.parametrize("scale_gradient", ["exact", "printed", "detached"])
@@ -18,3 +19,9 @@ def test_it_trains_with_every_gradient_and_stores_scales(scale_gradient: str, da
     for layer in layers:
         scale = layer.scale()
         assert scale is not None and (scale > 0).all() and (layer.weight.abs() == 1).all()
+
+
+@pytest.mark.parametrize(("pair", "convolutions"), [("cifar10/binary_vgg_small", 5), ("imagenet/binary_resnet18", 16)])
+def test_one_iteration_at_full_size(pair: str, convolutions: int, tmp_path: Path) -> None:
+    ctx = full_size_context(tmp_path, pair, "xnor", "w1a1")
+    assert len(binary_layers(XNOR(XNOR.Config()).compress(ctx))) == convolutions
