@@ -84,6 +84,7 @@ def serve(path: Path) -> int:
             connection, _ = listening.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listening.close()  # or clients would wait for a server that has ended
                 return _run(connection)
             connection.close()
     shutil.rmtree(path.parent, ignore_errors=True)
@@ -93,10 +94,8 @@ def serve(path: Path) -> int:
 def _run(connection: socket.socket) -> int:
     """In a forked process: become the client's command."""
     length, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
-    request = b""
-    while len(request) < int.from_bytes(length, "big"):
-        request += connection.recv(1 << 16)
-    asked = json.loads(request)
+    with connection.makefile("rb") as request:
+        asked = json.loads(request.read(int.from_bytes(length, "big")))
     for own, given in enumerate(descriptors):
         os.dup2(given, own)
         os.close(given)
@@ -125,7 +124,10 @@ def _main() -> int:
     try:
         main()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
     except BaseException:
         traceback.print_exc()
         return 1
