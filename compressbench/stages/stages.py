@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compressbench import models, registry, storage
 from compressbench.config import Scale
 from compressbench.errors import UserError
-from compressbench.files import make_folder, write_json
+from compressbench.files import make_folder, read_json, write_json
 from compressbench.operating_points import Adaptive, ImageDependent
 from compressbench.plan import Plan, Run
 from compressbench.seeding import make_deterministic
@@ -39,18 +39,28 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
         "method": "pretrain" if shared else run.method, "setting": "dense" if shared else run.setting,
         "seed": str(run.seed), "stage": stage,
     }  # fmt: skip
-    configuration = _configuration(plan, run, stage)
+    configuration, digest = _configuration(plan, run, stage), plan.digest(run, stage)
+    _keep_own_checkpoints(folder / "checkpoints", digest)
     with running(
         root,
         folder=folder,
         tags=tags,
         configuration=configuration,
-        digest=plan.digest(run, stage),
+        digest=digest,
         seed=run.seed,
         threads=threads,
     ) as running_stage:
         work(plan, run, stage, running_stage)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _keep_own_checkpoints(folder: Path, digest: str) -> None:
+    """A killed training is resumed only if its configuration is still the same."""
+    mark = folder / "configuration.json"
+    if not mark.exists() or read_json(mark) != digest:
+        shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder)
+        write_json(mark, digest)
 
 
 def _configuration(plan: Plan, run: Run, stage: str) -> dict[str, Any]:

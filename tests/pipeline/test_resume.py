@@ -48,3 +48,14 @@ def test_a_killed_stage_resumes_and_ends_with_the_same_bits(
     assert (folder(project, 1) / "model.safetensors").read_bytes() == reference
     assert (folder(project, 1) / "history.csv").read_bytes() == history
     assert not latest.exists()
+
+
+def test_the_training_of_another_configuration_is_not_resumed(project: Path) -> None:
+    left = folder(project, 1) / "checkpoints"
+    (left / "training").mkdir(parents=True)
+    (left / "training/latest.json").write_text('{"slot": "slot0", "epochs_done": 2}')
+    (left / "configuration.json").write_text('"an older one"')
+    done = run_module(project, *COMMAND, "1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len((folder(project, 1) / "history.csv").read_text().splitlines()) == 1 + 3
+    assert not left.exists()
