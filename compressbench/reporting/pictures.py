@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from compressbench.reporting.collect import Results
 from compressbench.reporting.frames import each
 from compressbench.reporting.groups import Group
-from compressbench.reporting.style import WIDTH, new_figure, placeholder
+from compressbench.reporting.style import WIDTH, colors, new_figure, placeholder
 from compressbench.reporting.summary import level_order
 
 CLASSES, PER_CLASS, GRIDS = 10, 6, 3
@@ -38,7 +38,7 @@ def synthetic(group: Group, results: Results) -> Figure:
     found = {series: folders[0] / "synthetic.safetensors" for series, folders in synthesized(group, results).items()}
     if not found:
         return placeholder(title, group.title, "no images have been synthesized")
-    grids = {series: _class_grid(found[series]) for series in sorted(found, key=lambda s: ", " in s)[:GRIDS]}
+    grids = {series: _class_grid(found[series]) for series in sorted(found, key=list(colors(group)).index)[:GRIDS]}
     shown = {series: grid for series, grid in grids.items() if grid is not None}
     if not shown:
         return placeholder(title, group.title, "the files of synthetic images are damaged")

@@ -151,8 +151,8 @@ def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
     from compressbench.compression.packing import packed_tensors
 
     ctx = _context(plan, run, stage, running_stage)
-    model = storage.load_model(plan.root / run.folder(plan.final_stage(run))).to(ctx.device)
     final, folder = plan.root / run.folder(plan.final_stage(run)), running_stage.folder
+    model = storage.load_model(final).to(ctx.device)
     beside = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
     metrics: dict[str, Any]
     if isinstance(model, Adaptive):

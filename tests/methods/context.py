@@ -21,6 +21,16 @@ RESNET = {
     "shortcut": "pad",
     "classifier": "conv",
 }
+VIT = {
+    "image_size": 16,
+    "patch": 4,
+    "width": 16,
+    "depth": 2,
+    "heads": 2,
+    "mlp_ratio": 2,
+    "in_channels": 1,
+    "classes": 10,
+}
 
 
 def make_context(data_root: Path, folder: Path, stage: str = "compress", seed: int = 0, **recipe: object) -> Context:
@@ -29,8 +39,13 @@ def make_context(data_root: Path, folder: Path, stage: str = "compress", seed: i
     pair = Pair.model_validate(
         {"architecture": "resnet_cifar", "arguments": RESNET, "scratch": chosen, "pretrain": chosen, "finetune": chosen}
     )
+    return context_of(pair, "digits", data_root, folder, stage, seed)
+
+
+def context_of(pair: Pair, dataset: str, data_root: Path, folder: Path, stage: str, seed: int) -> Context:
+    """A context of any pair, with an (untrained) dense model in `folder`/dense."""
     ctx = Context(
-        root=data_root, stage=stage, seed=seed, pair=pair, dataset="digits", folder=folder / stage,
+        root=data_root, stage=stage, seed=seed, pair=pair, dataset=dataset, folder=folder / stage,
         device=torch.device("cpu"), dense_folder=folder / "dense",
     )  # fmt: skip
     if not (folder / "dense" / "model.json").exists():

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from compressbench import storage
 from compressbench.config import Pair
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
@@ -12,6 +11,8 @@ from compressbench.data.incremental import PROTOCOLS, Protocol, in_sessions
 from compressbench.plan import Plan, Run
 from compressbench.stages.context import Context
 from tests.conftest import ROOT
+
+from .context import context_of
 
 RECIPE = {"epochs": 3, "batch_size": 64, "lr": 0.1}
 GROWING = {
@@ -30,13 +31,7 @@ def session_context(
     pair = Pair.model_validate(
         {"architecture": "growing", "arguments": GROWING, "scratch": RECIPE, "pretrain": RECIPE, "finetune": session}
     )
-    ctx = Context(
-        root=data_root, stage=stage, seed=seed, pair=pair, dataset="digits_sessions", folder=folder / stage,
-        device=torch.device("cpu"), dense_folder=folder / "dense",
-    )  # fmt: skip
-    if not (folder / "dense" / "model.json").exists():
-        storage.save_model(ctx.build(), folder / "dense")
-    return ctx
+    return context_of(pair, "digits_sessions", data_root, folder, stage, seed)
 
 
 def full_size_session_context(folder: Path, dataset: str, method: str, setting: str = "shots5") -> Context:

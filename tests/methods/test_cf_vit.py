@@ -19,19 +19,9 @@ from methods.cf_vit.losses import MixTokenBatches, agreement, token_labelling_lo
 from methods.cf_vit.method import CFViT
 
 from ..conftest import ROOT
-from .context import full_size_context, make_context
+from .context import VIT, full_size_context, make_context
 
 PUBLISHED_CSV = ROOT / "methods" / "cf_vit" / "published.csv"
-VIT = {
-    "image_size": 16,
-    "patch": 4,
-    "width": 16,
-    "depth": 2,
-    "heads": 2,
-    "mlp_ratio": 2,
-    "in_channels": 1,
-    "classes": 10,
-}
 TOKENS = VIT | {"image_size": 32, "in_channels": 3, "embedding": "convolutional", "token_head": True}
 SMALL = {"first_layer": 0, "select_after": -1, "mixup": 0, "cutmix": 0}
 

@@ -8,18 +8,7 @@ import pytest
 from compressbench.errors import UserError
 from methods.baselines.vit.method import PlainViT
 
-from .context import full_size_context, make_context
-
-VIT = {
-    "image_size": 16,
-    "patch": 4,
-    "width": 16,
-    "depth": 2,
-    "heads": 2,
-    "mlp_ratio": 2,
-    "in_channels": 1,
-    "classes": 10,
-}
+from .context import VIT, full_size_context, make_context
 
 
 def config(**values: Any) -> PlainViT.Config:
