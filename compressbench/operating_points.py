@@ -6,11 +6,13 @@ Evaluation and latency measure every point, and the report has a row for each. A
 - `at(point)`: the network of one point, in eval mode, without reading a file. It may share its tensors with the model.
 
 A network whose arithmetic depends on the image also offers `mean_macs(images)`: the multiply-accumulates of one image of
-`images` [N, C, H, W], on average. Any other model has one operating point, which has no name.
+`images` [N, C, H, W], on average. A model whose networks are chains of blocks may offer `blocks(point)` and `block(name)`: the
+latency stage then tells how well a table of block latencies predicts the networks. Any other model has one operating point,
+which has no name.
 """
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -23,6 +25,19 @@ class Adaptive(Protocol):
 
     def at(self, point: str) -> nn.Module:
         """The network of one point."""
+        ...
+
+
+@runtime_checkable
+class Blockwise(Adaptive, Protocol):
+    """An adaptive model whose networks are chains of blocks. Blocks of the same name take the same time."""
+
+    def blocks(self, point: str) -> Sequence[Hashable]:
+        """The names of one point's blocks."""
+        ...
+
+    def block(self, name: Any) -> tuple[nn.Module, Tensor]:
+        """A block, and an input for it."""
         ...
 
 

@@ -150,6 +150,8 @@ def final_metrics(folder: Path) -> dict[str, float]:
     if (folder / "latency.json").exists():
         for at, measured in _by_point(read_json(folder / "latency.json")):
             values |= {name: times["median"] for name, times in measured.get("switching", {}).items()}
+            if "blocks" in measured:
+                values["block_sums_rank_correlation"] = measured["blocks"]["rank_correlation"]
             for m in measured.get("measurements", []):
                 name = f"{at}{m['executor']}.{m['threads']}"
                 values |= {f"{name}.ms": m["compressed_ms"]["median"], f"{name}.speedup": m["speedup"]["median"]}

@@ -24,7 +24,7 @@ VARIABLE = "COMPRESSBENCH_WARM"
 PATIENCE = 10  # seconds until the socket must be there
 IMPORTS = (
     "compressbench.cli", "compressbench.stages.stages", "compressbench.kernels.latency", "compressbench.tracking",
-    "torch._dynamo", "torch.onnx", "mlflow",
+    "torch._dynamo", "torch.onnx", "onnx", "mlflow",
 )  # fmt: skip
 # Against threads, which do not survive a fork: OpenBLAS's, and that of PyArrow's allocator (MLflow imports pandas).
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}

@@ -301,10 +301,14 @@ def test_the_second_look_pays_where_the_first_is_unsure(coarse_to_fine: pd.DataF
 
 def test_priorities_beat_uniform_sampling_and_one_checkpoint_costs_accuracy(records: pd.Series) -> None:
     table = pd.read_csv(TABLES / "comparison_fashion_mnist_mobilenet_tiny.csv")
-    table = table.assign(point=table.setting.str.removeprefix("small@")).set_index(["method", "point"])
-    ours, uniform, alone = (table.quality[m] for m in ("pss_net", "uniform_subnets", "separate_subnets"))
+    table = table.join(table.setting.str.extract(r"(?P<kind>\w+)@(?P<point>\w+)")).set_index(
+        ["method", "kind", "point"]
+    )
+    ours, uniform, alone = (table.quality[m, "small"] for m in ("pss_net", "uniform_subnets", "separate_subnets"))
+    selected = table.quality["pss_net", "small_uniform"]
     pools = [p for p in ours.index if p.startswith("m") and p[1:].isdigit()]
     assert len(pools) >= 9 and (ours[pools] - uniform[pools]).mean() > 0.3
+    assert (selected[pools] - uniform[pools]).mean() > (ours[pools] - selected[pools]).mean() > 0
     assert (ours[alone.index] < alone).all()
     assert records["pss_net", "small", "switch_ms"] < records["pss_net", "small", "reload_ms"]
     assert (

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from compressbench.errors import UserError
 from compressbench.files import read_json
-from compressbench.models.mobilenet import InvertedResidual, SeparableBlock, Stage
-from compressbench.models.structure import conv_unit
-from compressbench.models.subnets import Block, Key, Layout
+from compressbench.models.subnets import Block, Key, Layout, block_of
 
 if TYPE_CHECKING:
     from compressbench.compression.supernet import SupernetConfig
@@ -66,20 +64,6 @@ def keys_of(layout: Layout, resolutions: Iterable[int], widths: Tensor) -> list[
         for block in layout.blocks(torch.full((len(pairs),), resolution), multipliers):
             found |= dict.fromkeys(block.table_keys())
     return list(found)
-
-
-def block_of(key: Key) -> tuple[nn.Module, Tensor]:
-    """An untrained block, and an input image [1, C, H, W] (features [1, C] for a classifier)."""
-    kind, size, inputs, outputs, expanded, kernel, stride, _ = key
-    example = torch.randn(1, inputs, size, size)
-    if kind in ("stem", "head"):
-        return conv_unit(inputs, outputs, kernel, stride), example
-    if kind == "separable":
-        return SeparableBlock(inputs, outputs, stride), example
-    if kind == "linear":
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs)), example
-    stage = Stage(3, expanded, outputs, stride, nn.ReLU6, expand=expanded != inputs)
-    return InvertedResidual("block", inputs, stage, nn.BatchNorm2d, None), example
 
 
 def measured_table(

@@ -5,7 +5,7 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from compressbench.kernels import (
 )
 from compressbench.kernels.executors import Skip, make_executor
 from compressbench.kernels.trial import Call
-from compressbench.operating_points import Adaptive, ImageDependent
+from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.seeding import derive_seed, generator
 
 Clock = Callable[[], float]
@@ -32,6 +32,8 @@ WINDOW = 5e-4  # seconds a timed stretch should last at least: 10,000 times the 
 RESAMPLES = 2000
 SINGLE_IMAGES, BATCHED_IMAGES = 32, 200
 """How many test images are timed one by one, and at least in batches."""
+ROUNDS_OF_ONE_IMAGE = 5
+"""A round over many images averages what takes this many rounds of one image."""
 IMAGE_BY_IMAGE = "its arithmetic depends on the image, which eager mode alone can follow"
 
 
@@ -99,6 +101,15 @@ def measure(
     }
 
 
+def eager_milliseconds(measured: Mapping[str, Any]) -> float:
+    """The network's median in eager mode with one thread, out of what `measure` found."""
+    return next(
+        float(m["compressed_ms"]["median"])
+        for m in measured["measurements"]
+        if (m["executor"], m["threads"]) == ("torch_eager", 1)
+    )
+
+
 def throughput(
     networks: dict[str, nn.Module],
     images: Tensor,
@@ -111,8 +122,9 @@ def throughput(
     """Every network on the same `images` [N, C, H, W] in batches, in eager mode with one thread, all interleaved.
 
     Per network: "batch", "images", "dense_ms" and "compressed_ms" per image, and "speedup" over the network called "dense".
-    The images are the first ones; batches that are not full are left out.
+    The images are the first ones; batches that are not full are left out. `rounds` and `warmup` are those of single images.
     """
+    rounds, warmup = (max(1, n // ROUNDS_OF_ONE_IMAGE) for n in (rounds, warmup))
     count = min(len(images), SINGLE_IMAGES if batch == 1 else max(batch, BATCHED_IMAGES)) // batch * batch
     if count == 0:
         raise ValueError(f"{len(images)} images do not fill a batch of {batch}")
@@ -173,6 +185,26 @@ def switching(
         calls = [lambda: model.at(rng.choice(names)), reload]
         switch, loading = interleaved_times(calls, rounds, warmup, rng, clock)
     return {"switch_ms": _summary(switch), "reload_ms": _summary(loading)}
+
+
+def block_sums(model: Blockwise, measured: Mapping[str, float], rounds: int = 30, warmup: int = 5) -> dict[str, Any]:
+    """Does a table of block latencies order the operating points as their networks do?
+
+    Every distinct block is timed alone, in eager mode with one thread; `measured` [ms] are the networks, timed likewise.
+    "sums_ms": {point: sum over its blocks}, "rank_correlation": Spearman's, of the sums and the networks.
+    """
+    chains = {point: model.blocks(point) for point in measured}
+    names = dict.fromkeys(name for chain in chains.values() for name in chain)
+    with torch.random.fork_rng(devices=[]):
+        table = {name: microseconds(*model.block(name), rounds, warmup) / 1e3 for name in names}
+    sums = {point: sum(table[name] for name in chain) for point, chain in chains.items()}
+    return {"sums_ms": sums, "rank_correlation": rank_correlation(list(sums.values()), list(measured.values()))}
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's; of values that are all different."""
+    rank_x, rank_y = np.argsort(np.argsort([x, y], axis=1), axis=1)
+    return float(np.corrcoef(rank_x, rank_y)[0][1])
 
 
 class _Subject:

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compressbench.models.mobilenet import InvertedResidualNet, MobileNetV1
+from compressbench.models.mobilenet import InvertedResidual, InvertedResidualNet, MobileNetV1, SeparableBlock, Stage
+from compressbench.models.structure import conv_unit
 
 DIVISOR = 8
 Kind = Literal["stem", "separable", "inverted", "head", "linear"]
@@ -82,6 +83,20 @@ class Block:
         numbers = torch.stack([self.size, self.inputs, self.outputs, self.expanded], 1).tolist()
         padding = self.kernel // 2
         return [(self.kind, *row, self.kernel, self.stride, padding) for row in numbers]
+
+
+def block_of(key: Key) -> tuple[nn.Module, Tensor]:
+    """An untrained block, and an input image [1, C, H, W] (features [1, C] for a classifier)."""
+    kind, size, inputs, outputs, expanded, kernel, stride, _ = key
+    example = torch.randn(1, inputs, size, size)
+    if kind in ("stem", "head"):
+        return conv_unit(inputs, outputs, kernel, stride), example
+    if kind == "separable":
+        return SeparableBlock(inputs, outputs, stride), example
+    if kind == "linear":
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs)), example
+    stage = Stage(3, expanded, outputs, stride, nn.ReLU6, expand=expanded != inputs)
+    return InvertedResidual("block", inputs, stage, nn.BatchNorm2d, None), example
 
 
 class _Part(NamedTuple):

@@ -1,7 +1,7 @@
 """One set of weights, many networks: layers that use their leading channels, and the network of each structure."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compressbench.errors import UserError
 from compressbench.models.structure import Classifier
-from compressbench.models.subnets import Layout, Subnet
+from compressbench.models.subnets import Key, Layout, Subnet, block_of
 
 Point = Mapping[str, Any]
 """An operating point: {"label", "resolution", "widths", "cost": {resource: value}}."""
@@ -126,6 +126,14 @@ class _Budgets(Classifier):
                 f"no operating point costs at most {budget:g} {resource}: the least is {min(costs.values()):g}."
             )
         return max(affordable, key=affordable.__getitem__)
+
+    def blocks(self, point: str) -> Sequence[Key]:
+        """The rows of a latency table whose sum predicts this operating point."""
+        return [block.table_keys()[0] for block in self.layout.of(self.subnet(point))]
+
+    def block(self, key: Key) -> tuple[nn.Module, Tensor]:
+        """One block, untrained, and an input."""
+        return block_of(key)
 
     def _fixed(self, network: nn.Module, resolution: int) -> nn.Module:
         return network if resolution == self.full_resolution else Resized(network, resolution)

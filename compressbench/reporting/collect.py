@@ -114,6 +114,10 @@ def collect(
                 key | {"name": name, "value": times["median"]}
                 for name, times in (latency or {}).get("switching", {}).items()
             ]
+            if blocks := (latency or {}).get("blocks"):
+                rows["records"].append(
+                    key | {"name": "block_sums_rank_correlation", "value": blocks["rank_correlation"]}
+                )
         for stage in ("synthesize", *TRAINING_STAGES):
             recorded, _ = _read(folders[stage] / "record.json")
             rows["records"] += [

@@ -13,7 +13,7 @@ from compressbench import models, registry, storage
 from compressbench.config import Scale
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
-from compressbench.operating_points import Adaptive, ImageDependent
+from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.plan import Plan, Run
 from compressbench.seeding import make_deterministic
 from compressbench.stages.context import Context
@@ -220,6 +220,9 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
                 compressed, lambda: storage.load_model(folder), options.rounds, options.warmup, run.seed
             ),
         }
+        if isinstance(compressed, Blockwise) and "torch_eager" in options.executors:
+            alone = {point: latency.eager_milliseconds(own) for point, own in points.items()}
+            result["blocks"] = latency.block_sums(compressed, alone, options.rounds, options.warmup)
     else:
         result = measure(compressed)
         add_throughput({"compressed": result}, {"compressed": compressed})

@@ -13,7 +13,7 @@ from compressbench import models, storage
 from compressbench.accounting import account, with_mean_macs
 from compressbench.kernels import latency
 from compressbench.models import Classifier, ModelSpec
-from compressbench.operating_points import Adaptive, ImageDependent
+from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.plan import Plan, Run
 from compressbench.stages import stages
 from compressbench.tracking import final_metrics
@@ -155,6 +155,32 @@ def test_a_switch_asks_for_points_by_lot_and_loads_nothing() -> None:
     times = latency.switching(Recorder(), load, rounds=30, warmup=2)
     assert set(asked) == {"a", "b", "c"} and 30 <= len(loads) < len(asked)
     assert set(times) == {"switch_ms", "reload_ms"} and times["switch_ms"]["minimum"] >= 0
+
+
+def test_every_distinct_block_is_timed_once_and_sums_are_ranked_against_the_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed: list[int] = []
+
+    class Chain(TwoBudgets):
+        def blocks(self, point: str) -> list[int]:
+            return {"small": [1, 1], "all": [1, 50, 50], "half": [50]}[point]
+
+        def block(self, name: int) -> tuple[nn.Module, Tensor]:
+            return nn.Identity(), torch.zeros(name)
+
+    def microseconds(block: nn.Module, example: Tensor, rounds: int, warmup: int) -> float:
+        timed.append(len(example))
+        return 1e3 * len(example)
+
+    monkeypatch.setattr(latency, "microseconds", microseconds)
+    assert isinstance(Chain(), Blockwise) and not isinstance(TwoBudgets(), Blockwise)
+    found = latency.block_sums(Chain(), {"small": 0.1, "all": 0.9, "half": 0.5})
+    assert timed == [1, 50] and found["sums_ms"] == {"small": 2.0, "all": 101.0, "half": 50.0}
+    assert found["rank_correlation"] == pytest.approx(1)
+    assert latency.block_sums(Chain(), {"small": 0.9, "all": 0.5, "half": 0.1})["rank_correlation"] == pytest.approx(
+        -0.5
+    )
 
 
 def test_the_tracker_gets_the_numbers_of_every_point(evaluated: SimpleNamespace) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import accounting, models, storage
-from compressbench.compression.latency_table import LatencyTable, block_of, keys_of, measured_table
+from compressbench.compression.latency_table import LatencyTable, keys_of, measured_table
 from compressbench.compression.supernet import (
     Constraint,
     Sampler,
@@ -22,9 +22,9 @@ from compressbench.compression.supernet import (
 from compressbench.config import Declaration, Pair, parse, read_yaml
 from compressbench.errors import UserError
 from compressbench.models.mobilenet import round_channels
-from compressbench.models.subnets import Layout, Subnet, as_tensors, rounded_channels
+from compressbench.models.subnets import Layout, Subnet, as_tensors, block_of, rounded_channels
 from compressbench.models.switchable import Switchable
-from compressbench.operating_points import Adaptive
+from compressbench.operating_points import Adaptive, Blockwise
 from compressbench.stages.context import Context
 from methods.baselines.separate_subnets.method import SeparateSubnets
 from methods.baselines.uniform_subnets.method import UniformSubnets
@@ -400,6 +400,18 @@ def test_blocks_of_the_table_are_timed_and_predict_the_network(tmp_path: Path) -
     assert network(example).shape == (1, 32, 7, 7)
 
 
+def test_the_blocks_of_a_point_are_a_chain_from_image_to_logits() -> None:
+    model = build()
+    assert isinstance(model, Blockwise)
+    for name, point in ENDS.items():
+        chain = [model.block(key) for key in model.blocks(name)]
+        shapes = [example.shape for _, example in chain]
+        assert shapes[0] == (1, 1, point["resolution"], point["resolution"])  # the resize before it is not in the table
+        assert [network.eval()(example).shape for network, example in chain] == [*shapes[1:], (1, 10)]
+        costs = [accounting.flops(network, tuple(x.shape[1:]), "macs_with_pool") for network, x in chain]
+        assert sum(costs) == point["cost"]["macs"] or name == "middle"
+
+
 def test_budgets_in_latency_deploy_structures_of_that_latency(ctx: Context, tmp_path: Path) -> None:
     config = SMALL | {"resolutions": (8, 12), "min_width": 0.6}
     table = measured_table(layout(), parse(SupernetConfig, config, "test"), lambda m, x: float(x.numel()) ** 0.5)
@@ -418,6 +430,23 @@ def test_budgets_in_latency_deploy_structures_of_that_latency(ctx: Context, tmp_
     for name, point in list(model.points.items())[1:-1]:
         assert name.startswith("us") and abs(point["cost"]["latency"] - int(name[2:])) <= 10
         assert model.within(point["cost"]["latency"], "latency") in model.points
+
+
+def test_one_training_serves_budgets_of_several_resources(ctx: Context, tmp_path: Path) -> None:
+    config = SMALL | {"resolutions": (8, 12), "min_width": 0.6}
+    table = measured_table(layout(), parse(SupernetConfig, config, "test"), lambda m, x: float(x.numel()) ** 0.5)
+    table.save(tmp_path / "table.json")
+    start = int(table(layout().of(Subnet(8, (0.8,) * 5)))[0]) - 50
+    both = (*SMALL["constraints"], {"resource": "latency", "unit": 1, "start": start, "stop": start + 100, "step": 20})
+    config |= {"constraints": both, "pool_size": 2, "latency_table": str(tmp_path / "table.json")}
+    model = PSSNet(parse(PSSNetConfig, config, "t")).compress(ctx)
+    assert {name.rstrip("0123456789") for name in model.points} == {"min", "m", "us", "max"}
+    for name, point in model.points.items():
+        assert point["cost"].keys() == {"macs", "latency"}
+        if name.startswith("us"):
+            assert abs(point["cost"]["latency"] - int(name[2:])) <= 10
+        elif name[1:].isdigit():
+            assert abs(point["cost"]["macs"] / 1e3 - int(name[1:])) <= 20
 
 
 # ---- errors
