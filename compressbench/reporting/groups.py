@@ -219,8 +219,8 @@ class Group:
 
     def variant(self, method: str, setting: str) -> str:
         """What distinguishes a setting from the method's others at the same level, in words; often nothing."""
-        declared, _, point = setting.partition(AT)
-        if point:
+        declared = setting.partition(AT)[0]
+        if (method, declared) in self.points:
             return self.declarations[method].labels.get(declared, declared) if len(self.declared[method]) > 1 else ""
         level = self.levels[setting]
         words = self.label(method, setting)

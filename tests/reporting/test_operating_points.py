@@ -97,6 +97,7 @@ def test_points_have_readable_names(adaptive: SimpleNamespace) -> None:
         and group.series("uniform", "random@t3") == "Uniform sampling"
     )
     assert group.label("pss", "best@t3") == "best, 0.3 MMACs" and group.series("pss", "best@max") == "PSS-Net, best"
+    assert group.series("pss", "best") == "PSS-Net, best"  # of the training, which has no point
     assert group.levels["worst@t3"] == "t3" and group.level_name("max") == "largest"
     assert group.kind == "Adaptive inference" and not group.quantized
     assert not group.is_reference("uniform") and group.is_reference("dense")
