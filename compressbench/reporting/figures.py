@@ -276,7 +276,7 @@ def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
                     )
                     ends[axes].append(Label(100, float(mean.iloc[-1]), series, color))
         for axes, (column, name) in zip(row, columns.items(), strict=True):
-            axes.set_title(f"{group.level_name(level)}: {name}")
+            axes.set_title(f"{group.level_name(level)}: {name}" if len(levels) > 1 else name)
             _zoom(axes, chosen[column], top=column == "loss")
             axes.set_xlim(0, 100)
         name_column(row[-1], ends[row[-1]], 1.06 if len(row) > 1 else 1.03, 6.8)

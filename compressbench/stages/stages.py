@@ -32,7 +32,8 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
     make_deterministic(threads)
     folder = root / run.folder(stage)
     make_folder(folder)
-    work = {"pretrain": _pretrain, "evaluate": _evaluate, "latency": _latency}.get(stage, _method_stage)
+    measuring = {"evaluate": _evaluate, "latency": _latency}
+    work = {"pretrain": _pretrain, **measuring}.get(stage, _method_stage)
     shared = stage == "pretrain"
     tags = {
         "scale": run.scale, "dataset": run.dataset, "model": run.model,
@@ -40,7 +41,8 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
         "seed": str(run.seed), "stage": stage,
     }  # fmt: skip
     configuration, digest = _configuration(plan, run, stage), plan.digest(run, stage)
-    _keep_own_checkpoints(folder / "checkpoints", digest)
+    if stage not in measuring:
+        _keep_own_checkpoints(folder / "checkpoints", digest)
     with running(
         root,
         folder=folder,

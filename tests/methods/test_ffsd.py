@@ -432,8 +432,12 @@ def test_a_killed_run_ends_with_the_same_bits(data_root: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "pair", ["cifar100/resnet32_conv", "cifar100/wrn16_2", "cifar100/densenet40_12", "imagenet/resnet18_steps"]
-)
+    "pair",
+    [
+        "cifar100/resnet32_conv", "cifar100/wrn16_2", "cifar100/densenet40_12", "cifar100/googlenet",
+        "imagenet/resnet18_steps",
+    ],
+)  # fmt: skip
 def test_one_iteration_at_full_size(pair: str, tmp_path: Path) -> None:
     ctx = full_size_context(tmp_path, pair, "ffsd", "unchanged")
     before = ctx.build().state_dict()
