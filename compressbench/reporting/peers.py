@@ -26,17 +26,19 @@ def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
     alone = history[~history.series.isin(set(together.series)) & history.quality.notna()]
     note = (
         "Mean over seeds, on images held out of the training set. Thick: the network that is kept; the others are discarded.\n"
-        "Grey: baselines that train one network; black: dense, the same network alone."
+        "Grey: baselines that train one network; black: dense, the same network alone. Level: the end of a longer training."
     )
     names = list(dict.fromkeys(together.series))
     figure = new_figure(0.9 + 2.35 * len(names), title, group.title, note)
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    lines, low = dashes(group), history.quality.quantile(0.15)
+    lines, low, last = dashes(group), history.quality.quantile(0.15), float(together.steps.max())
     for axes, name in zip(panels, names, strict=True):
         ends = []
+        axes.set_xlim(0, 1.02 * last)
         for series, part in alone.groupby("series", sort=False):
             color = "black" if part.method.map(group.is_dense).all() else GREY
-            ends += _curve(axes, part, "quality", str(series), color, 1.0, lines[str(series)])
+            draw = _level if part.steps.max() > last else _curve
+            ends += draw(axes, part, "quality", str(series), color, 1.0, lines[str(series)])
         own = together[together.series == name]
         ends += _curve(axes, own, "quality", name, PALETTE[0], 2.0)
         for color, (column, text) in zip(PALETTE[1:], BESIDE.items(), strict=False):
@@ -57,6 +59,13 @@ def _curve(
     mean = part.groupby("steps")[column].mean().dropna()
     axes.plot(mean.index, mean, line, color=color, lw=width)
     return [Label(float(mean.index[-1]), float(mean.iloc[-1]), name, color)]
+
+
+def _level(axes: Axes, part: pd.DataFrame, column: str, name: str, color: str, width: float, line: str) -> list[Label]:
+    """A line at the end of a training that goes on beyond the axis."""
+    mean = part.groupby("steps")[column].mean().dropna()
+    axes.axhline(float(mean.iloc[-1]), ls=line, color=color, lw=width)
+    return [Label(axes.get_xlim()[1], float(mean.iloc[-1]), f"{name}, {mean.index[-1]:,.0f} steps", color)]
 
 
 def _history(group: Group, results: Results) -> pd.DataFrame:

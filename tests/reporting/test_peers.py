@@ -62,6 +62,19 @@ def test_curves_are_means_over_seeds_at_equal_steps(
     assert kept.get_ydata()[-1] == pytest.approx(own[own.epoch == 7].validation_top1.mean())
 
 
+def test_a_longer_training_is_a_level_and_does_not_stretch_the_axis(
+    groups: dict[str, Group], results: Results, report: SimpleNamespace
+) -> None:
+    history = results.history.copy()
+    longer = (history.method == "teacher") & (history.setting == "unchanged_half")
+    history.loc[longer, "steps"] *= 4
+    figure = draw(groups["resnet8_thin"], replace(results, history=history), report)
+    assert "Knowledge distillation, λ 0.5, 3,200 steps" in names(figure)[0]
+    assert all(axes.get_xlim()[1] < 900 for axes in figure.axes)
+    end = history[longer & (history.epoch == 7)].validation_top1.mean()
+    assert any(list(line.get_ydata()) == pytest.approx([end, end]) for line in figure.axes[0].lines)
+
+
 def test_without_networks_that_learn_together_it_says_so(
     groups: dict[str, Group], results: Results, report: SimpleNamespace
 ) -> None:
