@@ -5,6 +5,8 @@ directory and standard streams, and ends as the forked process does. Where nothi
 with the same result. The server has one thread, has read no data, and ends with the process that started it.
 """
 
+import atexit
+import gc
 import json
 import os
 import select
@@ -19,6 +21,7 @@ import time
 import traceback
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 VARIABLE = "COMPRESSBENCH_WARM"
 PATIENCE = 10  # seconds until the socket must be there
@@ -73,26 +76,27 @@ def preload() -> None:
         import_module(name)
 
 
-def serve(path: Path) -> int:
-    """Fork for every request until standard input ends. Returns 0; in a forked process the exit code of its command."""
+def serve(path: Path) -> None:
+    """Fork for every request until standard input ends."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen(64)  # requests wait here while the imports run
         preload()
+        gc.collect()
+        gc.freeze()  # no job's garbage collector walks, and thereby copies, what all jobs share
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked processes
         while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
             connection, _ = listening.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listening.close()  # or clients would wait for a server that has ended
-                return _run(connection)
+                _run(connection)
             connection.close()
     shutil.rmtree(path.parent, ignore_errors=True)
-    return 0
 
 
-def _run(connection: socket.socket) -> int:
-    """In a forked process: become the client's command."""
+def _run(connection: socket.socket) -> NoReturn:
+    """In a forked process: become the client's command, and end."""
     length, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
     with connection.makefile("rb") as request:
         asked = json.loads(request.read(int.from_bytes(length, "big")))
@@ -108,7 +112,12 @@ def _run(connection: socket.socket) -> int:
     _open.append(connection)  # the client waits until it closes with this process
     code = _main()
     connection.sendall(bytes([code]))
-    return code
+    # As the interpreter ends, but for taking apart what was imported: that takes longer than most jobs.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _follow(connection: socket.socket) -> None:
@@ -138,4 +147,4 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(Path(sys.argv[1])))
+    serve(Path(sys.argv[1]))
