@@ -35,6 +35,7 @@ rule all:
 
 
 onstart:
+    os.environ[provenance.VERSION_VARIABLE] = provenance.code_version(Path())
     if workflow.local_exec:
         os.environ |= warm.start()
     # With every decision, Snakemake's limit of jobs per second leaves a timer that plans anew each second from then on: after

@@ -66,8 +66,7 @@ class Plan:
     ):
         self.root, self.scale_name = root, scale
         self.scale: Scale = load_scale(root, scale)
-        known = registry.discover(root)
-        chosen = list(known) if methods is None else list(methods)
+        chosen = list(registry.files(root) if methods is None else methods)
         self.declarations: dict[str, Declaration] = {name: registry.declaration(root, name) for name in chosen}
         self.seeds = self.scale.seeds if seeds is None else tuple(self._seed(s) for s in seeds)
         self.runs: list[Run] = sorted(self._runs())

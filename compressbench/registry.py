@@ -12,27 +12,34 @@ if TYPE_CHECKING:
     from compressbench.method import Method, MethodConfig
 
 
-@cache
 def discover(root: Path) -> dict[str, Declaration]:
     """Every methods/NAME/config.yaml and methods/baselines/NAME/config.yaml, validated, by name."""
-    found: dict[str, Declaration] = {}
+    return {name: declaration(root, name) for name in files(root)}
+
+
+@cache
+def files(root: Path) -> dict[str, Path]:
+    """The config.yaml of every method, by name."""
+    found: dict[str, Path] = {}
     for path in sorted([*root.glob("methods/*/config.yaml"), *root.glob("methods/baselines/*/config.yaml")]):
-        name, where = path.parent.name, path.relative_to(root)
-        if name in found:
+        if (name := path.parent.name) in found:
+            where = path.relative_to(root)
             raise UserError(f"{where}: a second method is called {name!r}; rename one of the folders.")
-        declaration = parse(Declaration, read_yaml(path), str(where))
-        found[name] = declaration.model_copy(update={"package": ".".join(where.parent.parts)})
+        found[name] = path
     if not found:
         raise UserError(f"{root / 'methods'} has no method folder with a config.yaml; run from the project's root.")
     return found
 
 
+@cache
 def declaration(root: Path, name: str) -> Declaration:
-    """The declaration of one method; UserError lists the known ones."""
-    known = discover(root)
+    """The declaration of one method, validated; UserError lists the known ones. Reads no other method's file: jobs need one."""
+    known = files(root)
     if name not in known:
         raise UserError(f"unknown method {name!r}; methods/ has: {', '.join(known)}.")
-    return known[name]
+    where = known[name].relative_to(root)
+    declared = parse(Declaration, read_yaml(known[name]), str(where))
+    return declared.model_copy(update={"package": ".".join(where.parent.parts)})
 
 
 def method_class(root: Path, name: str) -> "type[Method]":

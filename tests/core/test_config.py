@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compressbench import registry
+from compressbench import provenance, registry
 from compressbench.config import Declaration, Recipe, load_scale, parse
 from compressbench.errors import UserError
 from compressbench.plan import Plan, Run, parse_run
@@ -31,7 +31,13 @@ def declare(root: Path, name: str, **changes: object) -> None:
     folder = root / "methods" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(content | changes))
-    registry.discover.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    """The files are read again when next asked for."""
+    registry.files.cache_clear()
+    registry.declaration.cache_clear()
 
 
 def test_unknown_scale_is_named_with_the_known_ones(tree: Path) -> None:
@@ -88,6 +94,20 @@ def test_broken_yaml_names_the_file(tree: Path) -> None:
         load_scale(tree, "smoke")
 
 
+def test_a_job_reads_the_declaration_of_its_method_only(tree: Path) -> None:
+    declare(tree, "other", stages=["compress", "no_such_stage"])
+    assert list(Plan(tree, "smoke", ["toy"]).declarations) == ["toy"]
+    with pytest.raises(UserError, match=r"methods/other/config\.yaml"):
+        Plan(tree, "smoke")
+
+
+def test_the_workflow_tells_its_jobs_the_version_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(provenance.VERSION_VARIABLE, "abc-dirty")
+    assert provenance.code_version(ROOT) == "abc-dirty"
+    monkeypatch.delenv(provenance.VERSION_VARIABLE)
+    assert provenance.code_version(ROOT) not in ("", "abc-dirty")
+
+
 def test_run_names_round_trip() -> None:
     run = Run("smoke", "digits", "plain_mini", "toy", "half", 3)
     assert parse_run(run.name) == run
@@ -96,7 +116,7 @@ def test_run_names_round_trip() -> None:
 
 
 def test_every_declaration_and_scale_of_the_project_is_valid() -> None:
-    registry.discover.cache_clear()
+    forget()
     for scale in ("smoke", "desk", "paper"):
         Plan(ROOT, scale).validate()
 

@@ -8,7 +8,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from compressbench import reporting, warm
+from compressbench import provenance, reporting, warm
 from compressbench.errors import UserError
 from compressbench.plan import MODEL_FILES, Plan, Run
 
