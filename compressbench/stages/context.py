@@ -19,6 +19,7 @@ from compressbench.seeding import derive_seed, generator
 from compressbench.tasks import TASKS, Task
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.checkpoint import Checkpoint
+from compressbench.training.layout import gradients_like_activations
 from compressbench.training.loop import Logger, Loss
 
 CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
@@ -220,21 +221,23 @@ class Context:
         steps = steps_per_epoch or recipe.steps_per_epoch or source.steps_per_epoch
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
-        return fit(
-            model.to(self.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
-            lambda step: tuple(part.to(self.device) if isinstance(part, Tensor) else part for part in source(step)),
-            loss or self.loss(recipe),
-            optimizers or [self.optimizer(recipe, model.parameters())],
-            epochs=epochs,
-            steps_per_epoch=steps,
-            seed=derive_seed(self.seed, self.stage, name),
-            hooks=[*rate, *hooks],
-            validate=validate or self.validate,
-            alarm=self._alarm(recipe, epochs),
-            checkpoint=Checkpoint(self.folder / "checkpoints" / name),
-            logger=self.logger,
-            train_mode=train_mode,
-        )
+        model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with gradients_like_activations(model):
+            return fit(
+                model,
+                lambda step: tuple(part.to(self.device) if isinstance(part, Tensor) else part for part in source(step)),
+                loss or self.loss(recipe),
+                optimizers or [self.optimizer(recipe, model.parameters())],
+                epochs=epochs,
+                steps_per_epoch=steps,
+                seed=derive_seed(self.seed, self.stage, name),
+                hooks=[*rate, *hooks],
+                validate=validate or self.validate,
+                alarm=self._alarm(recipe, epochs),
+                checkpoint=Checkpoint(self.folder / "checkpoints" / name),
+                logger=self.logger,
+                train_mode=train_mode,
+            )
 
     def _alarm(self, recipe: Recipe, epochs: int) -> Callable[[Sequence[dict[str, float]]], None] | None:
         if not (images := len(self.held_out)):

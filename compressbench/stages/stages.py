@@ -13,6 +13,7 @@ from compressbench import models, registry, storage
 from compressbench.config import Scale
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
+from compressbench.kernels import machine
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.plan import Plan, Run
 from compressbench.seeding import make_deterministic
@@ -30,6 +31,7 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
         raise UserError(f"{run.pair} is not a pair of config/{run.scale}.yaml; known: {', '.join(plan.scale.pairs)}.")
     threads = int(os.environ.get("COMPRESSBENCH_THREADS", "1"))
     make_deterministic(threads)
+    machine.keep_freed_memory()
     folder = root / run.folder(stage)
     make_folder(folder)
     measuring = {"evaluate": _evaluate, "latency": _latency}

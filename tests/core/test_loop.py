@@ -1,13 +1,15 @@
 """The loop: order of the hooks, resume to the bit, divergence."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from compressbench import models
 from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.seeding import derive_seed, generator
@@ -24,6 +26,7 @@ from compressbench.training import (
     stepwise_cosine,
 )
 from compressbench.training.checkpoint import Checkpoint, same_bits
+from compressbench.training.layout import gradients_like_activations
 from tests.methods.context import make_context
 
 
@@ -233,3 +236,35 @@ def test_a_stepwise_cosine_changes_between_epochs_only(epochs: int, warmup: int,
     factor = stepwise_cosine(epochs, 7, warmup)
     for epoch, rate in rates.items():
         assert [0.1 * factor(7 * epoch + step) for step in range(7)] == pytest.approx([rate] * 7, rel=1e-6)
+
+
+@pytest.mark.parametrize("shortcut", ["pad", "conv"])
+def test_gradients_in_the_format_of_the_activations_change_no_bit(shortcut: str) -> None:
+    def train(wrapped: bool) -> tuple[dict[str, Tensor], list[bool]]:
+        torch.manual_seed(0)
+        model = models.build("resnet_cifar", in_channels=1, blocks=[1, 1, 1], widths=[8, 16, 32], shortcut=shortcut)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer, formats = torch.optim.SGD(model.parameters(), lr=0.1), []
+        images, labels = torch.randn(2, 16, 1, 12, 12), torch.arange(16) % 10
+
+        def watch(gradient: Tensor) -> None:
+            formats.append(gradient.is_contiguous(memory_format=torch.channels_last))
+
+        def watched(module: nn.Module, inputs: object, output: Tensor) -> None:
+            output.register_hook(watch)
+
+        with gradients_like_activations(model) if wrapped else nullcontext():
+            watching = [stage[0].relu2.register_forward_hook(watched) for stage in model.stages]
+            for batch in images:
+                optimizer.zero_grad()
+                F.cross_entropy(model(batch), labels).backward()
+                optimizer.step()
+        for handle in watching:
+            handle.remove()
+        assert not any(m._forward_hooks for m in model.modules())
+        return model.state_dict(), formats
+
+    plain, contiguous = train(wrapped=False)
+    followed, formats = train(wrapped=True)
+    assert same_bits(plain, followed)
+    assert all(formats) and not all(contiguous)
