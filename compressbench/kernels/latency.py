@@ -78,7 +78,7 @@ def measure(
         ]
         eager = make_executor("torch_eager")
         eager.prepare(compressed, images[:1])  # for its description
-        measurements.append({"executor": "torch_eager", "threads": 1, **eager.describe(), "rounds": rounds, **timed})
+        measurements.append({"executor": "torch_eager", "threads": 1, **eager.describe(), **timed})
         skipped += [{"executor": name, "reason": IMAGE_BY_IMAGE} for name in executors if name != "torch_eager"]
         executors = ()
     for name in executors:
@@ -121,7 +121,7 @@ def throughput(
 ) -> dict[str, dict[str, Any]]:
     """Every network on the same `images` [N, C, H, W] in batches, in eager mode with one thread, all interleaved.
 
-    Per network: "batch", "images", "dense_ms" and "compressed_ms" per image, and "speedup" over the network called "dense".
+    Per network: "batch", "images", "rounds", "dense_ms" and "compressed_ms" per image, and "speedup" over the network called "dense".
     The images are the first ones; batches that are not full are left out. `rounds` and `warmup` are those of single images.
     """
     rounds, warmup = (max(1, n // ROUNDS_OF_ONE_IMAGE) for n in (rounds, warmup))
@@ -147,6 +147,7 @@ def throughput(
         name: {
             "batch": batch,
             "images": count,
+            "rounds": rounds,
             "dense_ms": _summary(dense),
             "compressed_ms": _summary(own),
             "speedup": ratio_of_medians(dense, own, seed=rng.getrandbits(32)),

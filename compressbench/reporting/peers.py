@@ -37,8 +37,7 @@ def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
         axes.set_xlim(0, 1.02 * last)
         for series, part in alone.groupby("series", sort=False):
             color = "black" if part.method.map(group.is_dense).all() else GREY
-            draw = _level if part.steps.max() > last else _curve
-            ends += draw(axes, part, "quality", str(series), color, 1.0, lines[str(series)])
+            ends += _curve(axes, part, "quality", str(series), color, 1.0, lines[str(series)])
         own = together[together.series == name]
         ends += _curve(axes, own, "quality", name, PALETTE[0], 2.0)
         for color, (column, text) in zip(PALETTE[1:], BESIDE.items(), strict=False):
@@ -55,17 +54,13 @@ def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
 def _curve(
     axes: Axes, part: pd.DataFrame, column: str, name: str, color: str, width: float, line: str = "-"
 ) -> list[Label]:
-    """The mean over seeds, and the label of its end."""
-    mean = part.groupby("steps")[column].mean().dropna()
+    """The mean over seeds, and the label of its end; a line at the end of what goes on beyond the axis."""
+    mean, right = part.groupby("steps")[column].mean().dropna(), axes.get_xlim()[1]
+    if mean.index[-1] > right:
+        axes.axhline(float(mean.iloc[-1]), ls=line, color=color, lw=width)
+        return [Label(right, float(mean.iloc[-1]), f"{name}, {mean.index[-1]:,.0f} steps", color)]
     axes.plot(mean.index, mean, line, color=color, lw=width)
     return [Label(float(mean.index[-1]), float(mean.iloc[-1]), name, color)]
-
-
-def _level(axes: Axes, part: pd.DataFrame, column: str, name: str, color: str, width: float, line: str) -> list[Label]:
-    """A line at the end of a training that goes on beyond the axis."""
-    mean = part.groupby("steps")[column].mean().dropna()
-    axes.axhline(float(mean.iloc[-1]), ls=line, color=color, lw=width)
-    return [Label(axes.get_xlim()[1], float(mean.iloc[-1]), f"{name}, {mean.index[-1]:,.0f} steps", color)]
 
 
 def _history(group: Group, results: Results) -> pd.DataFrame:

@@ -221,6 +221,7 @@ def test_a_network_that_depends_on_the_image_is_timed_on_images_in_eager_mode() 
     )
     (row,) = found["measurements"]
     assert (row["executor"], row["threads"], row["batch"], row["images"]) == ("torch_eager", 1, 1, 32)
+    assert row["rounds"] == 1  # of 32 images each, for the two of one image
     assert {s["executor"] for s in found["skipped"]} == {"torch_compiled", "onnxruntime"}
     with pytest.raises(ValueError, match="give some"):
         latency.measure(dense, network, (1, 16, 16), executors)
