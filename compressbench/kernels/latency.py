@@ -121,8 +121,9 @@ def throughput(
 ) -> dict[str, dict[str, Any]]:
     """Every network on the same `images` [N, C, H, W] in batches, in eager mode with one thread, all interleaved.
 
-    Per network: "batch", "images", "rounds", "dense_ms" and "compressed_ms" per image, and "speedup" over the network called "dense".
-    The images are the first ones; batches that are not full are left out. `rounds` and `warmup` are those of single images.
+    Per network: "batch", "images", "rounds", "dense_ms" and "compressed_ms" per image, and "speedup" over the network called
+    "dense". The images are the first ones; batches that are not full are left out. `rounds` and `warmup` are those of single
+    images.
     """
     rounds, warmup = (max(1, n // ROUNDS_OF_ONE_IMAGE) for n in (rounds, warmup))
     count = min(len(images), SINGLE_IMAGES if batch == 1 else max(batch, BATCHED_IMAGES)) // batch * batch
