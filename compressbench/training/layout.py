@@ -15,7 +15,8 @@ def gradients_like_activations(model: nn.Module) -> Iterator[None]:
     """While it is open, the gradient of an activation in channels_last arrives in channels_last.
 
     Global pooling and zero-padded shortcuts hand theirs back in the other format, and an elementwise operation on two formats
-    takes seven times as long as on one: a tenth of a training step of a small residual network. No bit changes.
+    takes seven times as long as on one: a tenth of a training step of a small residual network. No gradient that arrives
+    changes; a later sum over a map, such as that of White-Box's masks, may add up in another order.
     """
     handles = [m.register_forward_hook(_follow) for m in model.modules() if isinstance(m, ACTIVATIONS)]
     try:
