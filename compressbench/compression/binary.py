@@ -1,12 +1,12 @@
 """Convolutions of signs with one-bit weights: what all binary methods share, their baselines, and the form that is stored."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.registry import compressed_layer
+from compressbench.compression.registry import ReplacedConv2d, compressed_layer
 
 Encoding = Literal["signs", "ones"]
 """What the bit of a weight means: -1 and +1, or 0 and 1."""
@@ -113,31 +113,11 @@ def standardise(weight: Tensor, gain: float = 1.0) -> Tensor:
     return deviation * (gain / torch.sqrt(variance + EPSILON))
 
 
-class BinaryConv2d(nn.Conv2d):
-    """Base: y = scale * conv2d(input_signs(x), weight_signs()) + bias, both of -1 and +1, the padding 0.
-
-    `settings` is what `config` stores; each becomes an attribute.
-    """
+class BinaryConv2d(ReplacedConv2d):
+    """Base: y = scale * conv2d(input_signs(x), weight_signs()) + bias, both of -1 and +1, the padding 0."""
 
     weight_bits = input_bits = 1
     centred: bool = False
-    settings: tuple[str, ...] = ()
-
-    @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
-        """The layer in place of a convolution: same parameters (shared, not copied), then its own by `add_tensors`."""
-        layer = cls.__new__(cls)
-        layer.__dict__.update(original.__dict__)
-        layer.__dict__.update(config, _parameters=dict(original._parameters), _buffers=dict(original._buffers))
-        layer.add_tensors()
-        return layer
-
-    def add_tensors(self) -> None:
-        """Register what it has beside weight and bias; nothing by default."""
-
-    def config(self) -> dict[str, Any]:
-        """The settings."""
-        return {name: getattr(self, name) for name in self.settings}
 
     def input_signs(self, x: Tensor) -> Tensor:
         """[N, C, H, W] of -1 and +1, with their gradient."""

@@ -1,7 +1,7 @@
 """Compressed layers by kind, so that a stored model is rebuilt without the code of the method that made it."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -20,6 +20,31 @@ class CompressedLayer(Protocol):
     def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
         """The layer in place of `original`; its tensors are loaded afterwards."""
         ...
+
+
+class ReplacedConv2d(nn.Conv2d):
+    """Base of compressed layers that are a convolution with other arithmetic.
+
+    `settings` is what `config` stores; each becomes an attribute.
+    """
+
+    settings: tuple[str, ...] = ()
+
+    @classmethod
+    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
+        """The layer in place of a convolution: same parameters (shared, not copied), then its own by `add_tensors`."""
+        layer = cls.__new__(cls)
+        layer.__dict__.update(original.__dict__)
+        layer.__dict__.update(config, _parameters=dict(original._parameters), _buffers=dict(original._buffers))
+        layer.add_tensors()
+        return layer
+
+    def add_tensors(self) -> None:
+        """Register what it has beside weight and bias; nothing by default."""
+
+    def config(self) -> dict[str, Any]:
+        """The settings."""
+        return {name: getattr(self, name) for name in self.settings}
 
 
 LAYER_KINDS: dict[str, type[CompressedLayer]] = {}

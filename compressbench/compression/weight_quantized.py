@@ -1,42 +1,26 @@
 """Convolutions whose weight passes a quantizer in every forward pass, its range recomputed from the weight itself."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressbench.compression.bounds import dual_bounds_quantize, percentiles
 from compressbench.compression.quantizers import straight_through, symmetric_parameters
-from compressbench.compression.registry import compressed_layer
+from compressbench.compression.registry import ReplacedConv2d, compressed_layer
 
 WeightRange = Literal["percentile", "minmax", "symmetric"]
 
 
-class WeightQuantizedConv2d(nn.Conv2d):
+class WeightQuantizedConv2d(ReplacedConv2d):
     """Base: a convolution with `effective_weight`, of `weight_bits`, that reads `input_bits` wide numbers.
 
-    `settings` is what `config` stores; each becomes an attribute. 32 bits: the weight itself.
+    32 bits: the weight itself.
     """
 
     weight_bits: int
     input_bits: int
     settings: tuple[str, ...] = ("weight_bits", "input_bits")
-
-    @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
-        """The layer in place of a convolution: same parameters (shared, not copied), then its own by `add_tensors`."""
-        layer = cls.__new__(cls)
-        layer.__dict__.update(original.__dict__)
-        layer.__dict__.update(config, _parameters=dict(original._parameters), _buffers=dict(original._buffers))
-        layer.add_tensors()
-        return layer
-
-    def add_tensors(self) -> None:
-        """Register what the quantizer itself needs; nothing by default."""
-
-    def config(self) -> dict[str, Any]:
-        """The settings."""
-        return {name: getattr(self, name) for name in self.settings}
 
     def quantize(self, weight: Tensor) -> Tensor:
         """The weight on its grid, with its gradient."""
