@@ -21,6 +21,7 @@ from compressbench.reporting.style import (
     level_legend,
     level_markers,
     marker_style,
+    method_colors,
     new_figure,
     placeholder,
 )
@@ -163,7 +164,7 @@ def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> 
     if points.empty:
         return placeholder(title, group.title, "no compressed model has been evaluated")
     levels = level_order(points)
-    palette = colors(group)
+    palette = method_colors(group)
     note = (
         "Large: mean. Small: single seeds. Line: 95 % t-interval of the mean; an arrow: it goes on beyond the axis.\n"
         "Hollow grey: baselines. Vertical lines: the dense network, and baselines without a strength to choose."
@@ -181,7 +182,7 @@ def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> 
     for panel, level in zip(panels, levels, strict=True):
         rows = points[points.level == level].sort_values("quality")
         for y, row in enumerate(each(rows)):
-            color = palette[row.series]
+            color = palette[row.method]
             own = seeds[(seeds.method == row.method) & (seeds.setting == row.setting)].quality
             if row.quality < left:
                 panel.annotate(
@@ -208,7 +209,7 @@ def quality_by_method(group: Group, summary: pd.DataFrame, results: Results) -> 
             )
         panel.set_yticks(range(len(rows)), list(rows.series), fontsize=8.5)
         for tick, row in zip(panel.get_yticklabels(), each(rows), strict=True):
-            tick.set_color(palette[row.series] if not row.baseline else "#444444")
+            tick.set_color(palette[row.method] if not row.baseline else "#444444")
         panel.set_ylim(-0.6, len(rows) - 0.4)
         panel.set_title(group.level_name(level), fontsize=9, pad=3)
         panel.tick_params(axis="y", length=0)

@@ -86,6 +86,12 @@ def colors(group: "Group") -> dict[str, str]:
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(own)} | dict.fromkeys(grey, GREY)
 
 
+def method_colors(group: "Group") -> dict[str, str]:
+    """Method -> the colour of its first series, for figures that write the names of the series."""
+    palette = colors(group)
+    return {method: palette[group.series(method, group.settings[method][0])] for method in group.methods}
+
+
 def dashes(group: "Group") -> dict[str, str]:
     """Series -> line style: it tells apart the grey baselines, and methods when the colours are used up."""
     own, grey = _series(group)

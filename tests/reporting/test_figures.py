@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from compressbench.reporting.collect import collect
-from compressbench.reporting.figures import training
+from compressbench.reporting.figures import quality_by_method, training
 from compressbench.reporting.groups import group_runs
 from compressbench.reporting.labels import Label, place, spread
 from compressbench.reporting.pictures import _class_grid
@@ -49,6 +49,16 @@ def test_a_task_that_does_not_validate_gets_no_empty_panels(report: SimpleNamesp
     panels = training(group, summary, results).axes
     without = replace(results, history=results.history.assign(quality=np.nan))
     assert len(panels) == 2 * len(training(group, summary, without).axes) > 0
+
+
+def test_all_rows_of_a_method_have_its_colour(report: SimpleNamespace) -> None:
+    results = collect(report.results, "desk", report.runs, None)
+    group = next(g for g in group_runs(report.runs, report.declarations) if "one_by_n" in g.methods)
+    summary = summarize(results, group, read_published(report.root / "methods", report.declarations))
+    rows = {name for name, method in zip(summary.series, summary.method, strict=True) if method == "one_by_n"}
+    labels = [label for panel in quality_by_method(group, summary, results).axes for label in panel.get_yticklabels()]
+    own, others = ({x.get_color() for x in labels if (x.get_text() in rows) is inside} for inside in (True, False))
+    assert len(rows) > 2 and len(own) == 1 and others == {"#444444"}
 
 
 def test_synthetic_grid_has_a_row_per_class(report: SimpleNamespace) -> None:
