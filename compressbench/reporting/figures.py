@@ -310,7 +310,7 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
     panels = list(grid.flat)[: len(executors)]
     for empty in list(grid.flat)[len(executors) :]:
         empty.set_visible(False)
-    palette, markers = colors(group), level_markers(level_order(points))
+    palette, markers = method_colors(group), level_markers(level_order(points))
     top = max(latency.high.max() * 1.25, min(20.0, 130 / (100 - points.sparsity.max())))
     ideal = np.linspace(0, 99.5, 400)
     curve = np.column_stack([ideal, 100 / (100 - ideal)])
@@ -326,7 +326,7 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
         axes.plot(*curve.T, color="#333333", lw=1, ls="--")
         axes.axhline(1, color=GREY, lw=0.8)
         for row in each(shown):
-            color = palette[row.series]
+            color = palette[row.method]
             axes.plot([row.sparsity] * 2, [row.low, row.high], color=color, lw=1)
             axes.plot(
                 row.sparsity,
@@ -351,22 +351,16 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
     for axes in panels[-2:]:
         axes.set_xlabel("multiply-accumulates removed (%)")
         axes.tick_params(labelbottom=True)
-    level_legend(panels[0], {group.level_name(k): m for k, m in markers.items()}, inside=True)
+    level_legend(panels[0], {group.level_name(k): m for k, m in markers.items()}, panels=True)
     for axes, names, obstacles in todo:
         place(axes, names, obstacles)
     return figure
 
 
 def _speedup_labels(group: Group, shown: pd.DataFrame, palette: dict[str, str]) -> list[Label]:
-    """A name per method at its strongest level; per variant where they differ by more than a quarter."""
-    labels = []
-    for method, part in shown[~shown.baseline].groupby("method", sort=False):
-        strongest = part[part.sparsity > part.sparsity.max() - 3]
-        together = strongest.speedup.max() < 1.25 * strongest.speedup.min()
-        for row in each(strongest[:1] if together else strongest):
-            name = group.short(str(method)) if together else row.series
-            labels.append(Label(row.sparsity, row.speedup, name, palette[row.series]))
-    return labels
+    """A name per method at its strongest level."""
+    own = shown[~shown.baseline].sort_values("sparsity", ascending=False).drop_duplicates("method")
+    return [Label(row.sparsity, row.speedup, group.short(row.method), palette[row.method]) for row in each(own)]
 
 
 def _seed_range(runs: pd.DataFrame, group: Group) -> dict[Any, tuple[float, float]]:

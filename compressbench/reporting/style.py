@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -24,6 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")
 WIDTH = 6.8  # inches: the text width of a page
 DPI = 200
+HEADING = 0.5  # inches of a figure's title and subtitle
 LEGEND_LENGTH = 90  # characters of a legend's row, five for every marker
 NOTE_LENGTH = 120  # characters of a reading aid's line at that width
 PARAMETERS: dict[Any, Any] = {
@@ -54,14 +55,16 @@ def styled() -> Iterator[None]:
 def new_figure(height: float, title: str, subtitle: str, note: str = "", width: float = WIDTH) -> Figure:
     """An empty figure with a heading on top and a reading aid (paragraphs separated by newlines) below."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.suptitle(
-        f"{title}\n ", x=0.012, ha="left", fontsize=11, fontweight="bold"
-    )  # its empty line is the subtitle's place
+    _head(figure, f"{title}\n ")  # the empty line is the subtitle's place
     figure.text(0.012, 1 - 0.28 / height, subtitle, ha="left", va="top", fontsize=9.5, color="#555555")
     if note:
         text = "\n".join(fill(paragraph, NOTE_LENGTH) for paragraph in note.split("\n"))
         figure.supxlabel(text, x=0.012, ha="left", fontsize=7.5, color="#555555")
     return figure
+
+
+def _head(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.012, ha="left", fontsize=11, fontweight="bold")
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -87,7 +90,7 @@ def colors(group: "Group") -> dict[str, str]:
 
 
 def method_colors(group: "Group") -> dict[str, str]:
-    """Method -> the colour of its first series, for figures that write the names of the series."""
+    """Method -> the colour of its first series, for figures with more series than colours."""
     palette = colors(group)
     return {method: palette[group.series(method, group.settings[method][0])] for method in group.methods}
 
@@ -128,8 +131,8 @@ def marker_style(color: str, baseline: bool) -> dict[str, Any]:
     }
 
 
-def level_legend(axes: "Axes", markers: dict[str, str], inside: bool = False) -> None:
-    """What the marker shapes mean (words -> marker): above the axes, or in their lower left corner; none if all are alike."""
+def level_legend(axes: "Axes", markers: dict[str, str], panels: bool = False) -> None:
+    """What the marker shapes mean (words -> marker): above the axes, or above all `panels`; none if all are alike."""
     if len(markers) > len(MARKERS):
         return
     handles = [
@@ -137,5 +140,11 @@ def level_legend(axes: "Axes", markers: dict[str, str], inside: bool = False) ->
     ]
     rows = -(-sum(len(words) + 5 for words in markers) // LEGEND_LENGTH)
     columns = -(-len(handles) // max(rows, 1))
-    where = {"loc": "lower left"} if inside else {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": columns}
-    axes.legend(handles, list(markers), handletextpad=0.2, columnspacing=1.2, borderaxespad=0.1, **where)
+    form: dict[str, Any] = {"ncols": columns, "handletextpad": 0.2, "columnspacing": 1.2, "borderaxespad": 0.1}
+    if panels:
+        figure = cast(Figure, axes.figure)
+        place = (0.99, 1 - HEADING / figure.get_figheight())
+        _head(figure, figure.get_suptitle() + "\n " * rows)
+        figure.legend(handles, list(markers), loc="upper right", bbox_to_anchor=place, **form)
+    else:
+        axes.legend(handles, list(markers), loc="lower right", bbox_to_anchor=(1.0, 1.0), **form)

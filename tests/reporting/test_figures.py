@@ -12,11 +12,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from compressbench.reporting.collect import collect
-from compressbench.reporting.figures import quality_by_method, training
+from compressbench.reporting.figures import quality_by_method, speedup_against_sparsity, training
 from compressbench.reporting.groups import group_runs
 from compressbench.reporting.labels import Label, place, spread
 from compressbench.reporting.pictures import _class_grid
 from compressbench.reporting.published import read_published
+from compressbench.reporting.style import styled
 from compressbench.reporting.summary import summarize
 
 
@@ -59,6 +60,19 @@ def test_all_rows_of_a_method_have_its_colour(report: SimpleNamespace) -> None:
     labels = [label for panel in quality_by_method(group, summary, results).axes for label in panel.get_yticklabels()]
     own, others = ({x.get_color() for x in labels if (x.get_text() in rows) is inside} for inside in (True, False))
     assert len(rows) > 2 and len(own) == 1 and others == {"#444444"}
+
+
+def test_the_legend_of_several_panels_covers_none_of_them(report: SimpleNamespace) -> None:
+    results = collect(report.results, "desk", report.runs, None)
+    group = next(g for g in group_runs(report.runs, report.declarations) if "one_by_n" in g.methods)
+    summary = summarize(results, group, read_published(report.root / "methods", report.declarations))
+    with styled():
+        figure = speedup_against_sparsity(group, summary, results)
+        figure.draw_without_rendering()
+    words = [text.get_window_extent() for legend in figure.legends for text in legend.get_texts()]
+    panels = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
+    assert len(words) == 2 and len(panels) > 1
+    assert not any(text.overlaps(box) for text in words for box in panels)
 
 
 def test_synthetic_grid_has_a_row_per_class(report: SimpleNamespace) -> None:
