@@ -6,19 +6,27 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from compressbench.reporting.collect import collect
+from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.figures import quality_by_method, speedup_against_sparsity, training
-from compressbench.reporting.groups import group_runs
+from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.labels import Label, place, spread
 from compressbench.reporting.pictures import _class_grid
 from compressbench.reporting.published import read_published
 from compressbench.reporting.style import styled
 from compressbench.reporting.summary import summarize
+
+
+def with_method(report: SimpleNamespace, method: str) -> tuple[Group, pd.DataFrame, Results]:
+    """What a figure of the method's group is drawn from."""
+    results = collect(report.results, "desk", report.runs, None)
+    group = next(g for g in group_runs(report.runs, report.declarations) if method in g.methods)
+    return group, summarize(results, group, read_published(report.root / "methods", report.declarations)), results
 
 
 def test_labels_cover_neither_each_other_nor_points() -> None:
@@ -44,18 +52,14 @@ def test_spread_keeps_order_and_distance() -> None:
 
 
 def test_a_task_that_does_not_validate_gets_no_empty_panels(report: SimpleNamespace) -> None:
-    results = collect(report.results, "desk", report.runs, None)
-    group = next(g for g in group_runs(report.runs, report.declarations) if g.metric == "psnr")
-    summary = summarize(results, group, read_published(report.root / "methods", report.declarations))
+    group, summary, results = with_method(report, "ddtb")
     panels = training(group, summary, results).axes
     without = replace(results, history=results.history.assign(quality=np.nan))
     assert len(panels) == 2 * len(training(group, summary, without).axes) > 0
 
 
 def test_all_rows_of_a_method_have_its_colour(report: SimpleNamespace) -> None:
-    results = collect(report.results, "desk", report.runs, None)
-    group = next(g for g in group_runs(report.runs, report.declarations) if "one_by_n" in g.methods)
-    summary = summarize(results, group, read_published(report.root / "methods", report.declarations))
+    group, summary, results = with_method(report, "one_by_n")
     rows = {name for name, method in zip(summary.series, summary.method, strict=True) if method == "one_by_n"}
     labels = [label for panel in quality_by_method(group, summary, results).axes for label in panel.get_yticklabels()]
     own, others = ({x.get_color() for x in labels if (x.get_text() in rows) is inside} for inside in (True, False))
@@ -63,9 +67,7 @@ def test_all_rows_of_a_method_have_its_colour(report: SimpleNamespace) -> None:
 
 
 def test_the_legend_of_several_panels_covers_none_of_them(report: SimpleNamespace) -> None:
-    results = collect(report.results, "desk", report.runs, None)
-    group = next(g for g in group_runs(report.runs, report.declarations) if "one_by_n" in g.methods)
-    summary = summarize(results, group, read_published(report.root / "methods", report.declarations))
+    group, summary, results = with_method(report, "one_by_n")
     with styled():
         figure = speedup_against_sparsity(group, summary, results)
         figure.draw_without_rendering()
