@@ -1,4 +1,4 @@
-"""Bicubic resizing as the super-resolution literature does it: MATLAB's imresize down, cubic convolution up.
+"""Bicubic resizing as the super-resolution literature does it, with MATLAB's imresize: images are mirrored at the border.
 
 Low-resolution images must come from `downscale`: Pillow, OpenCV and plain torch interpolation use other kernels or
 borders, and PSNR values are then not comparable with published ones.
@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+_REACH = 2  # pixels on either side that the cubic kernel reads when it enlarges
 
 
 def keys_kernel(t: Tensor) -> Tensor:
@@ -30,8 +32,13 @@ def taps(length: int, factor: int) -> tuple[Tensor, Tensor]:
     positions = first[:, None] + torch.arange(4 * factor + 2)
     weights = keys_kernel((centre[:, None] - positions) / factor) / factor
     weights /= weights.sum(1, keepdim=True)
-    wrapped = (positions.long() - 1) % (2 * length)
-    return weights, torch.minimum(wrapped, 2 * length - 1 - wrapped)
+    return weights, mirrored(positions.long() - 1, length)
+
+
+def mirrored(indices: Tensor, length: int) -> Tensor:
+    """Indices int64 below 0 and from `length` on, reflected into 0..length - 1 with the edge pixel repeated."""
+    wrapped = indices % (2 * length)
+    return torch.minimum(wrapped, 2 * length - 1 - wrapped)
 
 
 def _downscale_rows(image: Tensor, factor: int) -> Tensor:
@@ -58,7 +65,14 @@ def downscale(image: Tensor, factor: int) -> Tensor:
 def upscale_bicubic(x: Tensor, scale: int) -> Tensor:
     """[N, C, h, w] with values 0..255 -> [N, C, scale * h, scale * w], clipped and rounded to whole grey levels.
 
-    torch's antialiased mode has a = -0.5 (its plain mode -0.75), and enlarging does not widen the kernel.
+    torch's antialiased mode has a = -0.5 (its plain mode -0.75), and enlarging does not widen the kernel. At the border
+    it would drop the taps outside and renormalise, so the image is mirrored first, as far as the kernel reaches.
     """
+    height, width = x.shape[-2:]
+    for dim, length in ((-2, height), (-1, width)):
+        x = x.index_select(dim, mirrored(torch.arange(-_REACH, length + _REACH, device=x.device), length))
     size = (x.shape[-2] * scale, x.shape[-1] * scale)
-    return F.interpolate(x.double(), size, mode="bicubic", antialias=True).clamp(0, 255).round().to(x.dtype)
+    enlarged = F.interpolate(x.double(), size, mode="bicubic", antialias=True)
+    border = _REACH * scale
+    inside = enlarged[..., border : border + height * scale, border : border + width * scale]
+    return inside.clamp(0, 255).round().to(x.dtype)

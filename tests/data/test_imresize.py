@@ -72,3 +72,21 @@ def test_upscaling_keeps_constants_and_ramps_and_whole_levels():
     assert torch.equal(enlarged[0, 0, 10, 8:32], (2.0 * torch.arange(8, 32) - 1))  # 4 * ((i + 0.5) / 2 - 0.5)
     wild = upscale_bicubic(torch.randint(2, (1, 1, 16, 16)) * 255.0, 2)
     assert torch.equal(wild, wild.round()) and wild.min() >= 0 and wild.max() <= 255
+
+
+def test_enlarged_borders_are_those_of_matlab():
+    columns = (40.0 * torch.arange(6)).expand(1, 1, 6, 6)
+    expected = torch.tensor([0.0, 7, 29, 50, 70, 90, 110, 130, 150, 171, 193, 204])  # imresize(columns, 2)
+    assert torch.equal(upscale_bicubic(columns, 2), expected.expand(1, 1, 12, 12))
+    assert torch.equal(upscale_bicubic(columns.mT, 2), expected.expand(1, 1, 12, 12).mT)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(2, 4))
+def test_enlarging_mirrors_the_image_at_its_border(height, width, scale):
+    image = torch.randint(256, (1, 3, height, width), generator=torch.Generator().manual_seed(height * width)).double()
+    tiled = torch.cat([image, image.flip(-1)], -1).repeat(1, 1, 1, 3)
+    tiled = torch.cat([tiled, tiled.flip(-2)], -2).repeat(1, 1, 3, 1)  # the period of the mirrored plane, three times
+    top, left = 2 * height * scale, 2 * width * scale
+    middle = upscale_bicubic(tiled, scale)[..., top : top + height * scale, left : left + width * scale]
+    assert (upscale_bicubic(image, scale) - middle).abs().max() <= (1 if scale == 3 else 0)  # thirds: ties round either way
