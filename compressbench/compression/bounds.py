@@ -6,13 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.compression.gates import Gate, GateGradient
-from compressbench.compression.quantizers import Grid, span_grid
+from compressbench.compression.quantizers import Grid, span_grid, straight_through
 from compressbench.compression.registry import compressed_layer
 from compressbench.errors import UserError
 
 Bounds = Literal["dual", "symmetric"]
 BITS = (2, 3, 4, 32)
 MINIMUM_WIDTH = 1e-3
+
+
+def _check_bits(bits: int) -> None:
+    if bits not in BITS:
+        raise ValueError(f"bits must be one of {BITS}, not {bits}")
 
 
 class Codes(NamedTuple):
@@ -76,13 +81,24 @@ class _DualBounds(torch.autograd.Function):
 
 def dual_bounds_quantize(x: Tensor, upper: Tensor, lower: Tensor, bits: int) -> Tensor:
     """`dual_bounds_values` with gradients for x and both bounds. ValueError unless bits is 2, 3, 4 or 32 (32: x itself)."""
-    if bits not in BITS:
-        raise ValueError(f"bits must be one of {BITS}, not {bits}")
+    _check_bits(bits)
     if bits == 32:
         return x
     if torch.is_grad_enabled() and (x.requires_grad or upper.requires_grad or lower.requires_grad):
         return _DualBounds.apply(x, upper, lower, bits)
     return dual_bounds_values(x, upper, lower, bits)
+
+
+def quantize_weight(weight: Tensor, upper: Tensor, lower: Tensor, bits: int) -> Tensor:
+    """`dual_bounds_values` of a weight in a range that is not trained (bits 2, 3, 4 or 32).
+
+    Gradient: all of it in [lower, upper], bounds included, as the smallest and the largest weight lie on those of a min-max
+    range (the authors' code; "one half at a bound" is for activations); 0 for clipped weights.
+    """
+    _check_bits(bits)
+    if bits == 32:
+        return weight
+    return straight_through(weight.clamp(lower, upper), dual_bounds_values(weight.detach(), upper, lower, bits))
 
 
 def symmetric_bound_values(x: Tensor, bound: Tensor, bits: int) -> Tensor:
@@ -150,8 +166,7 @@ class BoundedActivation(nn.Module):
         gate_gradient: GateGradient = "detached",
     ) -> None:
         super().__init__()
-        if bits not in BITS:
-            raise ValueError(f"bits must be one of {BITS}, not {bits}")
+        _check_bits(bits)
         if bounds == "symmetric" and gate_channels is not None:
             raise ValueError("a symmetric bound has no gate")
         self.bits, self.bounds, self.percentile, self.constant = bits, bounds, percentile, constant

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from compressbench.compression.bounds import dual_bounds_quantize, percentiles
+from compressbench.compression.bounds import percentiles, quantize_weight
 from compressbench.compression.quantizers import straight_through, symmetric_parameters
 from compressbench.compression.registry import ReplacedConv2d, compressed_layer
 
@@ -52,12 +52,12 @@ class RangedConv2d(WeightQuantizedConv2d):
     percentile: float
 
     def quantize(self, weight: Tensor) -> Tensor:
-        """Gradient 1 inside the range, 0 for clipped weights."""
+        """Gradient 1 in the range, bounds included; 0 for clipped weights."""
         values = weight.detach()
         if self.weight_range == "symmetric":
             scale = self.weight_step()
             return straight_through(weight, torch.round(values / scale) * scale)
-        return dual_bounds_quantize(weight, *self._bounds(values), self.weight_bits)
+        return quantize_weight(weight, *self._bounds(values), self.weight_bits)
 
     def weight_step(self) -> Tensor:
         values = self.weight.detach()

@@ -277,7 +277,13 @@ def test_weights_clip_at_percentiles_and_clipped_ones_get_no_gradient() -> None:
     effective = layer.effective_weight()
     assert len(effective.unique()) == 4
     effective.sum().backward()
-    assert layer.weight.grad.flatten().tolist() == [0.0] * 2 + [0.5] + [1.0] * 195 + [0.5] + [0.0] * 2
+    assert layer.weight.grad.flatten().tolist() == [0.0] * 2 + [1.0] * 197 + [0.0] * 2
+
+
+def test_smallest_and_largest_weight_get_all_of_their_gradient() -> None:
+    layer = _ranged(torch.tensor([-1.0, 0.2, 1.0]), "minmax", bits=3)
+    layer.effective_weight().sum().backward()
+    assert layer.weight.grad.flatten().tolist() == [1.0, 1.0, 1.0]
 
 
 def test_symmetric_weights_use_the_largest_magnitude() -> None:
