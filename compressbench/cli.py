@@ -1,6 +1,7 @@
 """The command line: one sub-command per stage, each usable by hand without Snakemake."""
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -111,7 +112,7 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
 
     frames = benchmark.measure([name for name in networks.split(",") if name] or list(benchmark.NETWORKS))
     write_kernels(frames, ROOT / "methods/one_by_n/published.csv", machine.summary(), out)
-    typer.echo((out / "tables/kernels.md").read_text())
+    typer.echo((out / "tables/kernels.md").read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -124,7 +125,7 @@ def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
     names = [m for m in methods.split(",") if m] or list(discover(ROOT))
     table = structures.measure({name: method_class(ROOT, name).structures() for name in names})
     write_structures(table, {n: d.title for n, d in discover(ROOT).items()}, machine.summary(), out)
-    typer.echo((out / "tables/structures.md").read_text())
+    typer.echo((out / "tables/structures.md").read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -154,6 +155,9 @@ def report(scale: str, out: Path, methods: str = "", seeds: str = "") -> None:
 
 def main() -> None:
     """Run the command line; a UserError becomes one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that cannot show a letter gets its code instead
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=os.environ.get("COMPRESSBENCH_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     try:
         app()

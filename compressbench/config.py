@@ -170,7 +170,8 @@ def parse(form: type[Form], content: Any, where: str) -> Form:
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; UserError names it when it is missing or not YAML."""
     try:
-        return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # every job reads them all
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every job reads them all
+        return yaml.load(path.read_text(encoding="utf-8"), loader)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -42,13 +42,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Indented JSON with a final newline, written atomically."""
     text = json.dumps(content, indent=2, allow_nan=True) + "\n"
-    write_atomically(path, lambda p: p.write_text(text))
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; UserError names the file when it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the stage that writes it first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -26,8 +26,8 @@ def code_version(root: Path) -> str:
         return told
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=10).stdout.strip()
+    except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
         return compressbench.__version__
 
 

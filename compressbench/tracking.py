@@ -164,7 +164,7 @@ def _by_point(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
-    with (folder / "history.csv").open(newline="") as file:
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 

@@ -58,4 +58,5 @@ def run_module(
     """`python -m module ...` in a copy of the project; the copy's packages win over the installed ones."""
     environment = os.environ | {"PYTHONPATH": str(root)} | dict(options.pop("env", {}))  # type: ignore[call-overload]
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900, **options)  # type: ignore[call-overload]
+    piped: dict[str, object] = {"capture_output": True, "encoding": "utf-8", "errors": "backslashreplace"}
+    return subprocess.run(command, cwd=root, env=environment, timeout=900, **piped, **options)  # type: ignore[call-overload]

@@ -35,7 +35,7 @@ def records() -> pd.Series:
 
 
 def test_nothing_is_missing_and_every_number_has_two_seeds() -> None:
-    assert "nothing is missing" in (TABLES / "missing.md").read_text().lower()
+    assert "nothing is missing" in (TABLES / "missing.md").read_text(encoding="utf-8").lower()
     for path in TABLES.glob("comparison_*.csv"):
         assert (pd.read_csv(path).n >= 2).all(), path.name
 
@@ -330,5 +330,5 @@ def test_nearest_class_mean_beats_everything_that_trains_in_the_sessions(records
 
 
 def test_the_readme_shows_the_committed_overview() -> None:
-    table = [line for line in (TABLES / "overview.md").read_text().splitlines() if line.startswith("|")]
-    assert "\n".join(table) in (ROOT / "README.md").read_text()
+    table = [line for line in (TABLES / "overview.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert "\n".join(table) in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -59,7 +59,7 @@ def test_what_ran_is_recorded() -> None:
 
 
 def test_the_readme_shows_the_measured_numbers(sums) -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for network, kernel, name in (("ResNet-50", 1, "1x1"), ("ResNet-50", 3, "3x3"), ("MobileNet-V2", 1, "1x1")):
         for n in (1, 4, 16):
             row = [sums.loc[(network, kernel, "sparse", n, s), "speedup"] for s in (0.5, 0.75, 0.9)]

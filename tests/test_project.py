@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 
 
 def test_conda_users_get_the_same_pins() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pins = set(project["dependencies"] + project["optional-dependencies"]["dev"])
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     assert pins == set(next(d["pip"] for d in conda if isinstance(d, dict)))
     assert all("==" in pin for pin in pins)
 
@@ -28,7 +28,7 @@ def test_every_method_folder_is_complete() -> None:
             assert (folder / file).exists(), f"{name} has no {file}"
         assert "smoke" in declared.scales, f"{name} does not run at smoke scale"
         if not declared.is_baseline:
-            assert "## What reproducing it taught us" in (folder / "README.md").read_text()
+            assert "## What reproducing it taught us" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_published_table_can_be_read(tmp_path: Path) -> None:
@@ -38,14 +38,14 @@ def test_every_published_table_can_be_read(tmp_path: Path) -> None:
     assert (table.value != "").all() and (table.source != "").all()
     (tmp_path / "optg").mkdir()
     (tmp_path / "optg/published.csv").write_text(
-        "dataset,model,setting,metric,value,source\na,b,c,d,1,one\na,b,c,d,1,one, two\n"
+        "dataset,model,setting,metric,value,source\na,b,c,d,1,one\na,b,c,d,1,one, two\n", encoding="utf-8"
     )
     with pytest.raises(UserError, match="between quotes"):
         read_published(tmp_path, {"optg": declarations["optg"]})
 
 
 def test_no_result_is_under_version_control() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, encoding="utf-8").stdout.split()
     assert not [f for f in tracked if f.startswith(("results/", "data/", "mlflow.db", "mlruns"))]
 
 

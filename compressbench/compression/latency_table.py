@@ -39,7 +39,7 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """JSON: [[key, microseconds], ...]."""
-        path.write_text(json.dumps([[list(key), value] for key, value in self.entries.items()]))
+        path.write_text(json.dumps([[list(key), value] for key, value in self.entries.items()]), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "LatencyTable":

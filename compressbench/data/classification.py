@@ -116,7 +116,7 @@ def load_digits(folder: Path, limit: int | None) -> ClassificationData:
     try:
         if path.stat().st_size == 0:
             raise ValueError("it is empty")
-        table = np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2)
+        table = np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2, encoding="utf-8")
         if table.shape != (1797, 65):
             raise ValueError(f"{table.shape} numbers instead of (1797, 65)")
     except FileNotFoundError:
@@ -161,7 +161,7 @@ def load_cub(folder: Path, limit: int | None, about: DatasetInfo) -> Classificat
     folder = external_folder(folder) / "CUB_200_2011"
 
     def column(name: str) -> list[str]:
-        return [line.split()[1] for line in (folder / name).read_text().splitlines()]
+        return [line.split()[1] for line in (folder / name).read_text(encoding="utf-8").splitlines()]
 
     def read(part: list[int]) -> tuple[np.ndarray, np.ndarray]:
         images = np.empty((len(part), about.size, about.size, 3), dtype=np.uint8)

@@ -60,8 +60,8 @@ def repin(root: Path) -> str:
     """For maintainers, after a deliberate change of the data: pins data/ as it is now and returns its hash."""
     _dvc(root, "add", "data")
     path = root / PIN
-    content = yaml.safe_load(path.read_text()) | {"meta": {"files": hash_files(root / "data")}}
-    write_atomically(path, lambda p: p.write_text(yaml.safe_dump(content, sort_keys=False)))
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) | {"meta": {"files": hash_files(root / "data")}}
+    write_atomically(path, lambda p: p.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8"))
     return content_hash(root)
 
 
@@ -119,7 +119,7 @@ def _read_pin(root: Path) -> dict[str, Any]:
     """{"hash": of the folder, "files": {name: MD5}}."""
     path = root / PIN
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {"hash": str(content["outs"][0]["md5"]), "files": dict(content["meta"]["files"])}
     except FileNotFoundError:
         raise UserError(f"{path} is missing; restore it from version control.") from None
@@ -130,7 +130,10 @@ def _read_pin(root: Path) -> dict[str, Any]:
 def _dvc(root: Path, *arguments: str) -> str:
     """Runs the installed DVC below `root` and returns what it prints."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"DVC_NO_ANALYTICS": "1"})
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="backslashreplace"
+    )
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {root}: {lines[-1] if lines else 'no message'}")

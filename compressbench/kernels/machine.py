@@ -85,7 +85,7 @@ def onednn_implementations(call: Callable[[], object]) -> set[str]:
 def _cpuinfo() -> dict[str, str]:
     """The first processor of /proc/cpuinfo; empty where there is none."""
     try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())

@@ -173,7 +173,7 @@ def _by_point(key: Mapping[str, Any], content: Any) -> list[tuple[dict[str, Any]
 def _read(path: Path) -> tuple[Any, str]:
     """The content of a JSON file, or (None, why not): one damaged file must not cost the report of all others."""
     try:
-        return json.loads(path.read_text()), ""
+        return json.loads(path.read_text(encoding="utf-8")), ""
     except FileNotFoundError:
         return None, "not there"
     except (OSError, ValueError) as error:

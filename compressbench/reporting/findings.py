@@ -25,7 +25,7 @@ def findings(methods_root: Path, declarations: Mapping[str, "Declaration"]) -> s
     ]
     for name in sorted(declarations, key=lambda n: (declarations[n].is_baseline, n)):
         path = folder_of(methods_root, name, declarations) / "README.md"
-        if path.exists() and (section := read_section(path.read_text(), HEADING)):
+        if path.exists() and (section := read_section(path.read_text(encoding="utf-8"), HEADING)):
             parts.append(f"## {declarations[name].title}\n\n*{declarations[name].paper}*\n\n{section}")
     if len(parts) == 2:
         parts.append("No method has written down a finding yet.")

@@ -65,7 +65,8 @@ def facts_table(path: Path, published: pd.DataFrame) -> pd.DataFrame:
     columns = ["method", "model", "setting", "metric", "published", "recomputed", "difference", "verdict", "source"]
     if not path.exists():
         return pd.DataFrame(columns=columns)
-    facts = pd.DataFrame(json.loads(path.read_text()), columns=FACT_COLUMNS).rename(columns={"value": "recomputed"})
+    facts = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")), columns=FACT_COLUMNS)
+    facts = facts.rename(columns={"value": "recomputed"})
     keys = ["method", "model", "setting", "metric"]
     printed = published.rename(columns={"value": "published"})[[*keys, "published", "source"]].drop_duplicates(keys)
     table = facts.merge(printed, on=keys, how="left")

@@ -23,7 +23,7 @@ def write_table(folder: Path, name: str, csv: pd.DataFrame, markdown: str) -> li
     """`name`.csv and `name`.md."""
     make_folder(folder)
     csv.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g", lineterminator="\n")
-    (folder / f"{name}.md").write_text(markdown.rstrip() + "\n")
+    (folder / f"{name}.md").write_text(markdown.rstrip() + "\n", encoding="utf-8")
     return [folder / f"{name}.csv", folder / f"{name}.md"]
 
 

@@ -51,7 +51,7 @@ def _pages(text: str, out: Path) -> list[Path]:
     make_folder(out)
     pages = {out / "findings.md": text, out / "findings.html": to_html(text)}
     for path, content in pages.items():
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     return list(pages)
 
 

@@ -33,7 +33,7 @@ class History:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_atomically(self.file, lambda p: p.write_text(text.getvalue()))
+        write_atomically(self.file, lambda p: p.write_text(text.getvalue(), encoding="utf-8"))
         self.tracker.metrics(metrics, step=len(self.rows) - 1)
         if self.bar is None or self.bar.total != epochs or number == 0:
             self.bar = tqdm(total=epochs, unit="epoch", mininterval=1)
@@ -67,7 +67,7 @@ def running(
         stage = Stage(folder, History(folder / "history.csv", tracker))
         yield stage
         if not stage.history.rows:
-            write_atomically(stage.history.file, lambda p: p.write_text("epoch\n"))
+            write_atomically(stage.history.file, lambda p: p.write_text("epoch\n", encoding="utf-8"))
         seconds = time.perf_counter() - started
         content = provenance.record(
             root,

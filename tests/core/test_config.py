@@ -18,7 +18,9 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "config").mkdir()
     recipe = {"epochs": 1, "lr": 0.1}
     pair = {"architecture": "plain", "scratch": recipe, "pretrain": recipe, "finetune": recipe}
-    (tmp_path / "config/smoke.yaml").write_text(yaml.safe_dump({"seeds": [0], "pairs": {"digits/plain_mini": pair}}))
+    (tmp_path / "config/smoke.yaml").write_text(
+        yaml.safe_dump({"seeds": [0], "pairs": {"digits/plain_mini": pair}}), encoding="utf-8"
+    )
     declare(tmp_path, "toy")
     return tmp_path
 
@@ -30,7 +32,7 @@ def declare(root: Path, name: str, **changes: object) -> None:
     }  # fmt: skip
     folder = root / "methods" / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(content | changes))
+    (folder / "config.yaml").write_text(yaml.safe_dump(content | changes), encoding="utf-8")
     forget()
 
 
@@ -89,7 +91,7 @@ def test_missing_key_is_named() -> None:
 
 
 def test_broken_yaml_names_the_file(tree: Path) -> None:
-    (tree / "config/smoke.yaml").write_text("seeds: [0")
+    (tree / "config/smoke.yaml").write_text("seeds: [0", encoding="utf-8")
     with pytest.raises(UserError, match=r"smoke.yaml is not valid YAML"):
         load_scale(tree, "smoke")
 
@@ -160,9 +162,9 @@ def test_equal_budgets_are_never_overridden() -> None:
 
 def add_pair(root: Path, name: str, teacher: str | None = None) -> None:
     path = root / "config/smoke.yaml"
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["pairs"][name] = content["pairs"]["digits/plain_mini"] | ({"teacher": teacher} if teacher else {})
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def test_a_teacher_is_the_dense_model_of_another_pair(tree: Path) -> None:

@@ -79,13 +79,13 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Simp
     for stage, work in (("evaluate", stages._evaluate), ("latency", stages._latency)):
         folder = tmp_path / run.folder(stage)
         work(plan, run, stage, SimpleNamespace(folder=folder, history=None))
-        (folder / "run.json").write_text('{"wall_seconds": 1, "peak_memory_mb": 1}')
+        (folder / "run.json").write_text('{"wall_seconds": 1, "peak_memory_mb": 1}', encoding="utf-8")
         results[stage] = folder
     return SimpleNamespace(model=model.eval(), **results)
 
 
 def read(folder: Path) -> dict:
-    return json.loads(next(folder.glob("[ml]*.json")).read_text())
+    return json.loads(next(folder.glob("[ml]*.json")).read_text(encoding="utf-8"))
 
 
 def test_only_a_model_that_offers_points_has_them() -> None:

@@ -54,7 +54,7 @@ def test_truncated_tensors_are_named(tmp_path: Path) -> None:
 
 def test_damaged_description_is_named(tmp_path: Path) -> None:
     storage.save_model(masked_network(), tmp_path)
-    (tmp_path / "model.json").write_text("{")
+    (tmp_path / "model.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"model.json is damaged"):
         storage.load_model(tmp_path)
 
@@ -77,13 +77,13 @@ def test_no_partial_file_is_left_behind(tmp_path: Path) -> None:
     from compressbench.files import write_atomically
 
     target = tmp_path / "file.txt"
-    target.write_text("whole")
+    target.write_text("whole", encoding="utf-8")
 
     def fail(path: Path) -> None:
-        path.write_text("half")
+        path.write_text("half", encoding="utf-8")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UserError, match=r"cannot write .*file.txt: No space left on device"):
         write_atomically(target, fail)
-    assert target.read_text() == "whole"
+    assert target.read_text(encoding="utf-8") == "whole"
     assert list(tmp_path.iterdir()) == [target]

@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "compressbench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, **options)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=120, **options)  # type: ignore[call-overload]
 
 
 def test_a_command_has_the_same_output_and_exit_code_in_either_process(server: dict[str, str]) -> None:
@@ -73,12 +73,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 def test_the_server_has_one_thread() -> None:
     code = "from compressbench import warm; import os; warm.preload(); print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ | warm.ONE_THREAD
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT, env=os.environ | warm.ONE_THREAD
     )
     assert done.stdout.strip() == "1", done.stderr
 
 
 def test_nothing_heavy_is_imported_by_a_client() -> None:
     code = "import sys, compressbench.warm; print([m for m in ('torch', 'mlflow', 'typer') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

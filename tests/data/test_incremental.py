@@ -120,7 +120,7 @@ def cub(tmp_path: Path) -> Path:
         Image.fromarray(np.full((30, 40, 3), shade, np.uint8)).save(folder / "images" / file)
     columns = {"images": files, "image_class_labels": [1, 1, 2], "train_test_split": [1, 0, 1]}
     for name, values in columns.items():
-        (folder / f"{name}.txt").write_text("".join(f"{i} {v}\n" for i, v in enumerate(values, 1)))
+        (folder / f"{name}.txt").write_text("".join(f"{i} {v}\n" for i, v in enumerate(values, 1)), encoding="utf-8")
     return tmp_path
 
 

@@ -44,7 +44,9 @@ def test_debian_package_is_the_fallback_and_is_decompressed(tmp_path, monkeypatc
     monkeypatch.setattr(sources, "_from_torchvision", broken)
     monkeypatch.setattr(sources, "_run", run)
     sources._fetch_fashion_mnist(tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in sources.IDX_FILES}
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
+        name: name for name in sources.IDX_FILES
+    }
     assert commands == [["apt-get", "download"], ["dpkg", "-x"]]
 
 
@@ -67,6 +69,6 @@ def test_only_missing_data_sets_are_fetched(tmp_path, monkeypatch):
 
 def test_unwritable_place_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", {"new": lambda folder: None})
-    (tmp_path / "data").write_text("a file where the folder should be")
+    (tmp_path / "data").write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(UserError, match=r"folder .*data: "):
         sources.fetch(tmp_path)

@@ -24,7 +24,7 @@ def pinned_once(tmp_path_factory) -> Path:
     for name, content in {"a/x.bin": "1", "a/b/y.bin": "2", "a-b/z.bin": "3"}.items():
         path = root / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     versioning.repin(root)
     return root
 
@@ -36,7 +36,7 @@ def pinned(pinned_once, tmp_path) -> Path:
 
 def dvc(root: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, encoding="utf-8").stdout
 
 
 def test_folder_hash_is_the_one_of_dvc(pinned):
@@ -47,7 +47,7 @@ def test_a_fresh_clone_with_equal_data_ends_clean_without_touching_the_pin(pinne
     before = (pinned / "data.dvc").read_bytes()
     shutil.rmtree(pinned / ".dvc/cache")
     (pinned / "data/external").mkdir()
-    (pinned / "data/external/own.bin").write_text("not pinned, and not an error")
+    (pinned / "data/external/own.bin").write_text("not pinned, and not an error", encoding="utf-8")
     (pinned / "data/.fetch-abc").mkdir()
     assert versioning.check(pinned).keys() == {"a", "a-b"}
     assert json.loads(dvc(pinned, "status", "--json")) == {}
@@ -56,9 +56,9 @@ def test_a_fresh_clone_with_equal_data_ends_clean_without_touching_the_pin(pinne
 
 def test_what_differs_is_named_and_never_pinned(pinned):
     before = (pinned / "data.dvc").read_bytes()
-    (pinned / "data/a/x.bin").write_text("9")
+    (pinned / "data/a/x.bin").write_text("9", encoding="utf-8")
     (pinned / "data/a-b/z.bin").unlink()
-    (pinned / "data/new.bin").write_text("")
+    (pinned / "data/new.bin").write_text("", encoding="utf-8")
     with pytest.raises(UserError) as error:
         versioning.check(pinned)
     for part in ("data/a/x.bin differs", "data/a-b/z.bin is missing", "data/new.bin is not pinned", "data.dvc"):
@@ -86,14 +86,14 @@ def test_fetch_takes_the_data_from_a_remote(pinned, monkeypatch, tmp_path):
 )
 def test_damaged_pin_is_named(tmp_path, content):
     if content is not None:
-        (tmp_path / "data.dvc").write_text(content)
+        (tmp_path / "data.dvc").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"data\.dvc is"):
         versioning.content_hash(tmp_path)
 
 
 def test_pin_that_contradicts_itself_is_named(pinned):
     path = pinned / "data.dvc"
-    path.write_text(path.read_text().replace("a/x.bin", "a/renamed.bin"))
+    path.write_text(path.read_text(encoding="utf-8").replace("a/x.bin", "a/renamed.bin"), encoding="utf-8")
     with pytest.raises(UserError, match=r"data\.dvc.*disagree"):
         versioning.content_hash(pinned)
 

@@ -38,7 +38,7 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     }  # fmt: skip
     written = write_kernels(frames, PUBLISHED, "a machine", tmp_path)
     assert all(path.exists() for path in written)
-    page = (tmp_path / "tables/kernels.md").read_text()
+    page = (tmp_path / "tables/kernels.md").read_text(encoding="utf-8")
     for heading in ("Binary convolutions", "In sequence", "End to end", "More threads"):
         assert f"## {heading}" in page
     assert "| tiny 3x3" in page

@@ -23,7 +23,10 @@ def test_description_works_without_cpuinfo(monkeypatch):
 
 def test_description_imports_nothing_heavy():
     code = "import sys; from compressbench.kernels import machine; machine.describe(); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8").stdout
+        == "False\n"
+    )
 
 
 def test_onednn_is_seen_at_work_and_standard_output_stays_clean(capfd):

@@ -17,7 +17,9 @@ from tests.conftest import ROOT
 def test_a_build_without_a_compiler_succeeds_and_leaves_the_library_out(tmp_path) -> None:
     missing = {"CC": "no-such-compiler", "CXX": "no-such-compiler"}
     command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | missing, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | missing, capture_output=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     assert "no-such-compiler" in done.stderr
     assert not list(tmp_path.rglob("*.so"))

@@ -21,7 +21,7 @@ def test_structures_are_timed_beside_their_dense_networks(tmp_path: Path) -> Non
     assert table.macs_cut.iloc[0] == pytest.approx(1 - narrow / macs)
     files = write_structures(table, {"toy": "Toy"}, "a machine", tmp_path)
     assert all(file.exists() for file in files)
-    page = (tmp_path / "tables/structures.md").read_text()
+    page = (tmp_path / "tables/structures.md").read_text(encoding="utf-8")
     assert "| small | Toy, half |" in page and "a machine" in page
 
 

@@ -176,7 +176,7 @@ def test_one_iteration_at_full_size(pair: str, setting: str, tmp_path: Path) -> 
 
 def test_facts_agree_with_the_published_numbers() -> None:
     found = {(f.model, f.setting, f.metric): f.value for f in recompute()}
-    with PUBLISHED_CSV.open() as file:
+    with PUBLISHED_CSV.open(encoding="utf-8") as file:
         published = {(r["model"], r["setting"], r["metric"]): r["value"] for r in csv.DictReader(file)}
     wrong = {k for k, v in found.items() if k in published and _compare(published[k], v)[1] != "ok"}
     # the authors' curve has the plain MACs here, and 1.102 in their own convention

@@ -532,7 +532,7 @@ def test_exact_arithmetic_would_give_another_googlenet() -> None:
 
 
 def test_facts_agree_with_the_published_numbers_but_for_the_parameters_of_vgg() -> None:
-    with (FOLDER / "published.csv").open() as file:
+    with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         published = {(r["model"], r["setting"], r["metric"]): r["value"] for r in csv.DictReader(file)}
     facts = recompute()
     assert len(facts) == 5 * 2 + 10 * 4
@@ -541,7 +541,7 @@ def test_facts_agree_with_the_published_numbers_but_for_the_parameters_of_vgg() 
 
 
 def test_the_abstract_merges_two_rows() -> None:
-    with (FOLDER / "published.csv").open() as file:
+    with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["model"] == "resnet50"]
     values = {(r["setting"], r["metric"]): float(r["value"]) for r in rows}
     assert values["abstract", "top1"] == values["resnet50_d", "top1"] == 75.60

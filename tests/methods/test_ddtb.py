@@ -234,7 +234,7 @@ def test_other_bit_widths_are_refused(bits: int) -> None:
 
 
 def test_recomputed_facts_meet_the_published_ones() -> None:
-    rows = csv.DictReader((ROOT / "methods/ddtb/published.csv").open())
+    rows = csv.DictReader((ROOT / "methods/ddtb/published.csv").open(encoding="utf-8"))
     counted = [r for r in rows if r["metric"] not in ("psnr", "ssim")]
     published = {(r["model"], r["setting"], r["metric"]): float(r["value"]) for r in counted}
     facts = {(f.model, f.setting, f.metric): f.value for f in DDTB.facts()}

@@ -123,7 +123,7 @@ def draw(label: int = 0, seed: int = 0, batch: int = 8) -> Draw:
 
 
 def test_counts_of_the_published_networks() -> None:
-    with (ROOT / "methods/fdda/published.csv").open() as file:
+    with (ROOT / "methods/fdda/published.csv").open(encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["metric"] != "top1"]
     found = {(f.model, f.setting, f.metric): f.value for f in FDDA.facts()}
     assert len({(r["model"], r["setting"], r["metric"]) for r in rows}) == len(rows) > 60

@@ -331,7 +331,7 @@ def test_modules_start_as_published() -> None:
 
 
 def test_every_number_that_needs_no_training_is_the_published_one() -> None:
-    with (ROOT / "methods/ffsd/published.csv").open() as file:
+    with (ROOT / "methods/ffsd/published.csv").open(encoding="utf-8") as file:
         printed = {(r["model"], r["metric"]): r["value"] for r in csv.DictReader(file) if r["metric"] != "top1"}
     found = {(fact.model, fact.metric): fact.value for fact in facts.recompute()}
     assert len(found) == 9 * 6

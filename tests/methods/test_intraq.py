@@ -99,7 +99,7 @@ def desk(**changes):
 
 
 def test_counts_of_the_published_networks():
-    with (ROOT / "methods/intraq/published.csv").open() as file:
+    with (ROOT / "methods/intraq/published.csv").open(encoding="utf-8") as file:
         published = {
             (r["model"], r["setting"], r["metric"]): r["value"] for r in csv.DictReader(file) if r["metric"] != "top1"
         }

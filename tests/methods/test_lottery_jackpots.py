@@ -591,7 +591,7 @@ def test_tuning_for_the_whole_budget_leaves_no_search_and_is_refused() -> None:
 
 
 def test_facts_are_those_of_the_published_table() -> None:
-    rows = list(csv.DictReader((FOLDER / "published.csv").open()))
+    rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
     published = {(r["model"], r["setting"], r["metric"]): r["value"] for r in rows}
     found = LotteryJackpots.facts()
     assert len(found) == 5 * 5 + 10 * 3
@@ -600,7 +600,7 @@ def test_facts_are_those_of_the_published_table() -> None:
 
 
 def test_published_settings_are_known_and_each_row_appears_once() -> None:
-    rows = list(csv.DictReader((FOLDER / "published.csv").open()))
+    rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
     keys = [(r["dataset"], r["model"], r["setting"], r["metric"]) for r in rows]
     assert len(set(keys)) == len(keys)
     top1 = {r["setting"] for r in rows if r["metric"] == "top1"}

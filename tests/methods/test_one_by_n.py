@@ -69,7 +69,7 @@ def images(*shape: int) -> torch.Tensor:
 
 def test_facts_are_the_published_counts() -> None:
     facts = {(f.model, f.setting, f.metric): f.value for f in OneByN.facts()}
-    with (FOLDER / "published.csv").open() as file:
+    with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         counts = [r for r in csv.DictReader(file) if r["metric"] in COUNTED]
     assert len(counts) == 66
     wrong = [r for r in counts if facts.get((r["model"], r["setting"], r["metric"])) != int(r["value"])]

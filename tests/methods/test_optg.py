@@ -289,7 +289,7 @@ def test_a_run_that_is_cut_at_a_slice_resumes_with_the_same_bits(tmp_path: Path)
 
 
 def test_facts_are_those_of_the_published_table() -> None:
-    rows = list(csv.DictReader((FOLDER / "published.csv").open()))
+    rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
     published = {(r["model"], r["setting"], r["metric"]): float(r["value"]) for r in rows}
     facts = {(f.model, f.setting, f.metric): f.value for f in OptG.facts()}
     assert len(facts) == 22

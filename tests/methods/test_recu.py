@@ -205,7 +205,7 @@ def test_counts_of_the_small_network() -> None:
 
 
 def test_facts_equal_the_published_counts_to_the_last_digit() -> None:
-    with (FOLDER / "published.csv").open() as file:
+    with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         printed = {(r["model"], r["setting"], r["metric"]): r["value"] for r in csv.DictReader(file)}
     facts = ReCU.facts()
     assert len(facts) == 5 * 10

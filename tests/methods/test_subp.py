@@ -417,7 +417,7 @@ def test_gradual_hard_pruning_is_nested_and_a_static_mask_never_changes() -> Non
 
 def test_facts_are_the_published_counts() -> None:
     facts = {(f.model, f.setting, f.metric): f.value for f in SUBP.facts()}
-    with (FOLDER / "published.csv").open() as file:
+    with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     exact = [r for r in rows if r["metric"] not in ("top1", "top5", "flops")]
     assert len(exact) == 4 * 3 + 10 * 7

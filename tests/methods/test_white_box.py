@@ -611,7 +611,7 @@ def test_shortcut_convolutions_start_afresh(data_root: Path, tmp_path: Path, mon
 
 def test_facts_are_those_of_the_published_table() -> None:
     """All but one: 45.6 % of ResNet-50 leave 2.238e9, the README prints 2.22e9 (of 4.09e9)."""
-    rows = list(csv.DictReader((FOLDER / "published.csv").open()))
+    rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
     printed = {(r["model"], r["setting"], r["metric"]): Decimal(r["value"]) for r in rows}
     differ = set()
     facts = WhiteBox.facts()
@@ -640,7 +640,7 @@ def test_masks_and_channels_of_the_papers_networks() -> None:
 
 
 def test_published_cuts_are_at_or_above_their_targets() -> None:
-    rows = list(csv.DictReader((FOLDER / "published.csv").open()))
+    rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
     cuts = {(r["model"], r["setting"]): float(r["value"]) for r in reversed(rows) if r["metric"] == "flops_cut"}
     for run in Plan(ROOT, "paper", ["white_box"], seeds=[0]).runs:
         assert isinstance(run, Run)

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.pipeline
 
 
 def edit(path: Path, change) -> None:
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_stage_commands_say_what_is_wrong(project: Path, arguments: list[str], s
 
 
 def test_results_folder_that_cannot_be_written(project: Path) -> None:
-    (project / "results").write_text("a file where the folder should be")
+    (project / "results").write_text("a file where the folder should be", encoding="utf-8")
     process = run_module(project, "pretrain", "smoke", "digits", "plain_mini", "0")
     assert process.returncode == 2, process.stderr[-2000:]
     assert "results" in process.stderr and "Traceback" not in process.stderr
@@ -98,7 +98,7 @@ def test_full_disk_ends_with_one_sentence_and_keeps_finished_results(project: Pa
         pytest.skip("this system has no /dev/full")
     finished = project / "results/smoke/digits/plain_mini/pretrain/seed5"
     finished.mkdir(parents=True)
-    (finished / "model.json").write_text("{}")
+    (finished / "model.json").write_text("{}", encoding="utf-8")
     script = (
         "import sys, compressbench.storage as s, compressbench.cli as c\n"
         "save = s.save_file\n"
@@ -106,11 +106,11 @@ def test_full_disk_ends_with_one_sentence_and_keeps_finished_results(project: Pa
         "sys.argv = ['compressbench', 'pretrain', 'smoke', 'digits', 'plain_mini', '0']\n"
         "c.main()\n"
     )
-    (project / "full.py").write_text(script)
+    (project / "full.py").write_text(script, encoding="utf-8")
     process = run_module(project, module="full")
     assert process.returncode == 2, process.stderr[-2000:]
     assert "No space left on device" in process.stderr and "Traceback" not in process.stderr
-    assert (finished / "model.json").read_text() == "{}"
+    assert (finished / "model.json").read_text(encoding="utf-8") == "{}"
 
 
 def test_truncated_data_is_named(project: Path, data_root: Path) -> None:

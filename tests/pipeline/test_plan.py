@@ -53,19 +53,21 @@ def drop_in(root: Path, name: str, settings: list[str]) -> None:
         "starts_from": "dense", "settings": {s: {"density": 0.5} for s in settings},
         "scales": {"smoke": {"runs": {"digits/plain_mini": settings}}},
     }  # fmt: skip
-    (folder / "config.yaml").write_text(yaml.safe_dump(declaration))
-    (folder / "method.py").write_text(TOY_METHOD)
-    (folder / "__init__.py").write_text('"""A toy."""\n')
-    (folder / "published.csv").write_text("dataset,model,setting,metric,value,source\n")
-    (folder / "README.md").write_text("# Toy\n\n## What reproducing it taught us\n\nThat a folder is enough.\n")
+    (folder / "config.yaml").write_text(yaml.safe_dump(declaration), encoding="utf-8")
+    (folder / "method.py").write_text(TOY_METHOD, encoding="utf-8")
+    (folder / "__init__.py").write_text('"""A toy."""\n', encoding="utf-8")
+    (folder / "published.csv").write_text("dataset,model,setting,metric,value,source\n", encoding="utf-8")
+    (folder / "README.md").write_text(
+        "# Toy\n\n## What reproducing it taught us\n\nThat a folder is enough.\n", encoding="utf-8"
+    )
 
 
 def test_a_dropped_in_folder_is_a_method(project: Path) -> None:
     drop_in(project, "toy", ["half"])
     process = snakemake(project, "--config", "scale=smoke", "methods=[toy,dense]")
     assert process.returncode == 0, process.stderr[-3000:]
-    tables = "".join(p.read_text() for p in (project / "results/smoke/report/tables").glob("*.md"))
-    findings = "".join(p.read_text() for p in (project / "results/smoke/report").rglob("findings.md"))
+    tables = "".join(p.read_text(encoding="utf-8") for p in (project / "results/smoke/report/tables").glob("*.md"))
+    findings = "".join(p.read_text(encoding="utf-8") for p in (project / "results/smoke/report").rglob("findings.md"))
     assert "Toy" in tables
     assert "That a folder is enough." in findings
 
@@ -92,7 +94,7 @@ def test_every_rule_logs_and_claims_resources() -> None:
     for file in (ROOT / "workflow/rules").glob("*.smk"):
         if file.stem in ("common", "methods"):
             continue
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         for keyword in ("log:", "threads:", "resources:", "shell:"):
             rules = re.findall(r"^rule ", text, re.MULTILINE)
             assert len(rules) == text.count(f"    {keyword}") > 0, f"{file.name}: {keyword}"

@@ -40,7 +40,9 @@ def test_a_killed_stage_resumes_and_ends_with_the_same_bits(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 1 <= json.loads(latest.read_text())["epochs_done"] < 3, "the job was not killed in the middle"
+    assert 1 <= json.loads(latest.read_text(encoding="utf-8"))["epochs_done"] < 3, (
+        "the job was not killed in the middle"
+    )
     assert not (folder(project, 1) / "run.json").exists()
 
     resumed = run_module(project, *COMMAND, "1")
@@ -53,9 +55,9 @@ def test_a_killed_stage_resumes_and_ends_with_the_same_bits(
 def test_the_training_of_another_configuration_is_not_resumed(project: Path) -> None:
     left = folder(project, 1) / "checkpoints"
     (left / "training").mkdir(parents=True)
-    (left / "training/latest.json").write_text('{"slot": "slot0", "epochs_done": 2}')
-    (left / "configuration.json").write_text('"an older one"')
+    (left / "training/latest.json").write_text('{"slot": "slot0", "epochs_done": 2}', encoding="utf-8")
+    (left / "configuration.json").write_text('"an older one"', encoding="utf-8")
     done = run_module(project, *COMMAND, "1")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len((folder(project, 1) / "history.csv").read_text().splitlines()) == 1 + 3
+    assert len((folder(project, 1) / "history.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3
     assert not left.exists()

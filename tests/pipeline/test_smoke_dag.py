@@ -22,7 +22,7 @@ def test_every_run_has_every_result(smoke: Smoke) -> None:
     plan = Plan(smoke.root, "smoke")
     for run in plan.runs:
         for stage in plan.stages(run):
-            content = json.loads((smoke.root / run.folder(stage) / "run.json").read_text())
+            content = json.loads((smoke.root / run.folder(stage) / "run.json").read_text(encoding="utf-8"))
             assert content["seed"] == run.seed
             assert content["configuration_hash"] == plan.digest(run, stage)
             assert {
@@ -34,7 +34,7 @@ def test_every_run_has_every_result(smoke: Smoke) -> None:
                 "wall_seconds",
                 "peak_memory_mb",
             } <= content.keys()
-        metrics = json.loads((smoke.root / run.folder("evaluate") / "metrics.json").read_text())
+        metrics = json.loads((smoke.root / run.folder("evaluate") / "metrics.json").read_text(encoding="utf-8"))
         for own in metrics.get("points", {"": metrics}).values():
             assert own["quality"] and own["params"] >= 0 and own["stored_bytes"] >= 0
 
@@ -43,7 +43,9 @@ def test_sparse_networks_and_no_others_leave_with_recomputed_statistics(smoke: S
     plan = Plan(smoke.root, "smoke")
     families = set()
     for run in plan.runs:
-        record = json.loads((smoke.root / run.folder(plan.final_stage(run)) / "record.json").read_text())
+        record = json.loads(
+            (smoke.root / run.folder(plan.final_stage(run)) / "record.json").read_text(encoding="utf-8")
+        )
         declared = plan.declarations[run.method]
         assert ("validation_top1_after_recalibration" in record) == declared.is_sparse, run.name
         families.add(declared.family)
@@ -78,7 +80,7 @@ def test_every_stage_is_an_mlflow_run_with_tags_and_metrics(smoke: Smoke) -> Non
 
 def test_the_report_is_complete_and_names_nothing_missing(smoke: Smoke) -> None:
     out = smoke.root / "results/smoke/report"
-    assert "nothing is missing" in (out / "tables/missing.md").read_text().lower()
+    assert "nothing is missing" in (out / "tables/missing.md").read_text(encoding="utf-8").lower()
     assert list((out / "figures").glob("*.png")) and list((out / "figures").glob("*.svg"))
 
 
@@ -117,11 +119,14 @@ def test_a_second_run_gives_the_same_bits(smoke: Smoke, tmp_path: Path, data_roo
 def test_a_failing_method_leaves_the_others_and_is_named(smoke: Smoke, tmp_path: Path, data_root: Path) -> None:
     root = copy_tree(tmp_path, data_root)
     broken = root / "methods/baselines/random/method.py"
-    broken.write_text(broken.read_text().replace("def compress(self, ctx", "def compress(self, ctx, missing"))
+    broken.write_text(
+        broken.read_text(encoding="utf-8").replace("def compress(self, ctx", "def compress(self, ctx, missing"),
+        encoding="utf-8",
+    )
     process = snakemake(root, "--keep-going", "--config", "scale=smoke", "methods=[random,snip]")
     assert process.returncode != 0
     assert list(root.glob("results/smoke/digits/resnet_mini/snip/*/seed0/evaluate/metrics.json"))
-    missing = (root / "results/smoke/incomplete_report/tables/missing.md").read_text()
+    missing = (root / "results/smoke/incomplete_report/tables/missing.md").read_text(encoding="utf-8")
     assert "random" in missing and "snip" not in missing
 
 

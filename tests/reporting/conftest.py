@@ -166,7 +166,7 @@ def save(root: Path, run: Run, stage: str, name: str, content: object) -> None:
     """A JSON file in a stage folder."""
     path = root / run.folder(stage).relative_to("results") / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_latency(root: Path, run: Run, density: float, structured: bool, rng: np.random.Generator) -> None:
@@ -222,7 +222,7 @@ def write_history(root: Path, run: Run, final: float, rng: np.random.Generator) 
     stage = "pretrain" if run.pair == THIN and run.method == "dense" else "finetune"
     folder = root / run.folder(stage).relative_to("results")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "history.csv").write_text("\n".join(lines) + "\n")
+    (folder / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_synthetic(root: Path, run: Run, rng: np.random.Generator) -> None:
@@ -274,11 +274,13 @@ def write_methods(root: Path) -> None:
     (optg / "README.md").write_text(
         "# OptG\n\nWhat it does.\n\n## What reproducing it taught us\n\n"
         "Masks collapse when re-ranked **once per epoch**.\n\n"
-        "| run | top-1 |\n|---|---|\n| once | 17.1 |\n\n## References\n\nNot a finding.\n"
+        "| run | top-1 |\n|---|---|\n| once | 17.1 |\n\n## References\n\nNot a finding.\n",
+        encoding="utf-8",
     )
     (optg / "published.csv").write_text(
         "dataset,model,setting,metric,value,source\nImageNet,ResNet-50,dense,top1,77.01,README\nImageNet,ResNet-50,p95,top1,72.45,README\n"
-        "ImageNet,ResNet-50,p98,top1,67.20,README\nImageNet,ResNet-50,dense,macs,4089e6,README\nImageNet,ResNet-50,p95,macs,221e6,README\n"
+        "ImageNet,ResNet-50,p98,top1,67.20,README\nImageNet,ResNet-50,dense,macs,4089e6,README\nImageNet,ResNet-50,p95,macs,221e6,README\n",
+        encoding="utf-8",
     )
 
 
@@ -297,7 +299,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     runs = all_runs(declarations)
     for run in runs:
         write_run(root / "results", run)
-    (root / "results" / "desk" / "facts.json").write_text(json.dumps(FACTS))
+    (root / "results" / "desk" / "facts.json").write_text(json.dumps(FACTS), encoding="utf-8")
     write_methods(root / "methods")
     written = write(root / "results", "desk", runs, declarations, root / "methods", root / "reports")
     return SimpleNamespace(

@@ -42,7 +42,9 @@ def write_results(root: Path, group: Group) -> None:
         named = {f"{n}_{w}": v for n, v in (("counts", counts), ("best_share", shares)) for w in ("before", "after")}
         save_file(named | {"edges": edges}, folder / "latent.safetensors")
         lines = [f"{e},{1 / (e + 1)},{50 + e},{3 - e}" for e in range(3)]
-        (folder / "history.csv").write_text("\n".join(["epoch,loss,validation_top1,tail_flips", *lines]) + "\n")
+        (folder / "history.csv").write_text(
+            "\n".join(["epoch,loss,validation_top1,tail_flips", *lines]) + "\n", encoding="utf-8"
+        )
 
 
 def draw(root: Path, group: Group) -> Figure:

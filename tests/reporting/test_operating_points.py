@@ -125,9 +125,9 @@ def test_the_report_has_the_files_that_the_plan_names(adaptive: SimpleNamespace,
     out = tmp_path / "reports"
     written = write(adaptive.root / "results", "desk", adaptive.runs, adaptive.declarations, tmp_path / "methods", out)
     assert {str(p.relative_to(out)) for p in written} == set(outputs(adaptive.runs, adaptive.declarations))
-    table = (out / "tables/comparison_fashion_mnist_resnet_mini.md").read_text()
+    table = (out / "tables/comparison_fashion_mnist_resnet_mini.md").read_text(encoding="utf-8")
     assert "| **PSS-Net** | best, 0.3 MMACs |" in table and "68 of 68 expected runs" in table
-    assert "0.7" in (out / "tables/records.md").read_text()
+    assert "0.7" in (out / "tables/records.md").read_text(encoding="utf-8")
 
 
 def test_models_without_points_are_reported_as_before(report: SimpleNamespace) -> None:
@@ -136,7 +136,7 @@ def test_models_without_points_are_reported_as_before(report: SimpleNamespace) -
     for group in group_runs(report.runs, report.declarations, results.points):
         assert group.settings == group.declared and group.rows_expected == len(group.runs)
     path = report.results / report.runs[0].folder("evaluate").relative_to("results") / "metrics.json"
-    assert "points" not in json.loads(path.read_text())
+    assert "points" not in json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_a_random_share_of_the_images_lies_on_the_line_between_the_ends() -> None:

@@ -69,7 +69,9 @@ def test_diversity_has_the_real_images_beside_every_way_of_synthesizing(
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert any("IntraQ" in name for name in names)
     run = next(r for r in report.runs if r.method == "intraq")
-    described = json.loads((folder(report, run) / "synthetic.json").read_text())["distance_within_class"]
+    described = json.loads((folder(report, run) / "synthetic.json").read_text(encoding="utf-8"))[
+        "distance_within_class"
+    ]
     drawn = {x for line in axes.lines for x in line.get_xdata()}
     assert {v for values in described.values() for v in values if v is not None} <= drawn
 

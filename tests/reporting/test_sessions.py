@@ -53,7 +53,7 @@ def write_results(root: Path, run: Run) -> None:
     costs |= {"macs": 1.1e6, "dense_macs": 1.1e6, "bit_operations": 1e9, "stored_bytes": 4 * params}
     path = root / run.folder("evaluate").relative_to("results") / "metrics.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"quality": {"top1": top1, "sessions": rows}} | costs))
+    path.write_text(json.dumps({"quality": {"top1": top1, "sessions": rows}} | costs), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_means_and_deviations_are_over_draws_and_seeds(report: SimpleNamespace) 
     values = []
     for seed in SEEDS:
         run = Run("desk", "fashion_mnist_sessions", "plain_growing", "lec_net", "shots5", seed)
-        metrics = json.loads((report.root / run.folder("evaluate") / "metrics.json").read_text())
+        metrics = json.loads((report.root / run.folder("evaluate") / "metrics.json").read_text(encoding="utf-8"))
         values += [row["forgetting"] for row in metrics["quality"]["sessions"] if row["session"] == 2]
     row = table(report).loc[("lec_net", "shots5", 2)]
     assert row.n == len(values) == len(SEEDS) * DRAWS and row.classes == 10
@@ -98,16 +98,18 @@ def test_means_and_deviations_are_over_draws_and_seeds(report: SimpleNamespace) 
 
 
 def test_the_markdown_shows_accuracy_and_forgetting(report: SimpleNamespace) -> None:
-    text = (report.out / "tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text()
+    text = (report.out / "tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text(encoding="utf-8")
     assert text.count("| Nearest class mean | 5 shots |") == text.count("| **LEC-Net** | 5 shots, dense form |") == 2
     assert "1 (8 classes)" in text and "over 6 trials" in text
 
 
 def test_without_a_dense_network_no_change_is_given(report: SimpleNamespace) -> None:
-    text = (report.out / "tables/comparison_fashion_mnist_sessions_plain_growing.md").read_text()
+    text = (report.out / "tables/comparison_fashion_mnist_sessions_plain_growing.md").read_text(encoding="utf-8")
     assert "vs dense" not in text and "no change is given" in text and text.count("bit-operations") == 1
 
 
 def test_without_results_table_and_figure_say_so(report: SimpleNamespace, tmp_path: Path) -> None:
     write(tmp_path, "desk", report.runs, report.declarations, tmp_path, tmp_path / "out")
-    assert "No results yet." in (tmp_path / "out/tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text()
+    assert "No results yet." in (tmp_path / "out/tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text(
+        encoding="utf-8"
+    )

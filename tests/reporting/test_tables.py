@@ -39,7 +39,7 @@ def test_quantities_keep_three_digits() -> None:
 
 
 def metrics(report: SimpleNamespace, path: str) -> dict:
-    return json.loads((report.results / "desk" / path / "evaluate/metrics.json").read_text())
+    return json.loads((report.results / "desk" / path / "evaluate/metrics.json").read_text(encoding="utf-8"))
 
 
 def comparison(report: SimpleNamespace, name: str) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def test_speedup_is_on_the_executor_where_dense_is_fastest(report: SimpleNamespa
     assert set(table.executor) == {"onnxruntime"}
     row = table.loc[("one_by_n", "n4_p90")]
     folder = report.results / "desk/fashion_mnist/plain_mini/one_by_n/n4_p90"
-    files = [json.loads((folder / f"seed{s}/latency/latency.json").read_text()) for s in (0, 1)]
+    files = [json.loads((folder / f"seed{s}/latency/latency.json").read_text(encoding="utf-8")) for s in (0, 1)]
     single = {
         e: [m for f in files for m in f["measurements"] if (m["executor"], m["threads"]) == (e, 1)]
         for e in ("onnxruntime", "compressbench")
@@ -82,13 +82,13 @@ def test_published_values_stand_beside_with_their_model_and_data(report: SimpleN
     table = comparison(report, "fashion_mnist_resnet_mini")
     assert table.published["optg", "p98"] == "ResNet-50, ImageNet: 77.01 → 67.20"
     assert table.published["snip", "p98"] == "–"
-    text = (report.out / "tables/comparison_fashion_mnist_resnet_mini.md").read_text()
+    text = (report.out / "tables/comparison_fashion_mnist_resnet_mini.md").read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if line.startswith("| **OptG** | 98 %"))
     assert "77.01 → 67.20" in line and "2.0 %" in line
 
 
 def test_the_reference_itself_has_no_change(report: SimpleNamespace) -> None:
-    text = (report.out / "tables/comparison_fashion_mnist_resnet_mini.md").read_text()
+    text = (report.out / "tables/comparison_fashion_mnist_resnet_mini.md").read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if line.startswith("| Dense |"))
     assert line.split("|")[4].strip() == "–"
 
@@ -97,7 +97,7 @@ def test_facts_agree_to_the_last_printed_digit(report: SimpleNamespace) -> None:
     facts = pd.read_csv(report.out / "tables/facts.csv", keep_default_na=False)
     assert list(facts.verdict) == ["ok", "differs", "not published"]
     assert float(facts.difference[1]) == pytest.approx(204_459_212 - 221e6)
-    text = (report.out / "tables/facts.md").read_text()
+    text = (report.out / "tables/facts.md").read_text(encoding="utf-8")
     assert "1 agree to the last printed digit, 1 differ, 1 have no published value." in text
 
 
@@ -113,13 +113,13 @@ def test_facts_agree_to_the_last_printed_digit(report: SimpleNamespace) -> None:
 )
 def test_rounding_of_a_published_number(tmp_path, printed: str, recomputed: float, verdict: str) -> None:  # type: ignore[no-untyped-def]
     keys = {"method": "m", "model": "n", "setting": "s", "metric": "macs"}
-    (tmp_path / "facts.json").write_text(json.dumps([keys | {"value": recomputed}]))
+    (tmp_path / "facts.json").write_text(json.dumps([keys | {"value": recomputed}]), encoding="utf-8")
     published = pd.DataFrame([keys | {"dataset": "d", "value": printed, "source": "table 1"}])
     assert list(facts_table(tmp_path / "facts.json", published).verdict) == [verdict]
 
 
 def test_what_is_equal_in_every_row_is_said_once(report: SimpleNamespace) -> None:
-    text = (report.out / "tables/comparison_fashion_mnist_resnet8.md").read_text()
+    text = (report.out / "tables/comparison_fashion_mnist_resnet8.md").read_text(encoding="utf-8")
     assert "MACs" not in text.splitlines()[2] and "bit-operations" in text.splitlines()[2]
     assert "The same in every row:" in text and "MACs 12.5 M" in text
 
@@ -139,5 +139,5 @@ def test_records_are_means_over_seeds(report: SimpleNamespace) -> None:
 def test_latency_table_names_every_executor_and_what_was_skipped(report: SimpleNamespace) -> None:
     table = pd.read_csv(report.out / "tables/latency_fashion_mnist_plain_mini.csv")
     assert set(table.executor) == {"torch_eager", "onnxruntime", "compressbench"} and set(table.threads) == {1, 2}
-    text = (report.out / "tables/latency_fashion_mnist_plain_mini.md").read_text()
+    text = (report.out / "tables/latency_fashion_mnist_plain_mini.md").read_text(encoding="utf-8")
     assert "skipped: L1 filters, 90 %, compressbench: the model has no block-sparse layer" in text

@@ -23,7 +23,7 @@ def test_writes_exactly_the_files_that_are_known_in_advance(report: SimpleNamesp
 def test_every_output_has_a_caption_file_and_a_category(report: SimpleNamespace) -> None:
     for output in outputs(report.runs, report.declarations):
         description = describe(output)
-        assert (ROOT / "workflow" / "report" / description.caption).read_text().strip()
+        assert (ROOT / "workflow" / "report" / description.caption).read_text(encoding="utf-8").strip()
         assert description.category and all(description.labels.values())
     assert describe("figures/quality_vs_macs_fashion_mnist_resnet8.svg").labels["subject"] == "fashion mnist resnet8"
 
@@ -34,7 +34,9 @@ def test_equal_results_give_equal_files(report: SimpleNamespace, tmp_path: Path)
         write(report.results, "desk", chosen, report.declarations, report.root / "methods", tmp_path / name)
     files = outputs(chosen, report.declarations)
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
-    assert "<dc:date>" not in (tmp_path / "a" / next(f for f in files if f.endswith(".svg"))).read_text()
+    assert "<dc:date>" not in (tmp_path / "a" / next(f for f in files if f.endswith(".svg"))).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_without_any_result_every_file_says_what_is_missing(report: SimpleNamespace, tmp_path: Path) -> None:
@@ -44,7 +46,7 @@ def test_without_any_result_every_file_says_what_is_missing(report: SimpleNamesp
     assert Image.open(tmp_path / "out/figures/synthetic_fashion_mnist_resnet8.png").size[0] > 1000
     missing = pd.read_csv(tmp_path / "out/tables/missing.csv")
     assert len(missing) == 2 * len(chosen)
-    assert "No results yet." in (tmp_path / "out/tables/overview.md").read_text()
+    assert "No results yet." in (tmp_path / "out/tables/overview.md").read_text(encoding="utf-8")
 
 
 def test_a_missing_and_a_damaged_result_are_named_and_the_rest_is_reported(
@@ -54,21 +56,21 @@ def test_a_missing_and_a_damaged_result_are_named_and_the_rest_is_reported(
     shutil.copytree(report.results / "desk/fashion_mnist/resnet_mini", results / "desk/fashion_mnist/resnet_mini")
     folder = results / "desk/fashion_mnist/resnet_mini/optg/p98"
     shutil.rmtree(folder / "seed1" / "evaluate")
-    (folder / "seed0/latency/latency.json").write_text('{"batch": 1, ')
+    (folder / "seed0/latency/latency.json").write_text('{"batch": 1, ', encoding="utf-8")
     chosen = [r for r in report.runs if r.model == "resnet_mini"]
     write(results, "desk", chosen, report.declarations, report.root / "methods", tmp_path / "out")
-    text = (tmp_path / "out/tables/missing.md").read_text()
+    text = (tmp_path / "out/tables/missing.md").read_text(encoding="utf-8")
     assert "`fashion_mnist/resnet_mini/optg/p98/seed1`: metrics.json (not there)" in text
     assert "`fashion_mnist/resnet_mini/optg/p98/seed0`: latency.json (damaged" in text
     table = pd.read_csv(tmp_path / "out/tables/comparison_fashion_mnist_resnet_mini.csv").set_index(
         ["method", "setting"]
     )
     assert table.n["optg", "p98"] == 1 and pd.isna(table.quality_low["optg", "p98"])
-    assert "(n=1)" in (tmp_path / "out/tables/comparison_fashion_mnist_resnet_mini.md").read_text()
+    assert "(n=1)" in (tmp_path / "out/tables/comparison_fashion_mnist_resnet_mini.md").read_text(encoding="utf-8")
 
 
 def test_nothing_missing_is_said(report: SimpleNamespace) -> None:
-    assert "Nothing is missing." in (report.out / "tables/missing.md").read_text()
+    assert "Nothing is missing." in (report.out / "tables/missing.md").read_text(encoding="utf-8")
     assert pd.read_csv(report.out / "tables/missing.csv").empty
 
 
@@ -83,5 +85,5 @@ def test_latency_is_expected_only_of_the_seeds_that_measure_it(report: SimpleNam
 def test_imports_neither_torch_nor_methods() -> None:
     heavy = ("torch", "methods", "mlflow")
     code = f"import sys, compressbench.reporting.writer; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True, encoding="utf-8")
     assert done.stdout.strip() == "[]"
