@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -155,15 +156,16 @@ class Context:
         """Optimiser steps of the whole recipe."""
         return recipe.epochs * int(recipe.steps_per_epoch or self.batches(recipe).steps_per_epoch)
 
-    def sliced(self, recipe: Recipe, slices: int | None) -> tuple[int, int]:
+    def sliced(self, recipe: Recipe, slices: int | None) -> tuple[int, Fraction]:
         """Epochs and steps per epoch for `fit`, with the recipe's budget cut into `slices`; default: its epochs.
 
-        For schedules of published length that a run of few passes over the data has to go through.
+        For schedules of published length that a run of few passes over the data has to go through. All steps of the budget
+        are trained: where they do not divide by the slices, some slices have one step more than others.
         """
         epochs, steps = slices or recipe.epochs, self.steps(recipe)
         if steps < epochs:
             raise UserError(f"slices is {epochs}, more than the {steps} steps of the training; use fewer slices.")
-        return epochs, steps // epochs
+        return epochs, Fraction(steps, epochs)
 
     def loss(self, recipe: Recipe) -> Loss:
         """The task's loss: cross-entropy with the recipe's label smoothing, or L1."""
@@ -203,7 +205,7 @@ class Context:
         hooks: Sequence[Hook] = (),
         batches: Callable[[int], Any] | None = None,
         epochs: int | None = None,
-        steps_per_epoch: int | None = None,
+        steps_per_epoch: int | Fraction | None = None,
         schedule: str | None = "recipe",
         validate: Callable[[nn.Module], dict[str, float]] | None = None,
         train_mode: bool = True,

@@ -1,7 +1,9 @@
 """What a hook sees, when it is called, and the hook that every run has: the learning rate."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ class State:
     Attributes:
         model: the network in training.
         optimizers: all of them step in every iteration.
-        epochs, steps_per_epoch: the length of the run.
+        epochs, steps_per_epoch: the length of the run; a fraction where `epochs` does not divide the steps, see `fit`.
         epoch, step: where it is; `step` counts over the whole run, from 0.
         batch: the current batch, as the batch source returned it.
         loss: the current loss (scalar tensor).
@@ -25,7 +27,7 @@ class State:
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: int | Fraction
     epoch: int = 0
     step: int = 0
     batch: Any = None
@@ -34,7 +36,11 @@ class State:
 
     @property
     def total_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        return self.first_step(self.epochs)
+
+    def first_step(self, epoch: int) -> int:
+        """The first step of an epoch: step s belongs to epoch floor(s / steps_per_epoch)."""
+        return math.ceil(epoch * self.steps_per_epoch)
 
 
 class Hook:

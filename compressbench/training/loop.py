@@ -1,6 +1,8 @@
 """The training loop. It knows nothing of any method: what a method adds is a hook, a loss or a parameter group."""
 
+import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +29,7 @@ def fit(
     optimizers: Sequence[torch.optim.Optimizer],
     *,
     epochs: int,
-    steps_per_epoch: int,
+    steps_per_epoch: int | Fraction,
     seed: int,
     hooks: Sequence[Hook] = (),
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
@@ -42,6 +44,8 @@ def fit(
         batches: step -> batch, a pure function of the step, so that a run can resume anywhere.
         loss: (model, batch) -> scalar.
         optimizers: all step in every iteration.
+        steps_per_epoch: Fraction(steps, epochs) where `epochs` does not divide the steps of the run: none is left out,
+            and epochs differ by one step at most.
         seed: seeds the global generator at the start of every epoch (dropout and the like).
         validate: called at the end of every epoch, model in eval mode; its values are logged.
         alarm: called after every epoch with the history so far; raises UserError to stop a hopeless run.
@@ -55,7 +59,7 @@ def fit(
     done, history = checkpoint.restore(state) if checkpoint else (0, [])
     for row in history if logger else ():
         logger.epoch(int(row["epoch"]), epochs, {k: v for k, v in row.items() if k != "epoch"})  # type: ignore[union-attr]
-    state.epoch, state.step = done, done * steps_per_epoch
+    state.epoch, state.step = done, state.first_step(done)
     _call(hooks, "on_start", state)
     for state.epoch in range(done, epochs):
         torch.manual_seed(derive_seed(seed, "epoch", state.epoch))
@@ -63,12 +67,12 @@ def fit(
         state.metrics = {}
         _call(hooks, "on_epoch_start", state)
         total = torch.zeros(())
-        for step in range(state.epoch * steps_per_epoch, (state.epoch + 1) * steps_per_epoch):
-            state.step = step
+        steps = range(state.first_step(state.epoch), state.first_step(state.epoch + 1))
+        for state.step in steps:
             _step(state, batches, loss, hooks)
             total = total + state.loss.detach()  # type: ignore[union-attr]
-        mean = total.item() / steps_per_epoch
-        if mean != mean or mean == float("inf"):
+        mean = total.item() / len(steps)
+        if not math.isfinite(mean):
             raise UserError(f"training diverged: the loss of epoch {state.epoch} is {mean}; lower the learning rate.")
         rate = optimizers[0].param_groups[0]["lr"]
         state.metrics = {"loss": mean, "lr": rate, "steps": state.step + 1} | state.metrics

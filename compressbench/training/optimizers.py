@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def adamw(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
     )
 
 
-def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int | Fraction) -> Callable[[int], float]:
     """step -> factor of the initial learning rate: linear warm-up, then what `recipe.schedule` says.
 
     A cosine by epoch is that of the warm-up's end, 1/2 (1 + cos(pi (e - w) / (E - w))).
@@ -48,9 +49,9 @@ def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int) -> Callab
             return 0.5 ** (step // steps_per_epoch // (recipe.halve_every or 1))
         if recipe.schedule == "step":
             return 0.1 ** sum(step // steps_per_epoch >= epoch for epoch in recipe.milestones)
-        if recipe.schedule == "cosine_by_epoch":
-            step = step // steps_per_epoch * steps_per_epoch
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        by_epoch = recipe.schedule == "cosine_by_epoch"
+        past = (step // steps_per_epoch * steps_per_epoch if by_epoch else step) - warmup
+        return 0.5 * (1 + math.cos(math.pi * past / max(1, total - warmup)))
 
     return factor
 

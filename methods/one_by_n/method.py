@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -116,7 +117,7 @@ class OneByN(Method):
         return [fact for name in PRUNABLE_NETWORKS for fact in network_facts(name)]
 
 
-def learning_rate(lr0: float, epoch: int, step: int, epochs: int, steps_per_epoch: int) -> float:
+def learning_rate(lr0: float, epoch: int, step: int | Fraction, epochs: int, steps_per_epoch: int | Fraction) -> float:
     """The authors' schedule: a cosine per epoch; in the first 5 epochs times a linear warm-up per step.
 
     `step` counts inside the epoch.

@@ -1,6 +1,7 @@
 """What stages get: recalibration, budgets cut into slices, and tensors that travel with synthetic images."""
 
 import copy
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from compressbench import storage
 from compressbench.compression.batchnorm_statistics import recompute_statistics
 from compressbench.errors import UserError
+from compressbench.training import Hook, State
 from compressbench.training.checkpoint import same_bits
 from tests.methods.context import make_context
 
@@ -52,9 +54,25 @@ def test_a_budget_is_cut_into_slices(data_root: Path, tmp_path: Path) -> None:
     recipe = ctx.recipes.scratch
     assert ctx.steps(recipe) == 5 * 18
     assert ctx.sliced(recipe, None) == (5, 18)
-    assert ctx.sliced(recipe, 20) == (20, 4)
+    assert ctx.sliced(recipe, 20) == (20, Fraction(9, 2))
     with pytest.raises(UserError, match="slices is 91, more than the 90 steps"):
         ctx.sliced(recipe, 91)
+
+
+@pytest.mark.parametrize("slices", [None, 4, 7, 18, 40, 90])
+def test_every_step_of_a_budget_is_trained_whatever_its_slices(
+    slices: int | None, data_root: Path, tmp_path: Path
+) -> None:
+    ctx, trained = make_context(data_root, tmp_path, epochs=5), []
+
+    class Count(Hook):
+        def on_step_end(self, state: State) -> None:
+            trained.append(state.step)
+
+    recipe = ctx.recipes.scratch
+    epochs, steps = ctx.sliced(recipe, slices)
+    ctx.fit(ctx.build(), recipe, hooks=[Count()], epochs=epochs, steps_per_epoch=steps)
+    assert trained == list(range(90))
 
 
 def test_what_synthesize_keeps_arrives_in_the_later_stages(data_root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,18 @@ class Kill(Hook):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("kill_in", [1, 2, 4])
-def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str, kill_in: int) -> None:
+@pytest.mark.parametrize("steps", [4, Fraction(18, 5)], ids=str)
+def test_a_killed_run_ends_with_the_same_bits(
+    tmp_path: Path, optimizer: str, kill_in: int, steps: int | Fraction
+) -> None:
     recipe = Recipe(epochs=5, lr=0.05, optimizer=optimizer)
 
     def train(folder: Path, *hooks: Hook) -> nn.Module:
         model = network()
-        rate = LearningRate(schedule_factor(recipe, 5, 4))
+        rate = LearningRate(schedule_factor(recipe, 5, steps))
         optimizers = [make_optimizer(recipe, model.parameters())]
         return fit(
-            model, batch, cross_entropy, optimizers, epochs=5, steps_per_epoch=4, seed=7,
+            model, batch, cross_entropy, optimizers, epochs=5, steps_per_epoch=steps, seed=7,
             hooks=[rate, *hooks], checkpoint=Checkpoint(folder),
         )  # fmt: skip
 
@@ -72,6 +76,56 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str, ki
         train(tmp_path / "killed", Kill(kill_in))
     resumed = train(tmp_path / "killed")
     assert same_bits(whole.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1248, 60), (468, 20), (1248, 8), (7, 5), (5, 5)])
+def test_epochs_cover_all_steps_and_differ_by_one_at_most(steps: int, epochs: int) -> None:
+    lengths: list[int] = []
+
+    class Count(Hook):
+        def on_epoch_start(self, state: State) -> None:
+            lengths.append(0)
+
+        def on_step_end(self, state: State) -> None:
+            assert state.step == sum(lengths) and state.step * epochs // steps == state.epoch
+            lengths[-1] += 1
+
+        def on_epoch_end(self, state: State) -> None:
+            assert state.metrics["steps"] == sum(lengths)
+
+    model = nn.Linear(1, 1)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    fit(
+        model, lambda step: torch.ones(1, 1), lambda m, x: m(x).sum(), [sgd],
+        epochs=epochs, steps_per_epoch=Fraction(steps, epochs), seed=0, hooks=[Count()],
+    )  # fmt: skip
+    assert sum(lengths) == steps == State(model, [], epochs, Fraction(steps, epochs)).total_steps
+    assert len(lengths) == epochs and max(lengths) - min(lengths) == (steps % epochs > 0)
+
+
+def test_the_logged_loss_is_the_mean_over_the_steps_of_its_epoch() -> None:
+    means: list[float] = []
+
+    class Watch(Hook):
+        def on_epoch_end(self, state: State) -> None:
+            means.append(state.metrics["loss"])
+
+    model = nn.Linear(1, 1)
+    frozen = torch.optim.SGD(model.parameters(), lr=0.0)
+    fit(
+        model, float, lambda m, x: 0 * m(torch.ones(1, 1)).sum() + x, [frozen],
+        epochs=2, steps_per_epoch=Fraction(5, 2), seed=0, hooks=[Watch()],
+    )  # fmt: skip
+    assert means == [1.0, 3.5]  # the steps 0, 1, 2 and 3, 4
+
+
+@pytest.mark.parametrize("steps", [18, Fraction(18), Fraction(35, 2)])
+def test_a_cosine_by_epoch_changes_at_the_first_step_of_an_epoch(steps: int | Fraction) -> None:
+    recipe = Recipe(epochs=4, lr=1, schedule="cosine_by_epoch")
+    factor, state = schedule_factor(recipe, 4, steps), State(nn.Identity(), [], 4, steps)
+    for epoch in range(4):
+        (rate,) = {factor(step) for step in range(state.first_step(epoch), state.first_step(epoch + 1))}
+        assert rate == pytest.approx(0.5 * (1 + math.cos(math.pi * epoch / 4)), rel=1e-15)
 
 
 def test_hooks_are_called_in_order() -> None:
@@ -117,11 +171,12 @@ def test_eval_mode_training_keeps_batch_norm_statistics_and_trains_weights() -> 
     assert not torch.equal(before["0.weight"], after["0.weight"])
 
 
-def test_divergence_stops_with_a_clear_sentence() -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_divergence_stops_with_a_clear_sentence(value: str) -> None:
     model = network()
-    with pytest.raises(UserError, match=r"training diverged: the loss of epoch 0 is nan"):
+    with pytest.raises(UserError, match=f"training diverged: the loss of epoch 0 is {value}"):
         fit(
-            model, batch, lambda m, b: cross_entropy(m, b) * float("nan"), [torch.optim.SGD(model.parameters(), lr=0.1)],
+            model, batch, lambda m, b: cross_entropy(m, b) * float(value), [torch.optim.SGD(model.parameters(), lr=0.1)],
             epochs=1, steps_per_epoch=1, seed=0,
         )  # fmt: skip
 

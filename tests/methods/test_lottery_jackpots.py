@@ -493,6 +493,13 @@ def test_a_search_of_few_passes_goes_through_the_schedule_of_many_epochs(data_ro
     assert all("validation_top1" in row for row in log.rows)
 
 
+def test_slices_that_do_not_divide_the_steps_search_for_the_whole_budget(data_root: Path, tmp_path: Path) -> None:
+    ctx, log = context(data_root, tmp_path, epochs=2), Log()
+    ctx.logger = log
+    LotteryJackpots(config(sparsity=0.8, slices=7)).compress(ctx)
+    assert [row["steps"] for row in log.rows] == [math.ceil(36 * (i + 1) / 7) for i in range(7)]
+
+
 # ---- weight tuning
 
 

@@ -1,6 +1,7 @@
 """OptG: the facts and the acceptance checks of its specification."""
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -337,6 +338,20 @@ def test_compress_stores_a_plain_masked_model_and_records_what_reranking_does(da
     } <= set(ctx.records)
     storage.save_model(model, tmp_path / "stored")
     assert same_bits(storage.load_model(tmp_path / "stored").state_dict(), model.state_dict())
+
+
+def test_slices_that_do_not_divide_the_steps_train_the_whole_budget(data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path, epochs=2)  # 36 steps
+    rows: list[dict[str, float]] = []
+
+    class Log:
+        def epoch(self, number: int, epochs: int, metrics: dict[str, float]) -> None:
+            rows.append(metrics)
+
+    ctx.logger = Log()
+    OptG(OptG.Config(sparsity=0.95, slices=20, warmup=2)).compress(ctx)
+    assert [row["steps"] for row in rows] == [math.ceil(36 * (i + 1) / 20) for i in range(20)]
+    assert [row["sparsity"] for row in rows[-2:]] == [pytest.approx(0.95 / (1 + math.exp(-8))), 0.95]
 
 
 @pytest.mark.parametrize(("config", "message"), [({}, "more slices"), ({"slices": 10_000}, "fewer slices")])
