@@ -51,9 +51,12 @@ class Constraint(Frozen):
         return range(self.start + self.step, self.stop - self.step + 1, self.step)
 
     def target(self, cost: Tensor) -> Tensor:
-        """int64 [N]: T(c) = int(round((m(c) - o) / step) * step + o), o = start mod step; ties go to even multiples."""
+        """int64 [N]: T(c) = int(round((m(c) - o) / step) * step + o), o = start mod step; ties go to even multiples.
+
+        In double precision, as single precision takes some costs just beside a tie for one.
+        """
         offset = self.start % self.step
-        return ((cost / self.unit - offset) / self.step).round().long() * self.step + offset
+        return ((cost.double() / self.unit - offset) / self.step).round().long() * self.step + offset
 
     def name(self, target: int) -> str:
         """Of the operating point."""

@@ -155,6 +155,12 @@ def test_targets_round_to_even_multiples() -> None:
     assert shifted.target(torch.tensor([118e6, 121e6], dtype=torch.float64)).tolist() == [115, 125]
 
 
+def test_a_cost_just_above_a_tie_belongs_to_the_upper_target() -> None:
+    constraint = Constraint(start=110, stop=570, step=10)
+    costs = torch.tensor([124_999_999, 125_000_000, 125_000_001, 134_999_999, 135_000_000, 135_000_001])
+    assert constraint.target(costs).tolist() == [120, 120, 130, 130, 140, 140]
+
+
 def test_conditional_structures_have_the_target_and_the_tables_frequencies() -> None:
     own = sampler()
     budget = own.budgets[4]
