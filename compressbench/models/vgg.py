@@ -20,9 +20,11 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(Classifier):
-    """Stages of 3x3 convolutions, max pools between them, average pool, classifier; every width is free.
+    """Stages of 3x3 convolutions with max pools, average pool, classifier; every width is free.
 
-    `depth` is 16 or 19; `stages` (convolutions and width of every stage) describes any other network of the kind.
+    `depth` 16 or 19 is the network for CIFAR: a max pool after each of its five stages, so that the average of a 32x32 image
+    is that of one pixel. `stages` (convolutions and width of every stage) describes any other network of the kind, with max
+    pools between its stages and none after the last one.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class VGG(Classifier):
         super().__init__()
         if depth not in CONVOLUTIONS:
             raise ValueError(f"vgg depth must be one of {sorted(CONVOLUTIONS)}, not {depth}")
+        pools = len(WIDTHS) if stages is None else len(stages) - 1
         stages = stages or list(zip(CONVOLUTIONS[depth], WIDTHS, strict=True))
         self.stage_sizes = [count for count, _ in stages]
         self.body = nn.Sequential()
@@ -48,7 +51,7 @@ class VGG(Classifier):
                 outputs = inner_width(inner_widths, f"body.{s}.{i}.conv", width)
                 stage.append(conv_unit(inputs, outputs, bias=conv_bias))
                 inputs = outputs
-            if s < len(stages) - 1:
+            if s < pools:
                 stage.add_module("pool", nn.MaxPool2d(2))
             self.body.append(stage)
         self.pool = nn.AdaptiveAvgPool2d(1)

@@ -1,0 +1,56 @@
+"""VGG: the networks for CIFAR as the authors of Lottery Jackpots, DCFF and White-Box run them, and those of other stages."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressbench import models
+
+AUTHORS = {
+    16: [64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"],
+    19: [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"],
+}
+
+
+def authors_logits(depth: int, model: nn.Module, images: Tensor) -> Tensor:
+    """conv, batch norm, ReLU for every width, a 2x2 max pool for every M; the average of what is left, the classifier."""
+    state = model.state_dict()
+    convolutions = [name.removesuffix(".conv.weight") for name in state if name.endswith(".conv.weight")]
+    widths = [entry for entry in AUTHORS[depth] if entry != "M"]
+    assert [state[f"{name}.conv.weight"].shape[0] for name in convolutions] == widths
+    units, x = iter(convolutions), images
+    for entry in AUTHORS[depth]:
+        if entry == "M":
+            x = F.max_pool2d(x, 2)
+            continue
+        unit = next(units)
+        x = F.conv2d(x, state[f"{unit}.conv.weight"], padding=1)
+        mean, variance, scale, shift = (
+            state[f"{unit}.bn.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        x = F.batch_norm(x, mean, variance, scale, shift).relu()
+    assert x.shape[2:] == (1, 1)
+    return F.linear(x.mean((2, 3)), state["classifier.weight"], state["classifier.bias"])
+
+
+@pytest.mark.parametrize("depth", [16, 19])
+def test_logits_for_cifar_are_those_of_the_authors_network(depth: int) -> None:
+    torch.manual_seed(0)
+    model = models.build("vgg", depth=depth).double().eval()
+    with torch.no_grad():
+        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+            for tensor in (norm.weight, norm.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (norm.bias, norm.running_mean):
+                tensor.normal_()
+        images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+        torch.testing.assert_close(model(images), authors_logits(depth, model, images), rtol=1e-10, atol=1e-10)
+
+
+def test_networks_described_by_their_stages_pool_between_stages_only() -> None:
+    model = models.build("vgg", in_channels=1, stages=[(2, 4), (2, 8), (2, 8)])
+    layers = [type(layer) for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+    stage = [nn.Conv2d] * 2
+    assert layers == [*stage, nn.MaxPool2d, *stage, nn.MaxPool2d, *stage]
+    assert model.body(torch.zeros(1, 1, 28, 28)).shape == (1, 8, 7, 7)
