@@ -9,6 +9,10 @@ from torch.fx.proxy import TraceError
 from compressbench.compression.folding import convolution_norm_pairs, fold_norm
 from compressbench.compression.layers import MaskedConv2d, MaskedLinear
 from compressbench.compression.registry import CompressedLayer, replace_modules
+from compressbench.compression.replaceable import CONVOLUTION, LINEAR_READS, SIZES, Replaceable
+
+MASKED_CONVOLUTION = Replaceable(MaskedConv2d, (*SIZES, "padding", "padding_mode"))
+MASKED_LINEAR = Replaceable(MaskedLinear, LINEAR_READS)
 
 
 def deploy(model: nn.Module) -> nn.Module:
@@ -38,8 +42,9 @@ def foldable_pairs(model: nn.Module) -> list[tuple[str, str]]:
 
 def _without_mask(module: nn.Module) -> nn.Module | None:
     """The plain layer with the masked weight; None for any other module."""
-    if not isinstance(module, MaskedConv2d | MaskedLinear):
+    if not (MASKED_CONVOLUTION.covers(module) or MASKED_LINEAR.covers(module)):
         return None
+    assert isinstance(module, MaskedConv2d | MaskedLinear)
     with_bias = module.bias is not None
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced below
         layer: nn.Conv2d | nn.Linear
@@ -56,7 +61,9 @@ def _without_mask(module: nn.Module) -> nn.Module | None:
 def _fold_norms(model: nn.Module) -> nn.Module:
     for convolution, norm in foldable_pairs(model):
         layer, follower = model.get_submodule(convolution), model.get_submodule(norm)
-        if type(layer) is nn.Conv2d:  # scaling a quantized weight would move it off its grid
+        if type(layer) is nn.Conv2d and CONVOLUTION.covers(
+            layer
+        ):  # scaling a quantized weight would move it off its grid
             fold_norm(layer, follower)  # type: ignore[arg-type]
             model.set_submodule(norm, nn.Identity())
     return model

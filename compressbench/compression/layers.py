@@ -43,8 +43,8 @@ class MaskedConv2d(_Masked, nn.Conv2d):
 
     kind: ClassVar[str] = "masked_conv2d"
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.effective_weight(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.effective_weight(), self.bias)
 
 
 @compressed_layer
@@ -53,14 +53,16 @@ class MaskedLinear(_Masked, nn.Linear):
 
     kind: ClassVar[str] = "masked_linear"
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.effective_weight(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.effective_weight(), self.bias)
 
 
 def mask_layer(module: nn.Module, block: int | None = None) -> nn.Module:
     """The masked form of a convolution or linear layer: same parameters (shared, not copied), mask of ones."""
-    cls = MaskedConv2d if type(module) is nn.Conv2d else MaskedLinear
-    return cls.rebuild(module, {"block": block})
+    forms: dict[type[nn.Module], type[MaskedConv2d | MaskedLinear]] = {nn.Conv2d: MaskedConv2d, nn.Linear: MaskedLinear}
+    if type(module) not in forms:
+        raise ValueError(f"{type(module).__name__} has no masked form: Conv2d and Linear have")
+    return forms[type(module)].rebuild(module, {"block": block})
 
 
 def masked(model: nn.Module, names: set[str] | None = None, block: int | None = None) -> nn.Module:

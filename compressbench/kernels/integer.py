@@ -14,6 +14,7 @@ from compressbench.compression.packing import QuantizedWeight, pack_weight
 from compressbench.compression.quantized_layers import QuantizedActivation
 from compressbench.compression.quantizers import Grid
 from compressbench.compression.registry import replace_modules
+from compressbench.compression.replaceable import LINEAR, ZERO_PADDED
 
 
 class NoIntegerForm(ValueError):
@@ -45,14 +46,16 @@ def integer_network(model: nn.Module) -> nn.Module:
 
 
 def _integer_form(module: nn.Module) -> nn.Module | None:
-    if isinstance(module, QuantizesActivations):
+    if isinstance(module, QuantizesActivations) and getattr(module, "bits", 0) < 32:
         return _Activation(module)
     return _WeightLayer(module) if has_codes(module) else None
 
 
 def has_codes(module: nn.Module) -> bool:
-    """Whether the module multiplies with weights that int8 may hold."""
-    return isinstance(module, QuantizedWeight) and module.weight_bits <= 8 and not isinstance(module, BinaryLayer)
+    """Whether the module multiplies, in a way that the integer form knows, with weights that int8 may hold."""
+    known = ZERO_PADDED.fits(module) or LINEAR.fits(module)
+    quantized = isinstance(module, QuantizedWeight) and module.weight_bits <= 8
+    return known and quantized and not isinstance(module, BinaryLayer)
 
 
 class _OnGrid(torch.autograd.Function):
@@ -103,10 +106,16 @@ class _Activation(nn.Module):
         super().__init__()
         self.round = _Round(quantizer.grid())
         self.rectifies = isinstance(quantizer, QuantizedActivation)
+        # The grid of a ReLU6 ends at 6, where its range was not stretched: saturation does the rest.
+        ceiling, reach = (
+            getattr(quantizer, "ceiling", None),
+            self.round.scale * (self.round.high - self.round.zero_point),
+        )
+        self.ceiling = ceiling if ceiling is not None and reach > ceiling + self.round.scale / 2 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        # Saturation does the rest: the grid of a ReLU6 ends at 6.
-        return self.round(F.relu(x) if self.rectifies else x)  # type: ignore[no-any-return]
+        x = F.relu(x) if self.rectifies else x
+        return self.round(x if self.ceiling is None else x.clamp(max=self.ceiling))  # type: ignore[no-any-return]
 
 
 class _WeightLayer(nn.Module):

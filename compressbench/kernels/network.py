@@ -10,14 +10,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional as F
 
 from compressbench.compression.binary import BinaryLayer
 from compressbench.compression.blocks import encode_bsr
 from compressbench.compression.deploy import deploy, foldable_pairs, simulated_kinds
-from compressbench.compression.folding import ModulesAsLeaves, scale_and_shift
+from compressbench.compression.folding import ModulesAsLeaves, only_argument, scale_and_shift
 from compressbench.compression.layers import MaskedConv2d
+from compressbench.compression.replaceable import (
+    CONVOLUTION,
+    LINEAR,
+    SIZES,
+    Replaceable,
+    equal_pair,
+    numbers,
+    one_of,
+)
 from compressbench.kernels import native
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
@@ -35,9 +44,33 @@ Masks = dict[str, tuple[Tensor, int]]
 Form = Callable[..., Tensor]
 """(input, [what is added to the output]) -> output, all NCHW."""
 
-CLIPS: dict[Any, tuple[float, float]] = {
-    nn.ReLU: (0, INFINITY), nn.ReLU6: (0, 6), F.relu: (0, INFINITY), F.relu6: (0, 6), torch.relu: (0, INFINITY),
-}  # fmt: skip
+OUR_CONVOLUTION = Replaceable(
+    nn.Conv2d, ("in_channels", "out_channels", "groups", "bias"),
+    kernel_size=equal_pair, stride=equal_pair, padding=equal_pair, dilation=one_of((1, 1)), padding_mode=one_of("zeros"),
+)  # fmt: skip
+BINARY_CONVOLUTION = Replaceable(
+    nn.Conv2d, ("in_channels", "out_channels", "bias"),
+    kernel_size=equal_pair, stride=equal_pair, padding=equal_pair, dilation=one_of((1, 1)), groups=one_of(1),
+    padding_mode=one_of("zeros"),
+)  # fmt: skip
+PACKED_CONVOLUTION = Replaceable(nn.Conv2d, SIZES, padding=numbers, padding_mode=one_of("zeros"))
+MATRIX_PRODUCT = Replaceable(
+    nn.Conv2d, ("in_channels", "out_channels", "bias", "dilation", "padding_mode"),
+    kernel_size=one_of((1, 1)), stride=one_of((1, 1)), padding=one_of((0, 0)), groups=one_of(1),
+)  # fmt: skip
+NOTHING = (Replaceable(nn.Identity, ("args", "kwargs")), Replaceable(nn.Dropout, ("p", "inplace")))
+"""Modules that return their input in eval mode."""
+GLOBAL_MEAN = Replaceable(nn.AdaptiveAvgPool2d, output_size=one_of(1, (1, 1)))
+PAD_SHORTCUT = Replaceable(PadShortcut, ("inputs", "outputs", "stride"))
+MAX_POOL = Replaceable(
+    nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode"), return_indices=one_of(False)
+)
+
+CLIPS: dict[Any, tuple[float, float]] = {F.relu: (0, INFINITY), F.relu6: (0, 6), torch.relu: (0, INFINITY)}
+CLIP_MODULES = {
+    Replaceable(nn.ReLU, ("inplace",)): (0.0, INFINITY),
+    Replaceable(nn.ReLU6, ("inplace",), min_val=one_of(0), max_val=one_of(6)): (0.0, 6.0),
+}
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
@@ -110,6 +143,34 @@ class _Step:
     """Values that nothing reads any more."""
 
 
+class _Changes(ShapeProp):
+    """Notes the shape of every value, and which operations change one in place."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.objection = ""
+        """What is changed in place though it is read again, if anything is."""
+        self._found: set[fx.Node] = set()
+        self._order = {node: i for i, node in enumerate(module.graph.nodes)}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """As `ShapeProp`; a view counts as what it views."""
+        before = {node: value._version for node, value in self.env.items() if isinstance(value, Tensor)}
+        result = super().run_node(n)
+        changed = {node for node, version in before.items() if self.env[node]._version != version}
+        if changed:
+            self._found.add(n)
+        gone = self.user_to_last_uses.get(n, [])
+        for node in changed:
+            if node not in gone or node.op in ("placeholder", "get_attr"):
+                self.objection = f"{n.name} changes {node.name} in place, which is read again"
+        return result
+
+    def between(self, first: fx.Node, last: fx.Node, ours: Iterable[fx.Node]) -> bool:
+        """Whether an operation that is not one of ours changes something after `first` and before `last`."""
+        return any(self._order[first] < self._order[n] < self._order[last] for n in self._found.difference(ours))
+
+
 class _Plan:
     def __init__(self, model: nn.Module, masks: Masks, example: Tensor) -> None:
         try:
@@ -119,7 +180,10 @@ class _Plan:
         binary = sum(isinstance(layer, _PackedBinary) for layer in self._module.modules())
         self._layout = torch.channels_last if binary else torch.contiguous_format
         self._example, self._masks = example.contiguous(memory_format=self._layout), masks
-        ShapeProp(self._module).propagate(self._example)
+        self._changes = _Changes(self._module)
+        self._changes.propagate(self._example.clone())
+        if self._changes.objection:
+            raise Skip(self._changes.objection)
         self.forms: Counter[str] = Counter({"binary": binary} if binary else {})
         self.tiles: dict[str, set[str]] = defaultdict(set)
         nodes = list(self._module.graph.nodes)
@@ -128,7 +192,9 @@ class _Plan:
         absorbed = {node for chain in fused for node in chain.absorbed}
         by_last = {chain.last: chain for chain in fused}
         self._input = next(node for node in nodes if node.op == "placeholder")
-        self._output = self._resolve(next(node for node in nodes if node.op == "output").args[0])  # type: ignore[arg-type]
+        self._constants = {node: self._constant(node) for node in nodes if node.op in ("placeholder", "get_attr")}
+        del self._constants[self._input]
+        self._output = self._resolve(_output(nodes))
         compute = [n for n in nodes if n.op.startswith("call_") and n not in self._alias]
         wanted = [(n, by_last.get(n)) for n in compute if n in by_last or n not in absorbed]
         self._steps = [self._convolution(chain) if chain else self._other(node) for node, chain in wanted]
@@ -138,7 +204,7 @@ class _Plan:
 
     def run(self) -> Tensor:
         """One forward pass."""
-        values = {self._input: self._example, **self._views}
+        values = {self._input: self._example, **self._constants, **self._views}
         for action in self._actions:
             action(values)
         return values[self._output]
@@ -151,30 +217,55 @@ class _Plan:
     def _module_of(self, node: fx.Node) -> nn.Module | None:
         return self._module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
+    def _constant(self, node: fx.Node) -> Any:
+        """The value of a parameter, a buffer, or an argument with a default."""
+        if node.op == "get_attr":
+            value: Any = operator.attrgetter(str(node.target))(self._module)
+            return value.contiguous() if isinstance(value, Tensor) else value
+        return node.args[0] if node.args else None
+
+    def _clip(self, node: fx.Node) -> tuple[float, float] | None:
+        """(low, high) of an operation that does nothing but clip."""
+        module = self._module_of(node)
+        if module is not None:
+            found = (clip for form, clip in CLIP_MODULES.items() if form.covers(module) and only_argument(node))
+            return next(found, None)
+        known = node.op == "call_function" and len(node.args) == 1 and node.kwargs.keys() <= {"inplace"}
+        return CLIPS.get(node.target) if known else None
+
+    def _added(self, chain: "_Fused", at: fx.Node) -> fx.Node | None:
+        """What an operation adds to the result of a chain, if it does nothing else and both have one shape and type."""
+        if at.op != "call_function" or at.target not in ADDITIONS or at.kwargs or len(at.args) != 2:
+            return None
+        others = [arg for arg in at.args if not (isinstance(arg, fx.Node) and self._resolve(arg) is chain.last)]
+        if len(others) != 1 or not isinstance(others[0], fx.Node):
+            return None
+        alike = len({_kind(node) for node in (chain.last, others[0], at)}) == 1
+        return self._resolve(others[0]) if alike else None
+
     def _fuse(self, nodes: list[fx.Node]) -> list[_Fused]:
         """Follow every convolution through identities, one sum and one clip, as long as it has one reader."""
         for node in nodes:
-            if isinstance(self._module_of(node), nn.Identity | nn.Dropout):
-                self._alias[node] = node.args[0]  # type: ignore[assignment]
+            module = self._module_of(node)
+            if module is not None and (source := only_argument(node)) and any(form.covers(module) for form in NOTHING):
+                self._alias[node] = source
         chains: list[_Fused] = []
         taken: set[fx.Node] = set()
         for node in nodes:
-            if not isinstance(self._module_of(node), nn.Conv2d):
+            layer = self._module_of(node)
+            source = only_argument(node)
+            if layer is None or source is None or not CONVOLUTION.covers(layer) or len(_shape(node)) != 4:
                 continue
-            chain = _Fused(str(node.target), self._resolve(node.args[0]), node, [node])  # type: ignore[arg-type]
+            chain = _Fused(str(node.target), self._resolve(source), node, [node])
             at = node
             while chain.clip is None and len(at.users) == 1:
                 at = next(iter(at.users))
-                if at in taken:
+                if at in taken or self._changes.between(node, at, chain.absorbed):
                     break
-                clip = CLIPS.get(type(self._module_of(at)) if at.op == "call_module" else at.target)
-                if clip is not None:
+                if (clip := self._clip(at)) is not None:
                     chain.clip = clip
-                elif at.op == "call_function" and at.target in ADDITIONS and chain.residual is None:
-                    others = [arg for arg in at.args if self._resolve(arg) is not self._resolve(chain.last)]  # type: ignore[arg-type]
-                    if len(others) != 1 or not isinstance(others[0], fx.Node) or _shape(others[0]) != _shape(at):
-                        break
-                    chain.residual = self._resolve(others[0])
+                elif chain.residual is None and (residual := self._added(chain, at)) is not None:
+                    chain.residual = residual
                 elif at not in self._alias:
                     break
                 chain.absorbed.append(at)
@@ -220,10 +311,13 @@ class _Plan:
 
         module = self._module_of(node)
         planned = None
-        if module is not None and self._layout is torch.contiguous_format:
-            planned = own_operation(module, _shape(inputs[0])) if native.is_built() else None
-            if isinstance(module, nn.MaxPool2d):
-                module = _fastest_pool(module, torch.randn(_shape(inputs[0])))
+        if isinstance(module, nn.Conv2d):
+            self.forms["dense"] += 1
+        if module is not None and only_argument(node) and self._layout is torch.contiguous_format:
+            shape = _shape(inputs[0])
+            planned = own_operation(module, shape) if native.is_built() else None
+            if isinstance(module, nn.MaxPool2d) and MAX_POOL.covers(module) and len(shape) == 4:
+                module = _fastest_pool(module, torch.randn(shape))
         return _Step(node, inputs, compute, planned=planned)
 
     def _free_values(self) -> None:
@@ -253,12 +347,12 @@ class _Plan:
 
         Between two calls, Python and PyTorch take longer than a small layer: their code is no longer in the cache.
         """
-        place = dict(owned)
+        place = owned | {node: value for node, value in self._constants.items() if isinstance(value, Tensor)}
         left = []
         for step in self._steps:
             if step.planned is not None:  # reads at addresses that are fixed now
                 place |= {n: torch.empty(_shape(n)) for n in step.inputs if n not in place and n is not self._input}
-            elif (view := _view(step, place)) is not None:
+            elif (view := _view(step, {n: t for n, t in place.items() if n not in self._constants})) is not None:
                 place[step.node] = self._views[step.node] = view
                 continue
             left.append(step)
@@ -283,10 +377,11 @@ def _view(step: _Step, place: dict[fx.Node, Tensor]) -> Tensor | None:
     if len(step.inputs) != 1 or step.inputs[0] not in place:
         return None
     source = place[step.inputs[0]]
-    before = source.normal_().clone()
-    value = step.compute([source])
-    is_view = value.data_ptr() == source.data_ptr() and value.is_contiguous() and torch.equal(source, before)
-    return value if is_view else None
+    before = source.normal_()._version
+    value: Any = step.compute([source])
+    if not isinstance(value, Tensor) or source._version != before:
+        return None
+    return value if value.data_ptr() == source.data_ptr() and value.is_contiguous() else None
 
 
 def _run_program(call: Callable[[], None], results: dict[fx.Node, Tensor], values: dict[fx.Node, Tensor]) -> None:
@@ -303,12 +398,12 @@ def _run_step(step: _Step, place: Tensor | None, values: dict[fx.Node, Tensor]) 
 
 def own_operation(module: nn.Module, shape: torch.Size) -> Own | None:
     """A layer other than a convolution on our kernels, for inputs of this shape; None where PyTorch is as good."""
-    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+    if GLOBAL_MEAN.covers(module) and len(shape) == 4:
         return GlobalMean(shape[1:])
-    if isinstance(module, PadShortcut):  # a 1x1 convolution that copies
+    if isinstance(module, PadShortcut) and PAD_SHORTCUT.covers(module):  # a 1x1 convolution that copies
         weight = F.pad(torch.eye(shape[1]), (0, 0, module.front, module.back))[:, :, None, None]
         return BlockSparseConv2d(encode_bsr(weight, weight > 0, 1), None, shape[1:], stride=module.stride)
-    if isinstance(module, nn.Linear) and len(shape) == 2:
+    if isinstance(module, nn.Linear) and LINEAR.covers(module) and len(shape) == 2 and shape[0] == 1:
         weight = module.weight[:, :, None, None]
         blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), _block_size(len(weight)))
         own, x = BlockSparseConv2d(blocks, module.bias, (shape[1], 1, 1)), torch.randn(*shape, 1, 1)
@@ -353,8 +448,6 @@ class _PackedBinary(nn.Module):
     def __init__(self, layer: Any, norm: Any) -> None:
         super().__init__()
         self._form, self._stride, self._padding = layer.binary_form(), layer.stride[0], layer.padding[0]
-        if {*layer.dilation, layer.groups} != {1} or len({*layer.stride}) > 1 or len({*layer.padding}) > 1:
-            raise Skip("the binary kernel knows neither groups nor dilation nor two different strides or paddings")
         if norm is not None:
             scale, bias = scale_and_shift(norm, self._form.bias)
             self._form = self._form._replace(scale=self._form.scale * scale, bias=bias)
@@ -372,10 +465,10 @@ class _PackedBinary(nn.Module):
 
 
 def _pack_binary(model: nn.Module) -> nn.Module:
-    """Put the kernel in the place of every binary convolution, in place."""
+    """Put the kernel in the place of every binary convolution whose geometry it knows, in place."""
     norms = dict(foldable_pairs(model))
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, BinaryLayer):
+        if BINARY_CONVOLUTION.fits(layer) and isinstance(layer, BinaryLayer):
             norm = norms.get(name)
             model.set_submodule(name, _PackedBinary(layer, norm and model.get_submodule(norm)))
             if norm is not None:
@@ -392,9 +485,7 @@ def own_forms(
     faster than the dense libraries, too.
     """
     kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
-    if not isinstance(padding, tuple) or layer.padding_mode != "zeros" or set(layer.dilation) != {1}:
-        return {}
-    if kernel[0] != kernel[1] or stride[0] != stride[1] or padding[0] != padding[1] or not 0 <= padding[0] < kernel[0]:
+    if not OUR_CONVOLUTION.covers(layer) or not 0 <= int(padding[0]) < kernel[0]:
         return {}
     geometry: Any = {"stride": stride[0], "padding": padding[0], "clip": clip}
     if layer.groups > 1:
@@ -404,7 +495,7 @@ def own_forms(
         return {"depthwise": DepthwiseConv2d(layer.weight, layer.bias, x.shape[1:], **geometry)}
     whole = torch.ones_like(layer.weight, dtype=torch.bool), _block_size(layer.out_channels)
     mask, n = masked or whole
-    if n not in BLOCK_SIZES:
+    if n not in BLOCK_SIZES or layer.out_channels % n:
         return {}
     name = f"block-sparse 1x{n}" if masked else "dense blocks"
     blocks = encode_bsr(layer.weight, mask, n)
@@ -425,14 +516,14 @@ def dense_forms(
         return y
 
     yield "dense", lambda x, *residual: finish(layer(x), *residual)
-    if isinstance(layer.padding, tuple):
-        geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    if PACKED_CONVOLUTION.covers(layer):
+        geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
         packed = packed_convolution(layer.weight, layer.bias, x.shape, *geometry)
         if packed is not None:
             yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(memory_format=layout), *residual)
     if layout is torch.channels_last:
         return
-    if layer.groups == 1 and {*layer.kernel_size, *layer.stride} == {1} and set(layer.padding) == {0}:
+    if MATRIX_PRODUCT.covers(layer) and len(x) == 1:
         matrix = layer.weight.detach().flatten(1)
         column = torch.zeros(len(matrix), 1) if layer.bias is None else layer.bias.detach()[:, None]
 
@@ -443,5 +534,18 @@ def dense_forms(
         yield "dense GEMM", product
 
 
+def _kind(node: fx.Node) -> tuple[torch.Size, torch.dtype] | None:
+    """Shape and type of a value that is one tensor."""
+    found = node.meta.get("tensor_meta")
+    return (found.shape, found.dtype) if isinstance(found, TensorMetadata) else None
+
+
 def _shape(node: fx.Node) -> torch.Size:
     return node.meta["tensor_meta"].shape  # type: ignore[no-any-return]
+
+
+def _output(nodes: list[fx.Node]) -> fx.Node:
+    (found,) = next(node.args for node in nodes if node.op == "output")
+    if not isinstance(found, fx.Node) or _kind(found) is None:
+        raise Skip("the network returns something else than one tensor")
+    return found

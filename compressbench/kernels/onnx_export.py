@@ -8,6 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressbench.compression.replaceable import Replaceable, one_of
+
+AVERAGE_POOL = Replaceable(
+    nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"), divisor_override=one_of(None)
+)
+
 
 def export(model: nn.Module, example: Tensor) -> bytes:
     """The model as a serialised ONNX graph for inputs of exactly `example`'s shape. RuntimeError where it cannot be.
@@ -16,6 +22,9 @@ def export(model: nn.Module, example: Tensor) -> bytes:
     a process and 0.7 s for each other, for the same graph. Its warnings say just that, and what was not constant-folded
     (ONNX Runtime folds it when it loads the graph), so they are silenced.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.AvgPool2d) and not AVERAGE_POOL.fits(module):
+            raise RuntimeError(f"no ONNX graph: ONNX has no average pooling with the divisor of {name}")
     buffer: Any = io.BytesIO()  # which the TorchScript exporter takes, though the annotation has paths only
     log = logging.getLogger("torch.onnx")
     level = log.level
