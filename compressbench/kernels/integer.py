@@ -104,14 +104,13 @@ class _Activation(nn.Module):
 
     def __init__(self, quantizer: QuantizesActivations) -> None:
         super().__init__()
-        self.round = _Round(quantizer.grid())
+        grid: Any = quantizer.grid()
+        self.round = _Round(grid)
         self.rectifies = isinstance(quantizer, QuantizedActivation)
-        # The grid of a ReLU6 ends at 6, where its range was not stretched: saturation does the rest.
-        ceiling, reach = (
-            getattr(quantizer, "ceiling", None),
-            self.round.scale * (self.round.high - self.round.zero_point),
-        )
-        self.ceiling = ceiling if ceiling is not None and reach > ceiling + self.round.scale / 2 else None
+        ceiling = getattr(quantizer, "ceiling", None)
+        # Saturation does the rest, unless the compounding tracker went beyond what the ReLU6 lets through.
+        beyond = ceiling is not None and float(grid.scale * (grid.high - grid.zero_point - 0.5)) > ceiling
+        self.ceiling = ceiling if beyond else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x) if self.rectifies else x
