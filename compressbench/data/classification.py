@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressbench.data.datasets import DatasetInfo, info
+from compressbench.data.datasets import DatasetInfo, info, remedy
 from compressbench.errors import UserError
 from compressbench.seeding import generator
 
@@ -58,9 +58,9 @@ def read_idx(path: Path) -> np.ndarray:
             raise ValueError(f"its size does not fit its shape {shape}")
         return np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=shape)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `compressbench data` to fetch it.") from None
+        raise UserError(f"{path} is missing; {remedy(path)}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder and run `compressbench data`.") from error
+        raise UserError(f"{path} is damaged ({error}); {remedy(path)}.") from error
 
 
 def make_split(about: DatasetInfo, images: np.ndarray, labels: np.ndarray) -> Split:
@@ -100,7 +100,7 @@ def load_fashion_mnist(folder: Path, limit: int | None) -> ClassificationData:
         images = read_idx(folder / f"{prefix}-images-idx3-ubyte")
         labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte")
         if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9:
-            raise UserError(f"{folder}/{prefix}-*: images and labels do not fit; delete the folder and fetch it again.")
+            raise UserError(f"{folder}/{prefix}-*: images and labels do not fit; {remedy(folder / prefix)}.")
         return images[..., None], labels
 
     return divide(info("fashion_mnist"), part("train"), part("t10k"), validation=5_000, limit=limit)
@@ -120,9 +120,9 @@ def load_digits(folder: Path, limit: int | None) -> ClassificationData:
         if table.shape != (1797, 65):
             raise ValueError(f"{table.shape} numbers instead of (1797, 65)")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `compressbench data` to fetch it.") from None
+        raise UserError(f"{path} is missing; {remedy(path)}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder and run `compressbench data`.") from error
+        raise UserError(f"{path} is damaged ({error}); {remedy(path)}.") from error
     pixels = torch.from_numpy(table[:, :64] / 16).view(-1, 1, 8, 8)
     images = F.interpolate(pixels, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1).numpy()
     labels = table[:, 64]
@@ -183,10 +183,9 @@ def load_cub(folder: Path, limit: int | None, about: DatasetInfo) -> Classificat
 
 def load_imagenet(folder: Path, limit: int | None) -> ClassificationData:
     """ImageNet does not fit into one tensor; the suite checks its networks at full size but trains them elsewhere."""
-    folder = external_folder(folder) / "imagenet"
-    if not folder.is_dir():
-        raise UserError(f"imagenet is not in {folder}; put train/ and val/ there or set COMPRESSBENCH_DATA.")
-    raise UserError(f"imagenet is in {folder}, but only data sets that fit in memory can be loaded; use another one.")
+    raise UserError(
+        "imagenet does not fit in memory, and other data sets cannot be loaded; choose a pair of another one."
+    )
 
 
 class ClassificationBatches:

@@ -1,6 +1,7 @@
 """What each data set is: the one place of class counts, input sizes and normalisation."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from compressbench.errors import UserError
@@ -43,6 +44,18 @@ DATASETS = {
         DatasetInfo("div2k", "super_resolution", 3, 128, 0, **_RAW),
     )
 }
+
+
+# What `compressbench data` brings into data/. Everything else was brought by the user: no message may advise to delete it.
+FETCHED = ("digits", "fashion_mnist", "photographs")
+
+
+def remedy(path: Path) -> str:
+    """What helps when a file of a data set is missing or damaged."""
+    folder = path.parent
+    if folder.name in FETCHED:
+        return f"delete the folder {folder} and run `compressbench data`, which fetches it again"
+    return "put a whole copy in its place; the suite cannot fetch this data set"
 
 
 def info(name: str) -> DatasetInfo:

@@ -3,6 +3,7 @@
 Every data set is built in a hidden folder beside its place and renamed, so that a folder that exists is whole.
 """
 
+import errno
 import gzip
 import logging
 import os
@@ -28,9 +29,14 @@ _DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
 
 
 def fetch(root: Path) -> list[str]:
-    """Brings what is missing in root/data and returns the names of the data sets that were fetched."""
+    """Brings what is missing in root/data and returns the names of the data sets that came from their public source."""
     missing = _missing(root)
     if missing and versioning.restore(root):
+        for name in missing:
+            if (root / "data" / name).is_dir() and versioning.differences(root, name):
+                log.warning("DVC gave a damaged %s; it is fetched from its public source instead", name)
+                shutil.rmtree(root / "data" / name)
+        versioning.drop_damaged(root)  # a remote may just have put it there
         missing = _missing(root)
     for name in missing:
         log.info("fetching %s", name)
@@ -87,17 +93,19 @@ def _fetch_fashion_mnist(folder: Path) -> None:
     reasons = []
     for source in (_from_torchvision, _from_debian):
         try:
-            with tempfile.TemporaryDirectory() as scratch:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
                 found = source(Path(scratch))
                 for name in IDX_FILES:
                     _copy_decompressed(found / name, folder / name)
             return
-        except Exception as error:  # any failure of one source is a reason to try the next
+        except Exception as error:  # any failure of one source is a reason to try the next, but for a full disk
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             log.warning("%s failed: %s", source.__name__, error)
             reasons.append(f"{source.__name__.removeprefix('_from_')}: {str(error).strip()[:200]}")
     raise UserError(
         f"Fashion-MNIST could not be fetched ({'; '.join(reasons)}); "
-        f"put {', '.join(IDX_FILES)} into {folder.parent / 'fashion_mnist'} yourself."
+        f"put {', '.join(IDX_FILES)}, decompressed, into {folder.parent / 'fashion_mnist'} yourself."
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compressbench.data.classification import external_folder
-from compressbench.data.datasets import DatasetInfo, info
+from compressbench.data.datasets import DatasetInfo, info, remedy
 from compressbench.data.imresize import downscale
 from compressbench.errors import UserError
 from compressbench.seeding import generator
@@ -56,9 +56,9 @@ def read_image(path: Path) -> Tensor:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; run `compressbench data` to fetch it.") from None
+        raise UserError(f"{path} is missing; {remedy(path)}.") from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow reports a broken PNG as a SyntaxError
-        raise UserError(f"{path} is damaged ({error}); delete its folder and run `compressbench data`.") from error
+        raise UserError(f"{path} is damaged ({error}); {remedy(path)}.") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -97,7 +97,7 @@ def load_div2k(folder: Path, limit: int | None, scale: int) -> SuperResolutionDa
     The training pairs stay uint8: 800 photographs of 2 megapixels are 6 GB even so.
     """
     folder = external_folder(folder) / "div2k"
-    train, test = (sorted((folder / part).glob("*.png")) for part in ("DIV2K_train_HR", "Set14"))
+    train, test = (sorted((folder / part).glob("[!.]*.png")) for part in ("DIV2K_train_HR", "Set14"))
     if not train or not test:
         raise UserError(
             f"div2k wants PNG files in {folder}/DIV2K_train_HR and {folder}/Set14; "

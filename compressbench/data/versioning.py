@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from compressbench.data.datasets import FETCHED
 from compressbench.errors import UserError
 from compressbench.files import write_atomically
 
@@ -34,25 +35,43 @@ def prepare(root: Path) -> dict[str, str]:
 
 def check(root: Path) -> dict[str, str]:
     """Compares data/ with the pin, brings it into DVC's cache, and returns the pinned hash of each data set."""
-    pinned, found = pinned_files(root), hash_files(root / "data")
-    problems = [
-        f"data/{name} {'is missing' if name not in found else 'is not pinned' if name not in pinned else 'differs'}"
-        for name in sorted(pinned.keys() | found.keys())
-        if pinned.get(name) != found.get(name)
-    ]
-    if problems:
-        shown = ", ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"data/ is not what {root / PIN} pins: {shown}; delete that folder and fetch it again.")
+    pinned = pinned_files(root)
+    if problems := differences(root):
+        listed = [f"data/{name} {problem}" for name, problem in problems.items()]
+        shown = ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+        raise UserError(f"data/ is not what {root / PIN} pins: {shown}; {_remedy(problems)}.")
     if json.loads(_dvc(root, "status", "--json", PIN)):
         _dvc(root, "commit", "--force", PIN)  # equal content: this fills the cache and leaves the pin as it is
     return {name: folder_hash(_below(pinned, name)) for name in sorted({n.split("/")[0] for n in pinned})}
+
+
+def differences(root: Path, name: str = "") -> dict[str, str]:
+    """What of data/, or of one data set, is not as pinned: `is missing`, `is not pinned` or `differs`, by file name."""
+    pinned, found = pinned_files(root), hash_files(root / "data")
+    return {
+        file: "is missing" if file not in found else "is not pinned" if file not in pinned else "differs"
+        for file in sorted(pinned.keys() | found.keys())
+        if pinned.get(file) != found.get(file) and file.startswith(f"{name}/" if name else "")
+    }
+
+
+def _remedy(problems: dict[str, str]) -> str:
+    """What to do about `differences`. Only what can be fetched again may be deleted."""
+    added = [file for file, problem in problems.items() if problem == "is not pinned"]
+    changed = sorted({file.split("/")[0] for file in problems.keys() - set(added)})
+    fetched = [f"data/{name}" for name in changed if name in FETCHED]
+    own = [f"data/{name}" for name in changed if name not in FETCHED]
+    steps = ["move what is not pinned into data/external/"] if added else []
+    steps += [f"delete {' and '.join(fetched)} and run `compressbench data`, which fetches it again"] if fetched else []
+    steps += [f"bring back your own copy of {' and '.join(own)}, which the suite cannot fetch"] if own else []
+    return "; ".join([*steps, "if the change is meant, pin it with `compressbench data --repin`"])
 
 
 def content_hash(root: Path) -> str:
     """The pinned hash of the whole of data/, for run.json."""
     pin = _read_pin(root)
     if pin["hash"] != folder_hash(pin["files"]):
-        raise UserError(f"{root / PIN}: outs and meta.files disagree; restore it from version control or re-pin.")
+        raise UserError(f"{root / PIN}: outs and meta.files disagree; restore it from version control.")
     return str(pin["hash"])
 
 
@@ -71,11 +90,10 @@ def restore(root: Path) -> bool:
     A failure is not the end: the public sources come next, and the pin decides whether what they gave is right.
     """
     try:
-        pin = content_hash(root)
-        cached = root / ".dvc" / "cache" / "files" / "md5" / pin[:2] / pin[2:]
+        drop_damaged(root)
         if _dvc(root, "remote", "list").strip():
             _dvc(root, "pull", PIN)
-        elif cached.is_file():
+        elif _cached(root, content_hash(root)).is_file():
             _dvc(root, "checkout", PIN)
         else:
             return False
@@ -83,6 +101,19 @@ def restore(root: Path) -> bool:
         log.warning("%s", error)
         return False
     return True
+
+
+def drop_damaged(root: Path) -> None:
+    """Removes from DVC's cache what is not the content that its name promises: DVC would restore it again and again."""
+    for md5 in {content_hash(root), *pinned_files(root).values()}:
+        path = _cached(root, md5)
+        if path.is_file() and _md5(path) != md5.removesuffix(".dir"):
+            log.warning("%s is damaged and is removed from DVC's cache", path)
+            path.unlink()
+
+
+def _cached(root: Path, md5: str) -> Path:
+    return root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def pinned_files(root: Path) -> dict[str, str]:
@@ -93,8 +124,12 @@ def pinned_files(root: Path) -> dict[str, str]:
 def hash_files(folder: Path) -> dict[str, str]:
     """The MD5 by relative name of every file that .dvcignore does not leave out."""
     files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    kept = (name for name in files if name.parts[0] != "external" and not name.parts[0].startswith("."))
+    kept = (name for name in files if name.parts[0] != "external" and not any(map(_left_by_a_system, name.parts)))
     return {name.as_posix(): _md5(folder / name) for name in kept}
+
+
+def _left_by_a_system(part: str) -> bool:
+    return part.startswith(".") or part in ("Thumbs.db", "thumbs.db", "Desktop.ini", "desktop.ini")
 
 
 def folder_hash(files: dict[str, str]) -> str:
@@ -112,7 +147,7 @@ def _md5(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); make it readable or fetch it again.") from error
+        raise UserError(f"cannot read {path} ({error.strerror}); make it readable.") from error
 
 
 def _read_pin(root: Path) -> dict[str, Any]:

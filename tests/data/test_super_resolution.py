@@ -52,7 +52,7 @@ def test_damaged_photograph_is_named(data_root, tmp_path, damage, name):
     path.unlink()
     if damage != "missing":
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
-    with pytest.raises(UserError, match=f"{name} is"):
+    with pytest.raises(UserError, match=f"{name} is .*delete the folder .*/photographs and run `compressbench data`"):
         data.load("photographs", tmp_path)
 
 
@@ -65,6 +65,26 @@ def test_div2k_is_read_from_png_folders(tmp_path):
     assert loaded.scale == 4 and (loaded.test[0].low == 200).all()
     low, high = data.PatchBatches(loaded.train, 4, patch=2, batch_size=3, seed=0)(0)
     assert low.dtype == high.dtype == torch.float32
+
+
+@pytest.fixture
+def div2k(tmp_path):
+    for folder in ("DIV2K_train_HR", "Set14"):
+        (tmp_path / "external/div2k" / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "external/div2k" / folder / "a.png")
+    return tmp_path
+
+
+def test_nobody_is_told_to_delete_what_the_suite_cannot_fetch(div2k):
+    (div2k / "external/div2k/Set14/a.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"a\.png is damaged.*whole copy") as error:
+        data.load("div2k", div2k)
+    assert "delete" not in str(error.value) and "compressbench data" not in str(error.value)
+
+
+def test_what_operating_systems_leave_beside_images_is_no_image(div2k):
+    (div2k / "external/div2k/Set14/._a.png").write_bytes(b"left behind")
+    assert len(data.load("div2k", div2k).test) == 1
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from compressbench.data import sources, versioning
+from compressbench.data.datasets import FETCHED
 from compressbench.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -100,8 +101,94 @@ def test_pin_that_contradicts_itself_is_named(pinned):
 
 def test_the_projects_pin_agrees_with_itself():
     assert versioning.content_hash(ROOT).endswith(".dir")
-    assert {name.split("/")[0] for name in versioning.pinned_files(ROOT)} == set(sources.SOURCES)
+    assert {name.split("/")[0] for name in versioning.pinned_files(ROOT)} == set(sources.SOURCES) == set(FETCHED)
 
 
 def test_the_projects_data_stage_ends_clean(data_root):
     assert json.loads(dvc(data_root, "status", "--json")) == {}
+
+
+def replace(path: Path, content: bytes) -> None:
+    """DVC keeps its cache read-only."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["file", "listing"])
+def test_damage_in_the_cache_is_dropped_and_the_public_source_is_asked(pinned, monkeypatch, kind):
+    pins = versioning.pinned_files(pinned)
+    victim = versioning._cached(pinned, pins["a/x.bin"] if kind == "file" else versioning.content_hash(pinned))
+    replace(victim, b"damaged")
+    original = {name: (pinned / "data" / name).read_bytes() for name in pins}
+
+    def source(name: str):
+        def fetch(folder: Path) -> None:
+            for file, content in original.items():
+                if file.startswith(f"{name}/"):
+                    (folder / file.removeprefix(f"{name}/")).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / file.removeprefix(f"{name}/")).write_bytes(content)
+
+        return fetch
+
+    monkeypatch.setattr(sources, "SOURCES", {name: source(name) for name in ("a", "a-b")})
+    for _ in range(2):
+        shutil.rmtree(pinned / "data")
+        assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert json.loads(dvc(pinned, "status", "--json")) == {}
+    assert versioning._md5(victim) == victim.parent.name + victim.name.removesuffix(".dir")
+
+
+def test_damage_in_a_remote_is_not_kept(pinned, monkeypatch, tmp_path):
+    dvc(pinned, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    dvc(pinned, "push")
+    md5 = versioning.pinned_files(pinned)["a/x.bin"]
+    replace(tmp_path / "store/files/md5" / md5[:2] / md5[2:], b"damaged")
+    monkeypatch.setattr(
+        sources, "SOURCES", {"a": lambda folder: shutil.copytree(tmp_path / "a", folder, dirs_exist_ok=True)}
+    )
+    shutil.copytree(pinned / "data/a", tmp_path / "a")
+    shutil.rmtree(pinned / "data")
+    shutil.rmtree(pinned / ".dvc/cache")
+    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert versioning._md5(versioning._cached(pinned, md5)) == md5
+
+
+def test_what_operating_systems_leave_behind_is_no_damage(pinned):
+    for name in (".DS_Store", "a/.DS_Store", "a/b/._y.bin", "a/Thumbs.db", "a-b/desktop.ini", "a/.hidden/z.bin"):
+        (pinned / "data" / name).parent.mkdir(exist_ok=True)
+        (pinned / "data" / name).write_bytes(b"left behind")
+    assert versioning.check(pinned).keys() == {"a", "a-b"}
+    assert json.loads(dvc(pinned, "status", "--json")) == {}, ".dvcignore leaves out other files than the check"
+    assert versioning.repin(pinned) == versioning.folder_hash(versioning.pinned_files(pinned))
+
+
+def test_only_what_can_be_fetched_is_advised_to_be_deleted(pinned, monkeypatch):
+    monkeypatch.setattr(versioning, "FETCHED", ("a",))
+    for name in ("a/x.bin", "a-b/z.bin", "new/own.bin"):
+        (pinned / "data" / name).parent.mkdir(exist_ok=True)
+        (pinned / "data" / name).write_bytes(b"changed")
+    with pytest.raises(UserError) as error:
+        versioning.check(pinned)
+    advice = str(error.value).partition("pins: ")[2].split("; ")[1:]
+    assert advice == [
+        "move what is not pinned into data/external/",
+        "delete data/a and run `compressbench data`, which fetches it again",
+        "bring back your own copy of data/a-b, which the suite cannot fetch",
+        "if the change is meant, pin it with `compressbench data --repin`.",
+    ]
+
+
+def test_following_the_advice_helps(pinned, monkeypatch):
+    """Damage in data/ is restored from the cache; what is not pinned has a place; a change can be pinned."""
+    monkeypatch.setattr(versioning, "FETCHED", ("a",))
+    monkeypatch.setattr(sources, "SOURCES", {"a": lambda folder: pytest.fail("asked the source")})
+    (pinned / "data/a/x.bin").write_bytes(b"changed")
+    (pinned / "data/new.bin").write_bytes(b"own")
+    (pinned / "data/external").mkdir()
+    shutil.move(pinned / "data/new.bin", pinned / "data/external")
+    shutil.rmtree(pinned / "data/a")
+    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    (pinned / "data/a-b/z.bin").write_bytes(b"meant")
+    versioning.repin(pinned)
+    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert (pinned / "data/external/new.bin").read_bytes() == b"own"
