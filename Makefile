@@ -5,11 +5,12 @@ SEEDS ?=
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CONFIG := --config scale=$(SCALE) $(if $(SEEDS),seeds=$(SEEDS))
+CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
 
 .PHONY: reproduce test check report ui plan benchmark bench-kernels bench-structures sanitize clean setup
 
 reproduce: setup  ## run everything at desk scale and write reports/ (SCALE=smoke|paper, SEEDS=[0,1])
+	$(BIN)/compressbench unlock
 	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
 	$(MAKE) --no-print-directory report
 
@@ -30,7 +31,7 @@ plan: setup  ## what would run
 	$(BIN)/snakemake -n --quiet rules $(CONFIG)
 
 ui: setup  ## look at the runs in MLflow, at http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 benchmark: setup  ## the training loop's overhead over a bare PyTorch loop
 	$(BIN)/python -m tests.benchmarks.loop_overhead
@@ -47,9 +48,9 @@ sanitize: setup  ## the C++ kernels under the address and undefined-behaviour sa
 setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml setup.py $(wildcard compressbench/kernels/native/*)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'error: Python 3.11 or newer is needed; say which one with: make PYTHON=/path/to/python3.11 ...' >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	'$(PYTHON)' -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@ls compressbench/kernels/_native*.so > /dev/null 2>&1 || \
 	  echo 'note: without a C++ compiler the CPU kernels are slow PyTorch code; install g++, then: make clean setup'

@@ -49,6 +49,15 @@ def tracking() -> None:
 
 
 @app.command()
+def unlock() -> None:
+    """Remove the locks that a killed Snakemake left in this folder, unless another one works in it: `make reproduce` does."""
+    from compressbench import processes
+
+    if processes.unlock(ROOT):
+        typer.echo("removed the locks that a killed run left behind")
+
+
+@app.command()
 def validate(scale: str) -> None:
     """Check every configuration of a scale: config/{scale}.yaml and all methods' config.yaml."""
     from compressbench.plan import Plan
@@ -61,7 +70,7 @@ def validate(scale: str) -> None:
 @app.command()
 def pretrain(scale: str, dataset: str, model: str, seed: int) -> None:
     """Train the dense model that all methods on (dataset, model, seed) share."""
-    from compressbench.plan import Run
+    from compressbench.job import Run
     from compressbench.stages.stages import run_stage
 
     run_stage(ROOT, Run(scale, dataset, model, "", "", seed), "pretrain")

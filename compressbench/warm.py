@@ -2,7 +2,7 @@
 
 The Snakefile starts it for jobs on this machine. `python -m compressbench ...` hands over its arguments, environment, working
 directory and standard streams, and ends as the forked process does. Where nothing listens, the command runs in its own process,
-with the same result. The server has one thread, has read no data, and ends with the process that started it.
+with the same result. The server has one thread, has read no data, and ends with the process that started it; so do its jobs.
 """
 
 import atexit
@@ -85,17 +85,19 @@ def serve(path: Path) -> None:
         gc.collect()
         gc.freeze()  # no job's garbage collector walks, and thereby copies, what all jobs share
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked processes
+        ended, alive = os.pipe()  # `alive` is open in this process only: `ended` can be read once it has ended
         while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
             connection, _ = listening.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listening.close()  # or clients would wait for a server that has ended
-                _run(connection)
+                os.close(alive)
+                _run(connection, ended)
             connection.close()
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _run(connection: socket.socket) -> NoReturn:
+def _run(connection: socket.socket, ended: int) -> NoReturn:
     """In a forked process: become the client's command, and end."""
     length, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
     with connection.makefile("rb") as request:
@@ -108,7 +110,7 @@ def _run(connection: socket.socket) -> NoReturn:
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.argv = asked["command"]
-    threading.Thread(target=_follow, args=(connection,), daemon=True).start()
+    threading.Thread(target=_follow, args=(connection, ended), daemon=True).start()
     _open.append(connection)  # the client waits until it closes with this process
     code = _main()
     connection.sendall(bytes([code]))
@@ -120,10 +122,9 @@ def _run(connection: socket.socket) -> NoReturn:
     os._exit(code)
 
 
-def _follow(connection: socket.socket) -> None:
-    """End with the client: when it is killed, its end of the connection closes."""
-    while connection.recv(1):
-        pass
+def _follow(connection: socket.socket, ended: int) -> None:
+    """End with the client or the server, and thereby with Snakemake: whichever is killed, its end closes."""
+    select.select([connection.fileno(), ended], [], [])
     os.killpg(0, signal.SIGTERM)
 
 
