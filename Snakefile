@@ -46,5 +46,5 @@ onstart:
 
 onerror:
     # Some stage failed: report what there is, beside the last complete report, and name what is missing.
-    shell(report_command(INCOMPLETE))
-    shell(f"{STAGE} tracking")
+    shell("{command}", command=report_command(INCOMPLETE))
+    shell("{command}", command=f"{STAGE} tracking")

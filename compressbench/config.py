@@ -52,19 +52,33 @@ class Recipe(Frozen):
         return self
 
 
-class Pair(Frozen):
-    """One (dataset, model): the architecture at full size and the budgets that every method on it shares."""
+class Workload(Frozen):
+    """What a stage reads of a pair: the architecture at full size, its part of the data, and the recipes that the stage has."""
 
     architecture: str
     arguments: dict[str, Any] = {}
     images: int | None = Field(None, ge=1, description="training images used; default: all")
     patch: int | None = Field(None, ge=8, description="low-resolution patch size, super-resolution only")
+    scratch: Recipe | None = None
+    pretrain: Recipe | None = None
+    finetune: Recipe | None = None
+
+
+class Pair(Workload):
+    """One (dataset, model): the architecture at full size and the budgets that every method on it shares."""
+
     teacher: PairName | None = Field(
         None, description="the pair whose dense model teaches here, for methods with needs_teacher"
     )
     scratch: Recipe = Field(description="the total budget, for methods that train from random weights")
     pretrain: Recipe = Field(description="the shared dense model, for methods that compress a trained one")
     finetune: Recipe = Field(description="what those methods may train after it")
+
+    def workload(self, *recipes: str) -> Workload:
+        """The pair with the named recipes only."""
+        return Workload(
+            **{name: getattr(self, name) for name in ("architecture", "arguments", "images", "patch", *recipes)}
+        )
 
 
 class Latency(Frozen):

@@ -1,9 +1,8 @@
 """What has to run: the runs of a scale, their stages, and the files between them. No torch here."""
 
 import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,10 @@ from typing import Any
 from compressbench import registry
 from compressbench.config import Declaration, Pair, Recipe, Scale, load_scale, parse
 from compressbench.errors import UserError
+from compressbench.job import Job, Run
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
-MODEL_FILES = ("model.safetensors", "model.json")
-
-
-@dataclass(frozen=True, order=True)
-class Run:
-    """One method with one setting on one (dataset, model), with one seed."""
-
-    scale: str
-    dataset: str
-    model: str
-    method: str
-    setting: str
-    seed: int
-
-    @property
-    def pair(self) -> str:
-        return f"{self.dataset}/{self.model}"
-
-    @property
-    def name(self) -> str:
-        return f"{self.scale}/{self.pair}/{self.method}/{self.setting}/seed{self.seed}"
-
-    def folder(self, stage: str) -> Path:
-        """results/{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}/{stage}; the dense model is shared."""
-        if stage == "pretrain":
-            return Path("results", self.scale, self.pair, "pretrain", f"seed{self.seed}")
-        return Path("results", self.name, stage)
+RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
 
 
 def parse_run(name: str) -> Run:
@@ -69,6 +43,7 @@ class Plan:
         chosen = list(registry.files(root) if methods is None else methods)
         self.declarations: dict[str, Declaration] = {name: registry.declaration(root, name) for name in chosen}
         self.seeds = self.scale.seeds if seeds is None else tuple(self._seed(s) for s in seeds)
+        self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(self._runs())
         if not self.runs:
             raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} in its config.yaml.")
@@ -156,43 +131,72 @@ class Plan:
         """The teachers of all runs that have one."""
         return sorted({self.teacher(run) for run in self.runs if self.declarations[run.method].needs_teacher})
 
-    def inputs(self, run: Run, stage: str) -> list[Path]:
-        """The result files that a stage reads (data/ apart)."""
-        declared = self.declarations[run.method]
-        dense = [run.folder("pretrain") / f for f in MODEL_FILES] if declared.starts_from == "dense" else []
-        if stage == "synthesize":
-            return dense
-        if stage in ("compress", "finetune"):
-            synthetic = (
-                [self.synthesis_run(run).folder("synthesize") / "synthetic.safetensors"]
-                if "synthesize" in declared.stages
-                else []
-            )
-            previous = [run.folder("compress") / f for f in MODEL_FILES] if stage == "finetune" else []
-            teacher = [self.teacher(run).folder("pretrain") / f for f in MODEL_FILES] if declared.needs_teacher else []
-            return dense + synthetic + previous + teacher
-        return [run.folder(self.final_stage(run)) / f for f in MODEL_FILES]
+    def job(self, run: Run, stage: str) -> Job:
+        """Everything that a stage of a run reads. Imports the method, whose defaults are part of it."""
+        if (run, stage) not in self._jobs:
+            self._jobs[run, stage] = self._job(run, stage)
+        return self._jobs[run, stage]
 
-    def digest(self, run: Run, stage: str) -> str:
-        """A hash of the configuration that a stage depends on: the DAG repeats exactly the stages that a change concerns."""
-        pair = self.pair(run)
-        content: list[Any] = [
-            pair.architecture,
-            pair.arguments,
-            pair.images,
-            pair.patch,
-            pair.pretrain.model_dump(),
-            self.scale.device,
-        ]
-        if stage == "latency":
-            content = [pair.architecture, pair.arguments, self.scale.latency.model_dump()]
-        elif stage not in ("pretrain", "evaluate"):
-            declared = self.declarations[run.method]
-            own = declared.scales[self.scale_name].config | declared.settings[run.setting]  # type: ignore[index]
-            content += [own, pair.scratch.model_dump(), pair.finetune.model_dump()]
-            if declared.needs_teacher:
-                content.append(self.digest(self.teacher(run), "pretrain"))
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    def _job(self, run: Run, stage: str) -> Job:
+        from compressbench import data
+
+        common: dict[str, Any] = {
+            "run": run,
+            "stage": stage,
+            "workload": self.pair(run).workload(*RECIPES.get(stage, ())),
+            "device": self.scale.device,
+            "data_hash": self.data_hashes.get(data.info(run.dataset).folder),
+        }
+        if stage == "pretrain":
+            return Job(**common)
+        declared = self.declarations[run.method]
+        if stage in ("evaluate", "latency"):
+            if stage == "latency":
+                common |= {"latency": self.scale.latency, "batches": declared.batches}
+            return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
+        configuration = registry.resolve(self.root, run.method, run.setting, self.scale_name)
+        return Job(
+            **common,
+            configuration=configuration,
+            recalibrated=declared.is_sparse and stage == self.final_stage(run),
+            inputs=self._inputs(run, stage),
+            files={str(value): self._file_hash(value) for _, value in configuration if isinstance(value, Path)},
+        )
+
+    def _inputs(self, run: Run, stage: str) -> dict[str, Job]:
+        """What a stage of the method itself reads."""
+        declared, found = self.declarations[run.method], {}
+        if declared.starts_from == "dense":
+            found["dense"] = self.job(replace(run, method="", setting=""), "pretrain")
+        if stage != "synthesize" and "synthesize" in declared.stages:
+            found["synthetic"] = self.job(self.synthesis_run(run), "synthesize")
+        if stage == "finetune":
+            found["model"] = self.job(run, "compress")
+        if stage != "synthesize" and declared.needs_teacher:
+            found["teacher"] = self.job(self.teacher(run), "pretrain")
+        return found
+
+    @cached_property
+    def data_hashes(self) -> dict[str, str]:
+        """The pinned hash of every data set below data/."""
+        from compressbench.data import versioning
+
+        return versioning.pinned_hashes(self.root)
+
+    def _file_hash(self, path: Path) -> str:
+        try:
+            return hashlib.sha256((self.root / path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path} ({error.strerror}), which a config.yaml names; correct it there."
+            ) from error
+
+    def documents(self) -> list[Path]:
+        """What the report reads beside the results: titles, labels and families, published numbers, and findings."""
+        files = registry.files(self.root)
+        folders = [files[name].parent for name in self.declarations]
+        names = ("config.yaml", "published.csv", "README.md")
+        return [path for folder in folders for name in names if (path := folder / name).exists()]
 
     def validate(self) -> None:
         """Check what needs code (and its imports): architectures, and every method's configuration of every setting."""
@@ -209,5 +213,5 @@ class Plan:
             self.pair(run)
             if self.declarations[run.method].needs_teacher:
                 self.teacher(run)
-        for method, setting in sorted({(r.method, r.setting) for r in self.runs}):
-            registry.resolve(self.root, method, setting, self.scale_name)
+            for stage in self.stages(run):
+                self.job(run, stage)

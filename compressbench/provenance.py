@@ -1,5 +1,6 @@
 """run.json: what produced a result, in enough detail to produce it again."""
 
+import json
 import os
 import platform
 import resource
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import compressbench
+from compressbench.job import Job
 
+FILE = "run.json"
 PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "mlflow", "dvc", "snakemake", "onnxruntime")
-
-
 VERSION_VARIABLE = "COMPRESSBENCH_CODE_VERSION"
 
 
@@ -48,17 +49,17 @@ def peak_memory_mb() -> float:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def record(
-    root: Path, *, configuration: dict[str, Any], digest: str, seed: int, data_hash: str, threads: int, seconds: float
-) -> dict[str, Any]:
+def record(root: Path, job: Job, *, threads: int, seconds: float) -> dict[str, Any]:
     """The content of run.json."""
     from compressbench.kernels import machine
 
     return {
-        "configuration": configuration,
-        "configuration_hash": digest,
-        "seed": seed,
-        "data_hash": data_hash,
+        "run": job.tags,
+        "configuration": job.parameters,
+        "configuration_hash": job.digest,
+        "inputs": {name: read.digest for name, read in job.inputs.items()},
+        "seed": job.run.seed,
+        "data_hash": job.data_hash,
         "code_version": code_version(root),
         "packages": package_versions(),
         "machine": machine.describe(),
@@ -66,3 +67,17 @@ def record(
         "wall_seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def is_outdated(root: Path, job: Job) -> bool:
+    """Whether another job than this one, of another configuration or other data, left the result in its folder.
+
+    False where there is none: that files are missing shows without this.
+    """
+    try:
+        content = json.loads((root / job.folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError:  # not JSON, or not text
+        return True
+    return not isinstance(content, dict) or content.get("configuration_hash") != job.digest

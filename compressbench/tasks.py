@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import data, quality
-from compressbench.config import Pair, Recipe
+from compressbench.config import Recipe, Workload
 from compressbench.data import DatasetInfo, Split
 from compressbench.training.loop import Loss
 
@@ -21,12 +21,12 @@ PATCH = 32  # side of low-resolution patches where the pair says nothing
 class Task(ABC):
     """One object per task, without state; `loaded` is what `data.load` returns for a data set of the task."""
 
-    def image_shape(self, info: DatasetInfo, pair: Pair) -> tuple[int, int, int]:
+    def image_shape(self, info: DatasetInfo, pair: Workload) -> tuple[int, int, int]:
         """[C, H, W] of what the network reads in accounting and latency."""
         return info.image_shape
 
     @abstractmethod
-    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+    def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
         """Step -> batch, with `steps_per_epoch`."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Task(ABC):
 class Classification(Task):
     """Images and labels: cross-entropy and top-1 accuracy."""
 
-    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+    def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
         return data.ClassificationBatches(loaded.train, recipe.batch_size, seed, recipe.augmentation)
 
     def loss(self, recipe: Recipe) -> Loss:
@@ -76,7 +76,7 @@ class Classification(Task):
 class ClassIncremental(Classification):
     """What is trained and validated on is the base session; a method keeps what its network predicts after every session."""
 
-    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+    def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
         padding = loaded.protocol.crop_padding
         return data.ClassificationBatches(loaded.train, recipe.batch_size, seed, recipe.augmentation, padding)
 
@@ -90,11 +90,11 @@ class ClassIncremental(Classification):
 class SuperResolution(Task):
     """Pairs of images of low and high resolution: L1, PSNR and SSIM. The photographs are too few to hold some out."""
 
-    def image_shape(self, info: DatasetInfo, pair: Pair) -> tuple[int, int, int]:
+    def image_shape(self, info: DatasetInfo, pair: Workload) -> tuple[int, int, int]:
         size = pair.patch or PATCH
         return (info.channels, size, size)
 
-    def batches(self, loaded: Any, pair: Pair, recipe: Recipe, seed: int) -> Any:
+    def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
         return data.PatchBatches(loaded.train, loaded.scale, pair.patch or PATCH, recipe.batch_size, seed)
 
     def loss(self, recipe: Recipe) -> Loss:

@@ -20,6 +20,11 @@ class DatasetInfo:
     std: tuple[float, ...]
 
     @property
+    def folder(self) -> str:
+        """The folder of its files below data/, where they are small enough to be pinned."""
+        return self.name.removesuffix("_sessions")
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """[C, H, W] of a network's input."""
         return (self.channels, self.size, self.size)

@@ -42,6 +42,13 @@ def check(root: Path) -> dict[str, str]:
         raise UserError(f"data/ is not what {root / PIN} pins: {shown}; {_remedy(problems)}.")
     if json.loads(_dvc(root, "status", "--json", PIN)):
         _dvc(root, "commit", "--force", PIN)  # equal content: this fills the cache and leaves the pin as it is
+    return pinned_hashes(root)
+
+
+def pinned_hashes(root: Path) -> dict[str, str]:
+    """The pinned hash of each data set, by the name of its folder below data/."""
+    content_hash(root)  # or the pin contradicts itself
+    pinned = pinned_files(root)
     return {name: folder_hash(_below(pinned, name)) for name in sorted({n.split("/")[0] for n in pinned})}
 
 
@@ -68,7 +75,7 @@ def _remedy(problems: dict[str, str]) -> str:
 
 
 def content_hash(root: Path) -> str:
-    """The pinned hash of the whole of data/, for run.json."""
+    """The pinned hash of the whole of data/."""
     pin = _read_pin(root)
     if pin["hash"] != folder_hash(pin["files"]):
         raise UserError(f"{root / PIN}: outs and meta.files disagree; restore it from version control.")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
 from compressbench.compression.batchnorm_statistics import recompute_statistics
-from compressbench.config import Pair, Recipe
+from compressbench.config import Recipe, Workload
 from compressbench.data import DatasetInfo, Split
 from compressbench.errors import UserError
 from compressbench.method import SyntheticImages
@@ -26,13 +26,20 @@ from compressbench.training.loop import Logger, Loss
 CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
 
 
-@dataclass(frozen=True)
 class Recipes:
-    """The budgets of the pair: from random weights, for the shared dense model, and after it."""
+    """The budgets that the stage reads: from random weights, for the shared dense model, and after it."""
 
     scratch: Recipe
     pretrain: Recipe
     finetune: Recipe
+
+    def __init__(self, workload: Workload):
+        for name in ("scratch", "pretrain", "finetune"):
+            if (recipe := getattr(workload, name)) is not None:
+                setattr(self, name, recipe)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"this stage does not read the recipe {name}; it has {', '.join(vars(self)) or 'none'}")
 
 
 @dataclass
@@ -41,7 +48,7 @@ class Context:
 
     Attributes:
         root: the project's folder. stage: the name of the stage. seed: the run's seed.
-        pair, dataset: the pair's configuration and the name of its data set.
+        pair, dataset: what the stage reads of the pair's configuration, and the name of its data set.
         folder: where this stage's files go; unfinished training is kept there for a resume.
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
@@ -51,7 +58,7 @@ class Context:
     root: Path
     stage: str
     seed: int
-    pair: Pair
+    pair: Workload
     dataset: str
     folder: Path
     device: torch.device
@@ -84,7 +91,7 @@ class Context:
 
     @property
     def recipes(self) -> Recipes:
-        return Recipes(self.pair.scratch, self.pair.pretrain, self.pair.finetune)
+        return Recipes(self.pair)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator that depends on the seed, the stage and the purpose."""

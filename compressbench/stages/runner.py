@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from compressbench import provenance
-from compressbench.data import versioning
 from compressbench.files import write_atomically, write_json
+from compressbench.job import Job
 from compressbench.tracking import Tracker, tracked
 
 
@@ -50,33 +49,16 @@ class Stage:
 
 
 @contextmanager
-def running(
-    root: Path,
-    *,
-    folder: Path,
-    tags: dict[str, str],
-    configuration: dict[str, Any],
-    digest: str,
-    seed: int,
-    threads: int,
-) -> Iterator[Stage]:
+def running(root: Path, job: Job, threads: int) -> Iterator[Stage]:
     """Everything around a stage's own work. run.json is written last: a folder that has it is complete."""
     started = time.perf_counter()
-    data_hash = versioning.content_hash(root)
-    with tracked(root, tags, configuration) as tracker:
+    folder = root / job.folder
+    (folder / provenance.FILE).unlink(missing_ok=True)
+    with tracked(root, job.tags, job.parameters) as tracker:
         stage = Stage(folder, History(folder / "history.csv", tracker))
         yield stage
         if not stage.history.rows:
             write_atomically(stage.history.file, lambda p: p.write_text("epoch\n", encoding="utf-8"))
         seconds = time.perf_counter() - started
-        content = provenance.record(
-            root,
-            configuration=configuration,
-            digest=digest,
-            seed=seed,
-            data_hash=data_hash,
-            threads=threads,
-            seconds=seconds,
-        )
-        write_json(folder / "run.json", {"run": tags} | content)
+        write_json(folder / provenance.FILE, provenance.record(root, job, threads=threads, seconds=seconds))
         tracker.complete(folder)

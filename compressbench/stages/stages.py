@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import models, registry, storage
-from compressbench.config import Scale
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
 from compressbench.kernels import machine
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
-from compressbench.plan import Plan, Run
+from compressbench.job import SYNTHETIC_FILE, Job, Run
+from compressbench.plan import Plan
+from compressbench.processes import alone_in
 from compressbench.seeding import make_deterministic
 from compressbench.stages.context import Context
 from compressbench.stages.runner import Stage, running
@@ -32,30 +33,17 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
     threads = int(os.environ.get("COMPRESSBENCH_THREADS", "1"))
     make_deterministic(threads)
     machine.keep_freed_memory()
-    folder = root / run.folder(stage)
+    job = plan.job(run, stage)
+    folder = root / job.folder
     make_folder(folder)
     measuring = {"evaluate": _evaluate, "latency": _latency}
     work = {"pretrain": _pretrain, **measuring}.get(stage, _method_stage)
-    shared = stage == "pretrain"
-    tags = {
-        "scale": run.scale, "dataset": run.dataset, "model": run.model,
-        "method": "pretrain" if shared else run.method, "setting": "dense" if shared else run.setting,
-        "seed": str(run.seed), "stage": stage,
-    }  # fmt: skip
-    configuration, digest = _configuration(plan, run, stage), plan.digest(run, stage)
-    if stage not in measuring:
-        _keep_own_checkpoints(folder / "checkpoints", digest)
-    with running(
-        root,
-        folder=folder,
-        tags=tags,
-        configuration=configuration,
-        digest=digest,
-        seed=run.seed,
-        threads=threads,
-    ) as running_stage:
-        work(plan, run, stage, running_stage)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    with alone_in(folder):
+        if stage not in measuring:
+            _keep_own_checkpoints(folder / "checkpoints", job.digest)
+        with running(root, job, threads) as running_stage:
+            work(root, job, running_stage)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def _keep_own_checkpoints(folder: Path, digest: str) -> None:
@@ -67,68 +55,49 @@ def _keep_own_checkpoints(folder: Path, digest: str) -> None:
         write_json(mark, digest)
 
 
-def _configuration(plan: Plan, run: Run, stage: str) -> dict[str, Any]:
-    pair = plan.pair(run).model_dump(mode="json", exclude_none=True)
-    if stage in ("pretrain", "evaluate"):
-        return {"pair": pair}
-    if stage == "latency":
-        return {"pair": pair, "latency": plan.scale.latency.model_dump(mode="json")}
-    return {"pair": pair} | registry.resolve(plan.root, run.method, run.setting, run.scale).model_dump(mode="json")
-
-
-def _device(scale: Scale) -> torch.device:
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if scale.device == "auto" else scale.device
+def _device(name: str) -> torch.device:
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is configured but this machine has no usable GPU; write device: auto or cpu.")
     return torch.device(name)
 
 
-def _context(plan: Plan, run: Run, stage: str, running_stage: Stage) -> Context:
-    pretrained = stage == "pretrain"
-    declared = None if pretrained else plan.declarations[run.method]
-    synthetic = declared is not None and "synthesize" in declared.stages and stage != "synthesize"
+def _context(root: Path, job: Job, running_stage: Stage) -> Context:
+    folders = {name: root / read.folder for name, read in job.inputs.items()}
     return Context(
-        root=plan.root,
-        stage=stage,
-        seed=run.seed,
-        pair=plan.pair(run),
-        dataset=run.dataset,
+        root=root,
+        stage=job.stage,
+        seed=job.run.seed,
+        pair=job.workload,
+        dataset=job.run.dataset,
         folder=running_stage.folder,
-        device=_device(plan.scale),
+        device=_device(job.device),
         logger=running_stage.history,
-        dense_folder=plan.root / run.folder("pretrain")
-        if declared is not None and declared.starts_from == "dense"
-        else None,
-        teacher_folder=plan.root / plan.teacher(run).folder("pretrain")
-        if declared is not None and declared.needs_teacher
-        else None,
-        synthetic_file=plan.root / plan.synthesis_run(run).folder("synthesize") / "synthetic.safetensors"
-        if synthetic
-        else None,
+        dense_folder=folders.get("dense"),
+        teacher_folder=folders.get("teacher"),
+        synthetic_file=folders["synthetic"] / SYNTHETIC_FILE if "synthetic" in folders else None,
     )
 
 
-def _pretrain(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
-    ctx = _context(plan, run, stage, running_stage)
+def _pretrain(root: Path, job: Job, running_stage: Stage) -> None:
+    ctx = _context(root, job, running_stage)
     storage.save_model(ctx.fit(ctx.build(), ctx.recipes.pretrain), running_stage.folder)
 
 
-def _method_stage(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
+def _method_stage(root: Path, job: Job, running_stage: Stage) -> None:
     """synthesize, compress or finetune: the method's own function. What has zeros leaves with fresh statistics."""
-    ctx = _context(plan, run, stage, running_stage)
-    method = registry.method_class(plan.root, run.method)(
-        registry.resolve(plan.root, run.method, run.setting, run.scale)
-    )
-    if stage == "synthesize":
+    ctx = _context(root, job, running_stage)
+    method = registry.method_class(root, job.run.method)(job.configuration)  # type: ignore[arg-type]
+    if job.stage == "synthesize":
         from compressbench.compression.synthesis import save_synthetic
 
         save_synthetic(method.synthesize(ctx), ctx)
     else:
-        if stage == "compress":
+        if job.stage == "compress":
             model = method.compress(ctx)
         else:
-            model = method.finetune(ctx, storage.load_model(plan.root / run.folder("compress")).to(ctx.device))
-        if plan.declarations[run.method].is_sparse and stage == plan.final_stage(run):
+            model = method.finetune(ctx, storage.load_model(root / job.inputs["model"].folder).to(ctx.device))
+        if job.recalibrated:
             _recalibrate(ctx, model)
         storage.save_model(model, running_stage.folder)
         _save_kept(running_stage.folder / KEPT, ctx.companions)
@@ -150,12 +119,12 @@ def _recalibrate(ctx: Context, model: nn.Module) -> None:
             ctx.record(f"{name}_{when}_recalibration", value)
 
 
-def _evaluate(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
+def _evaluate(root: Path, job: Job, running_stage: Stage) -> None:
     from compressbench import accounting
     from compressbench.compression.packing import packed_tensors
 
-    ctx = _context(plan, run, stage, running_stage)
-    final, folder = plan.root / run.folder(plan.final_stage(run)), running_stage.folder
+    ctx = _context(root, job, running_stage)
+    final, folder = root / job.inputs["model"].folder, running_stage.folder
     model = storage.load_model(final).to(ctx.device)
     beside = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
     metrics: dict[str, Any]
@@ -184,15 +153,16 @@ def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folde
     return {"quality": scores} | asdict(costs)
 
 
-def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
+def _latency(root: Path, job: Job, running_stage: Stage) -> None:
     from compressbench.kernels import latency
 
-    pair, options = plan.pair(run), plan.scale.latency
-    torch.manual_seed(run.seed)
-    dense = models.build(pair.architecture, **pair.arguments).eval()
-    folder = plan.root / run.folder(plan.final_stage(run))
+    assert job.latency is not None, "a job of the latency stage has it"
+    options, seed = job.latency, job.run.seed
+    torch.manual_seed(seed)
+    dense = models.build(job.workload.architecture, **job.workload.arguments).eval()
+    folder = root / job.inputs["model"].folder
     compressed = storage.load_model(folder)
-    ctx = _context(plan, run, stage, running_stage)
+    ctx = _context(root, job, running_stage)
 
     def measure(network: nn.Module) -> dict[str, Any]:
         return latency.measure(
@@ -202,14 +172,14 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
             executors=options.executors,
             rounds=options.rounds,
             warmup=options.warmup,
-            seed=run.seed,
+            seed=seed,
             images=ctx.data.test.images if isinstance(network, ImageDependent) else None,
         )
 
     def add_throughput(results: dict[str, Any], networks: dict[str, nn.Module]) -> None:
-        for batch in plan.declarations[run.method].batches:
+        for batch in job.batches:
             timed = latency.throughput(
-                {"dense": dense, **networks}, ctx.data.test.images, batch, options.rounds, options.warmup, run.seed
+                {"dense": dense, **networks}, ctx.data.test.images, batch, options.rounds, options.warmup, seed
             )
             for name, own in results.items():
                 own.setdefault("throughput", []).append(timed[name])
@@ -221,7 +191,7 @@ def _latency(plan: Plan, run: Run, stage: str, running_stage: Stage) -> None:
         result = {
             "points": points,
             "switching": latency.switching(
-                compressed, lambda: storage.load_model(folder), options.rounds, options.warmup, run.seed
+                compressed, lambda: storage.load_model(folder), options.rounds, options.warmup, seed
             ),
         }
         if isinstance(compressed, Blockwise) and "torch_eager" in options.executors:

@@ -1,5 +1,6 @@
 """PSS-Net (Chen et al. 2023): a supernet that trains the best structures of every budget more often than others."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -30,7 +31,7 @@ class PSSNetConfig(SupernetConfig):
     )
     temperature: tuple[float, float] = Field((1.0, 0.01), description="t: of the softmax over scores; start, end")
     deployed: Choice = Field("best", description="which structure of a pool is deployed; random: a fresh one")
-    latency_table: str | None = Field(
+    latency_table: Path | None = Field(
         None, description="file of block latencies; default: measured before the training"
     )
 

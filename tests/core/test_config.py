@@ -1,5 +1,7 @@
 """Bad configuration ends before any job starts, with one sentence that names the file and the key."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,13 +9,17 @@ import yaml
 
 from compressbench import provenance, registry
 from compressbench.config import Declaration, Recipe, load_scale, parse
+from compressbench.data import versioning
 from compressbench.errors import UserError
-from compressbench.plan import Plan, Run, parse_run
+from compressbench.job import Run
+from compressbench.method import Method, MethodConfig
+from compressbench.plan import Plan, parse_run
+from compressbench.stages.context import Recipes
 from tests.conftest import ROOT
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with one scale and one toy method, and no code."""
     (tmp_path / "config").mkdir()
     recipe = {"epochs": 1, "lr": 0.1}
@@ -21,8 +27,26 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "config/smoke.yaml").write_text(
         yaml.safe_dump({"seeds": [0], "pairs": {"digits/plain_mini": pair}}), encoding="utf-8"
     )
+    (tmp_path / "data.dvc").write_text(yaml.safe_dump(pin(PINNED)), encoding="utf-8")
+    monkeypatch.setattr(registry, "method_class", lambda root, name: ToyMethod)
     declare(tmp_path, "toy")
     return tmp_path
+
+
+PINNED = {"digits/digits.csv": "1", "fashion_mnist/a": "2", "fashion_mnist/b": "3"}
+
+
+def pin(files: dict[str, str]) -> dict:
+    return {"outs": [{"md5": versioning.folder_hash(files)}], "meta": {"files": files}}
+
+
+class ToyConfig(MethodConfig):
+    ratio: float = 0.5
+    table: Path | None = None
+
+
+class ToyMethod(Method):
+    Config = ToyConfig
 
 
 def declare(root: Path, name: str, **changes: object) -> None:
@@ -123,14 +147,125 @@ def test_every_declaration_and_scale_of_the_project_is_valid() -> None:
         Plan(ROOT, scale).validate()
 
 
-def test_digest_changes_exactly_with_the_configuration_of_the_stage(tree: Path) -> None:
-    run = Run("smoke", "digits", "plain_mini", "toy", "half", 0)
-    before = Plan(tree, "smoke")
-    declare(tree, "toy", settings={"half": {"ratio": 0.4}})
-    after = Plan(tree, "smoke")
-    assert before.digest(run, "compress") != after.digest(run, "compress")
-    assert before.digest(run, "pretrain") == after.digest(run, "pretrain")
-    assert before.digest(run, "latency") == after.digest(run, "latency")
+RUN = Run("smoke", "digits", "plain_mini", "toy", "half", 0)
+ALL = ("pretrain", "compress", "evaluate", "latency")
+
+
+def digests(root: Path, run: Run = RUN) -> dict[str, str]:
+    forget()
+    plan = Plan(root, "smoke", [run.method], [run.seed])
+    return {stage: plan.job(run, stage).digest for stage in ALL}
+
+
+def repeated(root: Path, before: dict[str, str], run: Run = RUN) -> set[str]:
+    """The stages that a change since `before` concerns."""
+    after = digests(root, run)
+    return {stage for stage in ALL if after[stage] != before[stage]}
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def of_the_pair(key: str, value: object) -> Callable[[dict], object]:
+    """A change of config/smoke.yaml."""
+    return lambda content: content["pairs"]["digits/plain_mini"].update({key: value})
+
+
+OTHER = {"epochs": 2, "lr": 0.1}
+AFTER_THE_DENSE_MODEL = {"compress", "evaluate", "latency"}
+
+
+@pytest.mark.parametrize(
+    ("change", "from_dense", "from_scratch"),
+    [
+        (of_the_pair("pretrain", OTHER), set(ALL), {"pretrain"}),
+        (of_the_pair("scratch", OTHER), AFTER_THE_DENSE_MODEL, AFTER_THE_DENSE_MODEL),
+        (of_the_pair("finetune", OTHER), AFTER_THE_DENSE_MODEL, AFTER_THE_DENSE_MODEL),
+        (of_the_pair("images", 100), set(ALL), set(ALL)),
+        (of_the_pair("arguments", {"widths": [8, 8]}), set(ALL), set(ALL)),
+        (of_the_pair("teacher", "digits/other"), set(), set()),
+        (lambda content: content.update(device="auto"), set(ALL), set(ALL)),
+        (lambda content: content.update(latency={"rounds": 31}), {"latency"}, {"latency"}),
+    ],
+)
+def test_a_change_of_the_scale_repeats_what_reads_it(
+    tree: Path, change: Callable[[dict], object], from_dense: set[str], from_scratch: set[str]
+) -> None:
+    declare(tree, "alone", starts_from="scratch")
+    alone = replace(RUN, method="alone")
+    before, before_alone = digests(tree), digests(tree, alone)
+    edit(tree / "config/smoke.yaml", change)
+    assert repeated(tree, before) == from_dense
+    assert repeated(tree, before_alone, alone) == from_scratch
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"settings": {"half": {"ratio": 0.4}}}, AFTER_THE_DENSE_MODEL),
+        ({"settings": {"half": {}, "other": {"ratio": 0.4}}}, set()),
+        ({"settings": {"half": {"ratio": 0.5}}}, set()),  # the default
+        ({"batches": [100]}, {"latency"}),
+        ({"family": "block"}, AFTER_THE_DENSE_MODEL),  # sparse networks get fresh batch-norm statistics
+        ({"family": "quantization"}, set()),
+        ({"title": "T", "paper": "P", "labels": {"half": "50 %"}}, set()),
+        ({"starts_from": "scratch"}, AFTER_THE_DENSE_MODEL),
+    ],
+)
+def test_a_change_of_the_method_repeats_what_reads_it(tree: Path, changes: dict, stages: set[str]) -> None:
+    before = digests(tree)
+    declare(tree, "toy", **changes)
+    assert repeated(tree, before) == stages
+
+
+def test_a_default_of_the_method_is_part_of_what_made_a_result(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(Method):
+        class Config(ToyConfig):
+            ratio: float = 0.25
+
+    before = digests(tree)
+    monkeypatch.setattr(registry, "method_class", lambda root, name: Other)
+    assert repeated(tree, before) == AFTER_THE_DENSE_MODEL
+
+
+def test_so_is_a_file_that_the_configuration_names(tree: Path) -> None:
+    (tree / "table.json").write_text("1", encoding="utf-8")
+    declare(tree, "toy", settings={"half": {"table": "table.json"}})
+    before = digests(tree)
+    (tree / "table.json").write_text("2", encoding="utf-8")
+    assert repeated(tree, before) == AFTER_THE_DENSE_MODEL
+    (tree / "table.json").unlink()
+    with pytest.raises(UserError, match=r"cannot read table\.json"):
+        digests(tree)
+
+
+def test_newly_pinned_data_repeat_what_reads_them(tree: Path) -> None:
+    before = digests(tree)
+    (tree / "data.dvc").write_text(yaml.safe_dump(pin(PINNED | {"fashion_mnist/a": "9"})), encoding="utf-8")
+    assert repeated(tree, before) == set()
+    (tree / "data.dvc").write_text(yaml.safe_dump(pin(PINNED | {"digits/digits.csv": "9"})), encoding="utf-8")
+    assert repeated(tree, before) == set(ALL)
+
+
+def test_sessions_read_the_data_that_they_divide() -> None:
+    plan = Plan(ROOT, "smoke")
+    hashes = versioning.pinned_hashes(ROOT)
+    found = {run.dataset: plan.job(run, "evaluate").data_hash for run in plan.runs}
+    assert found["digits_sessions"] == found["digits"] == hashes["digits"]
+    assert found["photographs"] == hashes["photographs"] != hashes["digits"]
+
+
+def test_a_stage_gets_the_recipes_that_it_reads_and_no_others(tree: Path) -> None:
+    plan = Plan(tree, "smoke")
+    recipes = {stage: Recipes(plan.job(RUN, stage).workload) for stage in ALL}
+    assert vars(recipes["pretrain"]).keys() == {"pretrain"}
+    assert vars(recipes["compress"]).keys() == {"scratch", "finetune"}
+    assert not vars(recipes["evaluate"]) and not vars(recipes["latency"])
+    with pytest.raises(AttributeError, match="does not read the recipe pretrain; it has scratch, finetune"):
+        _ = recipes["compress"].pretrain
 
 
 def test_equal_total_budgets_where_scratch_meets_dense() -> None:
@@ -143,13 +278,13 @@ def test_equal_total_budgets_where_scratch_meets_dense() -> None:
 
 def test_a_setting_may_train_otherwise_than_its_pair(tree: Path) -> None:
     run, other = (Run("smoke", "digits", "plain_mini", "toy", name, 0) for name in ("half", "third"))
-    settings, before = {"half": {}, "third": {}}, Plan(tree, "smoke").digest(run, "compress")
+    settings, before = {"half": {}, "third": {}}, Plan(tree, "smoke").job(run, "compress").digest
     scale = {"runs": {"digits/plain_mini": ["half", "third"]}, "recipes": {"half": {"finetune": {"lr": 0.5}}}}
     declare(tree, "toy", settings=settings, scales={"smoke": scale})
     plan = Plan(tree, "smoke")
     assert (plan.pair(run).finetune.lr, plan.pair(run).finetune.epochs, plan.pair(run).scratch.lr) == (0.5, 1, 0.1)
     assert plan.pair(other) == plan.scale.pairs["digits/plain_mini"]
-    assert plan.digest(run, "compress") != before
+    assert plan.job(run, "compress").digest != before
     declare(tree, "toy", settings=settings, scales={"smoke": scale | {"recipes": {"half": {"finetune": {"speed": 1}}}}})
     with pytest.raises(UserError, match=r"methods/toy/config.yaml, scales.smoke.recipes.half.finetune: key speed"):
         Plan(tree, "smoke").validate()
@@ -173,15 +308,15 @@ def test_a_teacher_is_the_dense_model_of_another_pair(tree: Path) -> None:
     declare(tree, "toy", starts_from="scratch", scales=runs)
     run = Run("smoke", "digits", "plain_thin", "toy", "half", 3)
     alone = Plan(tree, "smoke")
-    assert alone.inputs(run, "compress") == [] and alone.teachers == []
+    alone_paths = alone.job(run, "evaluate").paths
+    assert alone.job(run, "compress").paths == [] and alone.teachers == []
     declare(tree, "toy", starts_from="scratch", needs_teacher=True, scales=runs)
     plan = Plan(tree, "smoke", seeds=[3])
     folder = Path("results/smoke/digits/plain_mini/pretrain/seed3")
-    assert plan.inputs(run, "compress") == [folder / "model.safetensors", folder / "model.json"]
-    assert plan.inputs(run, "evaluate") == alone.inputs(run, "evaluate")
+    assert plan.job(run, "compress").paths == [folder / "model.safetensors", folder / "model.json"]
+    assert plan.job(run, "evaluate").paths == alone_paths
     assert [teacher.pair for teacher in plan.teachers] == ["digits/plain_mini"]
-    assert plan.digest(run, "compress") != alone.digest(run, "compress")
-    assert plan.digest(run, "latency") == alone.digest(run, "latency")
+    assert plan.job(run, "compress").digest != alone.job(run, "compress").digest
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def known() -> Iterator[None]:
 def evaluated(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> SimpleNamespace:
     """A project whose run of `dense` has left such a model, and its stages evaluate and latency."""
     tmp_path = tmp_path_factory.mktemp("project")
-    for name in ("config", "methods", "data"):
+    for name in ("config", "methods", "data", "data.dvc"):
         (tmp_path / name).symlink_to(ROOT / name)
     run = Run("smoke", "digits", "resnet_mini", "dense", "checkpoint", 0)
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Simp
     results = {}
     for stage, work in (("evaluate", stages._evaluate), ("latency", stages._latency)):
         folder = tmp_path / run.folder(stage)
-        work(plan, run, stage, SimpleNamespace(folder=folder, history=None))
+        work(tmp_path, plan.job(run, stage), SimpleNamespace(folder=folder, history=None))
         (folder / "run.json").write_text('{"wall_seconds": 1, "peak_memory_mb": 1}', encoding="utf-8")
         results[stage] = folder
     return SimpleNamespace(model=model.eval(), **results)
@@ -97,14 +97,14 @@ def test_only_a_model_that_offers_points_has_them() -> None:
 
 
 def test_a_model_without_points_keeps_its_files(tmp_path: Path, data_root: Path) -> None:
-    for name in ("config", "methods", "data"):
+    for name in ("config", "methods", "data", "data.dvc"):
         (tmp_path / name).symlink_to(ROOT / name)
     run = Run("smoke", "digits", "resnet_mini", "dense", "checkpoint", 0)
     plan = Plan(tmp_path, "smoke", ["dense"])
     pair = plan.pair(run)
     storage.save_model(models.build(pair.architecture, **pair.arguments), tmp_path / run.folder("compress"))
     for stage, work in (("evaluate", stages._evaluate), ("latency", stages._latency)):
-        work(plan, run, stage, SimpleNamespace(folder=tmp_path / run.folder(stage), history=None))
+        work(tmp_path, plan.job(run, stage), SimpleNamespace(folder=tmp_path / run.folder(stage), history=None))
     costs = {"params", "weights", "kept_weights", "macs", "dense_macs", "bit_operations", "stored_bytes"}
     assert read(tmp_path / run.folder("evaluate")).keys() == {"quality"} | costs
     content = {"batch", "input_shape", "machine", "simulated", "measurements", "skipped"}

@@ -24,7 +24,7 @@ def test_every_run_has_every_result(smoke: Smoke) -> None:
         for stage in plan.stages(run):
             content = json.loads((smoke.root / run.folder(stage) / "run.json").read_text(encoding="utf-8"))
             assert content["seed"] == run.seed
-            assert content["configuration_hash"] == plan.digest(run, stage)
+            assert content["configuration_hash"] == plan.job(run, stage).digest
             assert {
                 "data_hash",
                 "code_version",

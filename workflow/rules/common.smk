@@ -1,6 +1,8 @@
 # The plan comes from the library; here it only meets Snakemake. All configuration is validated before any job starts.
 import re
+import shlex
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -8,9 +10,11 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from compressbench import provenance, reporting, warm
+from compressbench import processes, provenance, reporting, warm
 from compressbench.errors import UserError
-from compressbench.plan import MODEL_FILES, Plan, Run
+from compressbench.files import write_atomically
+from compressbench.job import MODEL_FILES, Run
+from compressbench.plan import Plan
 
 config.setdefault("scale", "desk")
 validate(config, "../schemas/config.schema.yaml")
@@ -18,6 +22,7 @@ validate(config, "../schemas/config.schema.yaml")
 try:
     PLAN = Plan(Path(), config["scale"], config.get("methods"), config.get("seeds"))
     if workflow.is_main_process:
+        processes.register(Path())
         PLAN.validate()
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -26,7 +31,7 @@ except UserError as error:
 COMPLETE = PLAN.scale_name == "desk" and "methods" not in config
 OUT = "reports" if COMPLETE else f"results/{PLAN.scale_name}/report"
 
-STAGE = f"{sys.executable} -m compressbench"
+STAGE = shlex.join([sys.executable, "-m", "compressbench"])
 RUN = "{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}"
 RUN_ARGUMENT = "{wildcards.scale}/{wildcards.dataset}/{wildcards.model}/{wildcards.method}/{wildcards.setting}/seed{wildcards.seed}"
 DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"
@@ -34,7 +39,7 @@ INCOMPLETE = f"results/{PLAN.scale_name}/incomplete_report"
 
 
 def report_command(out):
-    return f"{STAGE} report {PLAN.scale_name} {out} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
+    return f"{STAGE} report {PLAN.scale_name} {shlex.quote(str(out))} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
 
 
 def reported(name):
@@ -64,14 +69,26 @@ def run_of(wildcards):
     return Run(**{**fields, "seed": int(fields["seed"])})
 
 
+# Every stage reads this file, which is newer than all results; it counts for those that something else made than the plan
+# says. Snakemake's own records know neither data nor what was made elsewhere, and may be gone.
+CHANGED = ".snakemake/compressbench/changed_configuration_or_data"
+if workflow.is_main_process:
+    write_atomically(Path(CHANGED), lambda path: path.write_text(f"{time.time_ns()}\n", encoding="utf-8"))
+
+
 def inputs_of(stage):
-    """The result files that a stage reads."""
-    return lambda wildcards: [str(path) for path in PLAN.inputs(run_of(wildcards), stage)]
+    """The result files that a stage reads; and CHANGED, for a result that another configuration or other data made."""
+
+    def files(wildcards):
+        job = PLAN.job(run_of(wildcards), stage)
+        return [*map(str, job.paths), CHANGED if provenance.is_outdated(Path(), job) else ancient(CHANGED)]
+
+    return files
 
 
 def digest_of(stage):
-    """Changes exactly when the configuration of the stage does, and makes Snakemake repeat it."""
-    return lambda wildcards: PLAN.digest(run_of(wildcards), stage)
+    """Stands for everything that the stage reads."""
+    return lambda wildcards: PLAN.job(run_of(wildcards), stage).digest
 
 
 def results_of(runs):

@@ -18,4 +18,4 @@ rule compress:
         mem_mb=2000,
         runtime=2880,
     shell:
-        "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} {STAGE} compress " + RUN_ARGUMENT + " > {log} 2>&1"
+        "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} {STAGE} compress " + RUN_ARGUMENT + " > {log:q} 2>&1"

@@ -10,4 +10,4 @@ rule data:
         mem_mb=1000,
         runtime=20,
     shell:
-        "({STAGE} data --record {output}) 2>&1 | tee {log}"
+        "({STAGE} data --record {output:q}) 2>&1 | tee {log:q}"

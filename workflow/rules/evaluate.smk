@@ -16,4 +16,4 @@ rule evaluate:
         mem_mb=2000,
         runtime=120,
     shell:
-        "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} {STAGE} evaluate " + RUN_ARGUMENT + " > {log} 2>&1"
+        "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} {STAGE} evaluate " + RUN_ARGUMENT + " > {log:q} 2>&1"

@@ -14,4 +14,4 @@ rule latency:
         mem_mb=2000,
         runtime=60,
     shell:
-        "{STAGE} latency " + RUN_ARGUMENT + " > {log} 2>&1"
+        "{STAGE} latency " + RUN_ARGUMENT + " > {log:q} 2>&1"

@@ -3,6 +3,7 @@ rule pretrain:
     input:
         ancient("results/data.json"),
         ancient("results/tracking.ready"),
+        inputs_of("pretrain"),
     output:
         multiext(f"results/{DENSE}/", *MODEL_FILES, "history.csv", "run.json"),
     params:
@@ -18,4 +19,4 @@ rule pretrain:
         runtime=2880,
     shell:
         "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} "
-        "{STAGE} pretrain {wildcards.scale} {wildcards.dataset} {wildcards.model} {wildcards.seed} > {log} 2>&1"
+        "{STAGE} pretrain {wildcards.scale} {wildcards.dataset} {wildcards.model} {wildcards.seed} > {log:q} 2>&1"

@@ -1,7 +1,7 @@
 # The numbers of the papers that need no training, recomputed from the architectures.
 rule facts:
     input:
-        "results/data.json",
+        ancient("results/data.json"),
     output:
         f"results/{PLAN.scale_name}/facts.json",
     params:
@@ -14,7 +14,7 @@ rule facts:
         mem_mb=4000,
         runtime=30,
     shell:
-        "OMP_NUM_THREADS={threads} {STAGE} facts {output} --methods {params.methods} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} {STAGE} facts {output:q} --methods {params.methods} > {log:q} 2>&1"
 
 
 # Tables and figures out of the result files, every one of them in the Snakemake report.
@@ -22,6 +22,7 @@ rule report:
     input:
         results_of(PLAN.runs),
         facts=rules.facts.output,
+        documents=[str(path) for path in PLAN.documents()],
     output:
         REPORTS,
     params:
@@ -33,4 +34,4 @@ rule report:
         mem_mb=2000,
         runtime=30,
     shell:
-        "({params.command}) > {log} 2>&1"
+        "({params.command}) > {log:q} 2>&1"

@@ -25,4 +25,4 @@ rule synthesize:
         mem_mb=2000,
         runtime=1440,
     shell:
-        "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} {STAGE} synthesize " + RUN_ARGUMENT + " > {log} 2>&1"
+        "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} {STAGE} synthesize " + RUN_ARGUMENT + " > {log:q} 2>&1"

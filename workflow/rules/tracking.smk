@@ -9,7 +9,7 @@ rule tracking:
         mem_mb=500,
         runtime=5,
     shell:
-        "({STAGE} tracking) > {log} 2>&1"
+        "({STAGE} tracking) > {log:q} 2>&1"
 
 
 # Training is tracked live; this logs the results of the stages that have no epochs.
@@ -26,4 +26,4 @@ rule tracked:
         mem_mb=500,
         runtime=30,
     shell:
-        "({STAGE} tracking) > {log} 2>&1"
+        "({STAGE} tracking) > {log:q} 2>&1"
