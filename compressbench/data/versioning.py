@@ -35,7 +35,6 @@ def prepare(root: Path) -> dict[str, str]:
 
 def check(root: Path) -> dict[str, str]:
     """Compares data/ with the pin, brings it into DVC's cache, and returns the pinned hash of each data set."""
-    pinned = pinned_files(root)
     if problems := differences(root):
         listed = [f"data/{name} {problem}" for name, problem in problems.items()]
         shown = ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

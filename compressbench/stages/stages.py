@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from compressbench import models, registry, storage
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
+from compressbench.job import SYNTHETIC_FILE, Job, Run
 from compressbench.kernels import machine
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
-from compressbench.job import SYNTHETIC_FILE, Job, Run
 from compressbench.plan import Plan
 from compressbench.processes import alone_in
 from compressbench.seeding import make_deterministic
