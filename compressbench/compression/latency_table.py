@@ -77,4 +77,4 @@ def measured_table(
     widths = torch.linspace(space.min_width, 1, count, dtype=torch.float64)
     keys = keys_of(layout, range(low, high + 1, space.resolution_step), widths)
     with torch.random.fork_rng(devices=[]):
-        return LatencyTable({key: (time or microseconds)(*block_of(key)) for key in keys})
+        return LatencyTable({key: (time or microseconds)(*block_of(key, layout.activation)) for key in keys})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ from compressbench.models.structure import (
 )
 
 Widths = Mapping[str, int] | None
+Activation = Literal["relu", "relu6"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
@@ -29,12 +31,12 @@ def round_channels(channels: float, divisor: int = 8) -> int:
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise 3x3 then pointwise 1x1 convolution, each with batch normalisation and ReLU."""
+    """Depthwise 3x3 then pointwise 1x1 convolution, each with batch normalisation and activation."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.depthwise = conv_unit(inputs, inputs, stride=stride, groups=inputs)
-        self.pointwise = conv_unit(inputs, outputs, kernel=1)
+        self.depthwise = conv_unit(inputs, inputs, stride=stride, groups=inputs, activation=activation)
+        self.pointwise = conv_unit(inputs, outputs, kernel=1, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, H, W] -> [N, outputs, H/stride, W/stride]."""
@@ -53,16 +55,17 @@ class MobileNetV1(Classifier):
         classes: int,
         classifier: ClassifierKind,
         inner_widths: Widths,
+        activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
         if len(widths) != len(strides):
             raise ValueError(f"mobilenet: {len(widths)} widths but {len(strides)} strides")
-        self.stem = conv_unit(in_channels, stem, stride=2)
+        self.stem = conv_unit(in_channels, stem, stride=2, activation=activation)
         self.blocks = nn.Sequential()
         inputs = stem
         for i, (width, stride) in enumerate(zip(widths, strides, strict=True)):
             outputs = inner_width(inner_widths, f"blocks.{i}.pointwise.conv", width)
-            self.blocks.append(SeparableBlock(inputs, outputs, stride))
+            self.blocks.append(SeparableBlock(inputs, outputs, stride, activation))
             inputs = outputs
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier_kind = classifier
@@ -93,12 +96,15 @@ def mobilenet_v1(
     classes: int = 1000,
     classifier: ClassifierKind = "linear",
     inner_widths: Widths = None,
+    activation: Activation = "relu",
 ) -> MobileNetV1:
-    """The ImageNet network with width multiplier `width`."""
+    """The ImageNet network with width multiplier `width`; "relu6" is the activation in PSS-Net's code."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, not {activation!r}")
     channels = (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)
     strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
     stem, widths = round_channels(32 * width), [round_channels(c * width) for c in channels]
-    return MobileNetV1(stem, widths, strides, in_channels, classes, classifier, inner_widths)
+    return MobileNetV1(stem, widths, strides, in_channels, classes, classifier, inner_widths, ACTIVATIONS[activation])
 
 
 def mobilenet_mini(

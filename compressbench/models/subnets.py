@@ -1,6 +1,6 @@
 """The subnets of a MobileNet: an input resolution and a width multiplier per stage, and what each layer is then."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -85,17 +85,17 @@ class Block:
         return [(self.kind, *row, self.kernel, self.stride, padding) for row in numbers]
 
 
-def block_of(key: Key) -> tuple[nn.Module, Tensor]:
-    """An untrained block, and an input image [1, C, H, W] (features [1, C] for a classifier)."""
+def block_of(key: Key, activation: Callable[[], nn.Module]) -> tuple[nn.Module, Tensor]:
+    """An untrained block of a network with this activation, and its input [1, C, H, W]."""
     kind, size, inputs, outputs, expanded, kernel, stride, _ = key
     example = torch.randn(1, inputs, size, size)
     if kind in ("stem", "head"):
-        return conv_unit(inputs, outputs, kernel, stride), example
+        return conv_unit(inputs, outputs, kernel, stride, activation=activation), example
     if kind == "separable":
-        return SeparableBlock(inputs, outputs, stride), example
+        return SeparableBlock(inputs, outputs, stride, activation), example
     if kind == "linear":
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, outputs)), example
-    stage = Stage(3, expanded, outputs, stride, nn.ReLU6, expand=expanded != inputs)
+    stage = Stage(3, expanded, outputs, stride, activation, expand=expanded != inputs)
     return InvertedResidual("block", inputs, stage, nn.BatchNorm2d, None), example
 
 
@@ -130,6 +130,7 @@ class Layout:
             raise ValueError("a switchable network needs the linear classifier")
         self.parts = [*parts, _Part("linear", "classifier", network.classifier.out_features, None)]
         self.in_channels = int(network.stem.conv.in_channels)  # type: ignore[union-attr,arg-type]
+        self.activation: type[nn.Module] = type(network.stem.act)  # type: ignore[union-attr,assignment]
 
     def blocks(self, resolutions: Tensor, widths: Tensor) -> list[Block]:
         """The blocks of N structures: int64 [N] and float64 [N, stages]."""

@@ -133,7 +133,7 @@ class _Budgets(Classifier):
 
     def block(self, key: Key) -> tuple[nn.Module, Tensor]:
         """One block, untrained, and an input."""
-        return block_of(key)
+        return block_of(key, self.layout.activation)
 
     def _fixed(self, network: nn.Module, resolution: int) -> nn.Module:
         return network if resolution == self.full_resolution else Resized(network, resolution)

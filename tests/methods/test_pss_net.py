@@ -19,7 +19,7 @@ from compressbench.compression.supernet import (
     prepare,
     sandwich,
 )
-from compressbench.config import Declaration, Pair, parse, read_yaml
+from compressbench.config import Declaration, Pair, load_scale, parse, read_yaml
 from compressbench.errors import UserError
 from compressbench.models.mobilenet import round_channels
 from compressbench.models.subnets import Layout, Subnet, as_tensors, block_of, rounded_channels
@@ -402,7 +402,7 @@ def test_blocks_of_the_table_are_timed_and_predict_the_network(tmp_path: Path) -
     blocks = own.of(Subnet(8, (1.0,) * 5))
     expected = sum(float(block.outputs * (1 if block.kind == "linear" else block.size_out**2)) for block in blocks)
     assert again(blocks)[0] == expected
-    network, example = block_of(("inverted", 14, 24, 32, 144, 3, 2, 1))
+    network, example = block_of(("inverted", 14, 24, 32, 144, 3, 2, 1), nn.ReLU6)
     assert network(example).shape == (1, 32, 7, 7)
 
 
@@ -552,6 +552,30 @@ def test_a_killed_training_goes_on_with_its_pools_and_ends_with_the_same_bits(ct
 
 def _in(ctx: Context, folder: Path) -> Context:
     return Context(ctx.root, ctx.stage, ctx.seed, ctx.pair, ctx.dataset, folder, ctx.device)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_networks_and_blocks_of_the_paper_have_relu6(version: str) -> None:
+    pair = load_scale(ROOT, "paper").pairs[f"imagenet/mobilenet_{version}_switchable"]
+    with torch.device("meta"):
+        network = {"architecture": pair.architecture, "arguments": pair.arguments}
+        model: Switchable = models.build("switchable", network=network, points=published_ends(version))
+        modules = [*model.modules(), *(m for key in model.blocks("max") for m in model.block(key)[0].modules())]
+    activations = {type(m) for m in modules if type(m) in (nn.ReLU, nn.ReLU6)}
+    assert activations == {nn.ReLU6}
+
+
+def published_ends(version: str) -> dict[str, dict[str, object]]:
+    stages = {"v1": 14, "v2": 9}[version]
+    return {"max": {"label": "largest", "resolution": 224, "widths": [1.0] * stages, "cost": {}}}
+
+
+def test_mobilenet_v1_of_the_other_papers_has_relu() -> None:
+    with torch.device("meta"):
+        other = models.build("mobilenet_v1")
+    assert {type(m) for m in other.modules() if isinstance(m, nn.ReLU | nn.ReLU6)} == {nn.ReLU}
+    with pytest.raises(UserError, match="activation must be one of"):
+        models.build("mobilenet_v1", activation="gelu")
 
 
 @pytest.mark.parametrize(("pair", "setting"), [("v1", "flops_v1"), ("v2", "flops_v2")])
