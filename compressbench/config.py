@@ -49,6 +49,8 @@ class Recipe(Frozen):
             raise ValueError("halve_every goes with schedule: halve, and only with it")
         if (self.schedule == "step") != bool(self.milestones):
             raise ValueError("milestones go with schedule: step, and only with it")
+        if self.schedule == "cosine_by_epoch" and self.warmup_epochs >= self.epochs:
+            raise ValueError("cosine_by_epoch needs fewer warmup_epochs than epochs")
         return self
 
 

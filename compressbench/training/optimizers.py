@@ -34,24 +34,27 @@ def adamw(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
 
 
 def schedule_factor(recipe: Recipe, epochs: int, steps_per_epoch: int | Fraction) -> Callable[[int], float]:
-    """step -> factor of the initial learning rate: linear warm-up, then what `recipe.schedule` says.
+    """step -> factor of the initial learning rate: what `recipe.schedule` says, after a linear warm-up.
 
-    A cosine by epoch is that of the warm-up's end, 1/2 (1 + cos(pi (e - w) / (E - w))).
+    A cosine by epoch is 1/2 (1 + cos(pi (e - w) / (E - w))) for E epochs, w of them warm-up, in every epoch e: the warm-up
+    multiplies it by its share, as in the authors' code of 1xN, CLR-RNF and DCFF. Other schedules begin after the warm-up.
     """
     total, warmup = epochs * steps_per_epoch, round(recipe.warmup_epochs * steps_per_epoch)
 
+    def cosine(step: int | Fraction) -> float:
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
     def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        if recipe.schedule == "constant":
-            return 1.0
+        ramp = (step + 1) / warmup if step < warmup else 1.0
+        if recipe.schedule == "cosine_by_epoch":
+            return ramp * cosine(step // steps_per_epoch * steps_per_epoch)
+        if step < warmup or recipe.schedule == "constant":
+            return ramp
         if recipe.schedule == "halve":
             return 0.5 ** (step // steps_per_epoch // (recipe.halve_every or 1))
         if recipe.schedule == "step":
             return 0.1 ** sum(step // steps_per_epoch >= epoch for epoch in recipe.milestones)
-        by_epoch = recipe.schedule == "cosine_by_epoch"
-        past = (step // steps_per_epoch * steps_per_epoch if by_epoch else step) - warmup
-        return 0.5 * (1 + math.cos(math.pi * past / max(1, total - warmup)))
+        return cosine(step)
 
     return factor
 

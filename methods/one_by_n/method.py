@@ -1,8 +1,6 @@
 """1xN pattern (arXiv 2105.14713): remove blocks of N consecutive output kernels that read one input channel."""
 
-import math
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -24,9 +22,9 @@ from compressbench.compression.blocks import (
 from compressbench.compression.masks import apply_masks, zero_removed
 from compressbench.compression.one_shot import record_untrained_quality
 from compressbench.compression.surgery import permute_filters
+from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.method import Fact, Method, MethodConfig
-from compressbench.training import Hook, State
 
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
@@ -100,14 +98,8 @@ class OneByN(Method):
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(not (name.startswith("classifier") and name.endswith("bias")))
         trainable = [p for p in model.parameters() if p.requires_grad]
-        published = self.config.schedule == "published"
-        ctx.fit(
-            model,
-            recipe,
-            optimizers=[ctx.optimizer(recipe, trainable)],
-            hooks=[PublishedSchedule(recipe.lr)] if published else [],
-            schedule=None if published else "recipe",
-        )
+        recipe = published(recipe) if self.config.schedule == "published" else recipe
+        ctx.fit(model, recipe, optimizers=[ctx.optimizer(recipe, trainable)])
         zero_removed(model)
         return model.requires_grad_(True)
 
@@ -117,33 +109,15 @@ class OneByN(Method):
         return [fact for name in PRUNABLE_NETWORKS for fact in network_facts(name)]
 
 
-def learning_rate(lr0: float, epoch: int, step: int | Fraction, epochs: int, steps_per_epoch: int | Fraction) -> float:
-    """The authors' schedule: a cosine per epoch; in the first 5 epochs times a linear warm-up per step.
-
-    `step` counts inside the epoch.
-    """
-    rate = 0.5 * lr0 * (1 + math.cos(math.pi * (epoch - WARMUP) / (epochs - WARMUP)))
-    return rate * (1 + step + epoch * steps_per_epoch) / (WARMUP * steps_per_epoch) if epoch < WARMUP else rate
-
-
-class PublishedSchedule(Hook):
-    """Sets the authors' learning rate before every step."""
-
-    def __init__(self, lr0: float):
-        self.lr0 = lr0
-
-    def on_start(self, state: State) -> None:
-        if state.epochs <= WARMUP:
-            raise UserError(
-                f"recipes.finetune.epochs: the authors' schedule warms up for {WARMUP} epochs, so {state.epochs} "
-                "are too few; train longer or set schedule: recipe in methods/one_by_n/config.yaml."
-            )
-
-    def on_step_start(self, state: State) -> None:
-        step = state.step - state.epoch * state.steps_per_epoch
-        rate = learning_rate(self.lr0, state.epoch, step, state.epochs, state.steps_per_epoch)
-        for group in state.optimizers[0].param_groups:
-            group["lr"] = rate
+def published(recipe: Recipe) -> Recipe:
+    """The recipe with the authors' schedule: a cosine per epoch; in the first 5 epochs times a linear warm-up per step."""
+    if recipe.epochs <= WARMUP:
+        raise UserError(
+            f"recipes.finetune.epochs: the authors' schedule warms up for {WARMUP} epochs, so {recipe.epochs} "
+            "are too few; train longer or set schedule: recipe in methods/one_by_n/config.yaml."
+        )
+    schedule = {"schedule": "cosine_by_epoch", "warmup_epochs": WARMUP, "halve_every": None, "milestones": ()}
+    return Recipe.model_validate(recipe.model_dump() | schedule)
 
 
 # ---- facts

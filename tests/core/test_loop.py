@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import models
@@ -208,6 +209,16 @@ def test_cosine_by_epoch_is_constant_inside_an_epoch() -> None:
     assert factor(50) == factor(59) == 1.0
     assert factor(150) == factor(159) == pytest.approx(0.5)
     assert factor(249) == pytest.approx(0.5 * (1 + math.cos(math.pi * 19 / 20)))
+
+
+@pytest.mark.parametrize(("length", "first"), [(90, 1.98297e-4), (150, 1.99414e-4)])
+def test_the_warm_up_of_a_cosine_by_epoch_multiplies_the_cosine(length: int, first: float) -> None:
+    recipe = Recipe(epochs=length, lr=0.1, warmup_epochs=5, schedule="cosine_by_epoch")
+    factor = schedule_factor(recipe, length, 100)
+    assert recipe.lr * factor(0) == pytest.approx(first, rel=3e-6)
+    assert factor(499) == pytest.approx(0.5 * (1 + math.cos(math.pi / (length - 5)))) and factor(500) == 1
+    with pytest.raises(ValidationError, match="fewer warmup_epochs than epochs"):
+        Recipe(epochs=5, lr=0.1, warmup_epochs=5, schedule="cosine_by_epoch")
 
 
 def epochs(*accuracies: float) -> list[dict[str, float]]:

@@ -19,11 +19,11 @@ from compressbench.compression.blocks import (
 )
 from compressbench.compression.layers import masked_layers
 from compressbench.compression.masks import apply_masks
-from compressbench.config import Pair
+from compressbench.config import Pair, Recipe
 from compressbench.errors import UserError
 from compressbench.stages.context import Context
-from compressbench.training import fit
-from methods.one_by_n.method import OneByN, PublishedSchedule, learning_rate
+from compressbench.training import fit, schedule_factor
+from methods.one_by_n.method import OneByN, published
 
 from .context import RECIPE, make_context
 
@@ -226,22 +226,9 @@ def test_mask_and_removed_weights_do_not_change_in_training() -> None:
     ],
 )
 def test_published_learning_rate(epoch: int, step: int, rate: float) -> None:
-    assert learning_rate(0.01, epoch, step, 90, 100) == pytest.approx(rate, rel=1e-5)
-
-
-def test_published_schedule_sets_the_rate_of_every_step() -> None:
-    model, rates = nn.Linear(2, 2), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-
-    class Watch(PublishedSchedule):
-        def on_step_end(self, state):  # type: ignore[no-untyped-def]
-            rates.append(optimizer.param_groups[0]["lr"])
-
-    fit(
-        model, lambda step: torch.ones(1, 2), lambda m, b: m(b).sum(), [optimizer],
-        epochs=7, steps_per_epoch=3, seed=0, hooks=[Watch(0.01)],
-    )  # fmt: skip
-    assert rates == [learning_rate(0.01, e, s, 7, 3) for e in range(7) for s in range(3)]
+    recipe = published(Recipe(epochs=90, lr=0.01, schedule="step", milestones=(30,)))
+    factor = schedule_factor(recipe, recipe.epochs, 100)
+    assert recipe.lr * factor(100 * epoch + step) == pytest.approx(rate, rel=1e-5)
 
 
 def test_published_schedule_needs_more_epochs_than_its_warmup(data_root: Path, tmp_path: Path) -> None:
