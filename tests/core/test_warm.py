@@ -52,6 +52,24 @@ def test_the_forked_process_ends_with_its_client(server: dict[str, str], tmp_pat
     wait_for(lambda: not working_in(tmp_path))
 
 
+def test_the_forked_processes_end_with_the_server(tmp_path: Path) -> None:
+    """The server ends with Snakemake, so that a killed Snakemake leaves no job behind."""
+    (tmp_path / "config").mkdir()
+    os.mkfifo(tmp_path / "config/smoke.yaml")  # nobody writes: who reads waits
+    found = warm.start()
+    server = warm._open.pop()
+    assert isinstance(server, subprocess.Popen) and server.stdin is not None
+    command = [sys.executable, "-m", "compressbench", "validate", "smoke"]
+    clients = [
+        subprocess.Popen(command, cwd=tmp_path, env=os.environ | found, stderr=subprocess.DEVNULL) for _ in range(2)
+    ]
+    wait_for(lambda: len(working_in(tmp_path)) == 4)
+    server.stdin.close()
+    wait_for(lambda: not working_in(tmp_path))
+    assert [client.wait() for client in clients] == [1, 1]
+    server.wait()
+
+
 def working_in(folder: Path) -> list[str]:
     """The processes with that working directory."""
     found = []
