@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressbench.reporting.outputs import Description, describe, outputs
+from compressbench.reporting.outputs import SEEDS, Description, describe, outputs
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
     from compressbench.plan import Run
 
-__all__ = ["Description", "describe", "outputs", "write"]
+__all__ = ["SEEDS", "Description", "describe", "outputs", "write"]
 
 
 def write(
@@ -23,6 +23,8 @@ def write(
     *,
     facts: Path | None = None,
     timed: Mapping["Run", "Run"] | None = None,
+    committed: Path | None = None,
+    complete: bool = False,
 ) -> list[Path]:
     """Write every file that `outputs(runs, declarations)` names into `out`, also when results are missing.
 
@@ -35,10 +37,15 @@ def write(
         out: the folder of the report.
         facts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/facts.json`.
         timed: run -> the run whose latency stands for it, see `Plan.timed`; default: every run has its own.
+        committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
+        complete: whether `out` must not be touched when a result is missing.
 
     Returns:
         The written files.
+
+    Raises:
+        UserError: `committed` is damaged; or results are missing from a `complete` report.
     """
     from compressbench.reporting.writer import write_report
 
-    return write_report(results_root, scale, runs, declarations, methods_root, out, facts, timed)
+    return write_report(results_root, scale, runs, declarations, methods_root, out, facts, timed, committed, complete)

@@ -31,6 +31,9 @@ class Results:
     sessions: one row per (run, draw of the shots, session) of class-incremental learning: KEYS, `draw`, `session`, `classes`
         seen so far, `accuracy` on them, on the session's (`new`) and the earlier ones' (`old`), `forgetting`.
     records: one row per (run, number recorded by the method): KEYS, `name`, `value`.
+    numbers: one row per number that is a pure function of data, configuration and seed, and so must come out equal: KEYS,
+        `name`, `value`. That is every number of metrics.json (`quality.top1`, `macs`, ...) and of every record.json
+        (`compress.NAME`); latency.json and run.json hold measured times and what follows from them, and are left out.
     latency: one row per (run, executor, threads): KEYS, `dense_ms`, `latency_ms`, `speedup`, `low`, `high`, ...;
         `own` is false where another run was timed in its place.
     throughput: one row per (run, batch size): KEYS, `batch`, `images`, `dense_ms`, `latency_ms` per image, `speedup`, ...
@@ -47,6 +50,7 @@ class Results:
     images: pd.DataFrame
     sessions: pd.DataFrame
     records: pd.DataFrame
+    numbers: pd.DataFrame
     latency: pd.DataFrame
     throughput: pd.DataFrame
     skipped: pd.DataFrame
@@ -76,7 +80,8 @@ def collect(
         timed: run -> the run whose latency stands for it; default: every run has its own.
     """
     rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("runs", "images", "sessions", "records", "latency", "throughput", "skipped", "missing")
+        name: []
+        for name in ("runs", "images", "sessions", "records", "numbers", "latency", "throughput", "skipped", "missing")
     }
     histories: list[pd.DataFrame] = []
     points: dict[tuple[str, str, str, str], dict[str, str]] = {}
@@ -93,7 +98,10 @@ def collect(
             rows["runs"].append(at | found | {c: own.get(c) for c in COSTS})
             rows["images"] += [at | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
             rows["sessions"] += [at | {n: row[n] for n in SESSION} for row in quality.get("sessions", [])]
+            rows["numbers"] += [at | {"name": name, "value": value} for name, value in _flat(own)]
         if metrics is not None and "points" in metrics:
+            beside = {name: value for name, value in metrics.items() if name != "points"}
+            rows["numbers"] += [key | {"name": name, "value": value} for name, value in _flat(beside)]
             labels = points.setdefault((run.dataset, run.model, run.method, run.setting), {})
             labels |= {point: own["label"] for point, own in metrics["points"].items()}
             rows["records"].append(
@@ -123,6 +131,7 @@ def collect(
             rows["records"] += [
                 key | {"name": n, "value": float(v)} for n, v in (recorded or {}).items() if isinstance(v, int | float)
             ]
+            rows["numbers"] += [key | {"name": name, "value": value} for name, value in _flat(recorded, f"{stage}.")]
         for stage in TRAINING_STAGES:
             if (path := folders[stage] / "history.csv").exists() and (history := _history(path)) is not None:
                 histories.append(history.assign(**key, stage=stage))
@@ -131,6 +140,7 @@ def collect(
         "images": [*KEYS, "image", "psnr", "ssim"],
         "sessions": [*KEYS, *SESSION],
         "records": [*KEYS, "name", "value"],
+        "numbers": [*KEYS, "name", "value"],
         "latency": [
             *KEYS,
             "executor",
@@ -178,6 +188,14 @@ def _read(path: Path) -> tuple[Any, str]:
         return None, "not there"
     except (OSError, ValueError) as error:
         return None, f"damaged: {error}"
+
+
+def _flat(content: Any, prefix: str = "") -> list[tuple[str, float]]:
+    """(dotted path, value) of every number in a JSON value."""
+    if isinstance(content, int | float):
+        return [(prefix.removesuffix("."), float(content))]
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [number for name, value in items for number in _flat(value, f"{prefix}{name}.")]
 
 
 def _seconds(folders: Mapping[str, Path]) -> float:

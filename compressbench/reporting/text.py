@@ -43,6 +43,23 @@ def exact(value: float) -> str:
     return f"{value:,.6g}".replace("-", "−")
 
 
+def listed(words: Sequence[object]) -> str:
+    """a, b and c."""
+    texts = [str(word) for word in words]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def aligned_table(table: pd.DataFrame) -> str:
+    """A Markdown table of texts for a terminal: cells of a column are equally wide, all but the first right-aligned."""
+    width = [max(map(len, [str(name), *table[name]])) for name in table]
+    sides = [str.ljust] + [str.rjust] * (len(width) - 1)
+    rule = ["-" * width[0], *("-" * (w - 1) + ":" for w in width[1:])]
+    rows = [list(map(str, table.columns)), rule, *table.to_numpy().tolist()]
+    return "\n".join(
+        "| " + " | ".join(side(cell, w) for cell, side, w in zip(row, sides, width, strict=True)) + " |" for row in rows
+    )
+
+
 def markdown_table(table: pd.DataFrame, numeric: Sequence[str] = ()) -> str:
     """A Markdown table of texts; the columns named in `numeric` are right-aligned."""
     lines = ["| " + " | ".join(table.columns) + " |"]

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.figure import Figure
 
+from compressbench.errors import UserError
 from compressbench.files import make_folder
 from compressbench.reporting import figures, latent, peers, pictures, points, quantization, sessions, sparsity, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
 from compressbench.reporting.groups import Group, group_runs
-from compressbench.reporting.outputs import figures_of, tables_of
+from compressbench.reporting.outputs import SEEDS, figures_of, tables_of
 from compressbench.reporting.published import facts_table, read_published
+from compressbench.reporting.seeds import read_seeds, seeds_table, write_seeds
 from compressbench.reporting.style import save, styled
 from compressbench.reporting.summary import summarize
+from compressbench.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
@@ -31,20 +34,44 @@ def write_report(
     out: Path,
     facts: Path | None,
     timed: Mapping["Run", "Run"] | None,
+    committed: Path | None,
+    complete: bool,
 ) -> list[Path]:
     """See `compressbench.reporting.write`."""
     results = collect(results_root, scale, runs, timed)
+    if complete and len(results.missing):
+        raise UserError(
+            f"{out} is rewritten by a complete run only, and {len(results.missing)} results are missing, the first one "
+            f"{_first_missing(results)}; finish the run, or report into another folder."
+        )
     published = read_published(methods_root, declarations)
     groups = group_runs(runs, declarations, results.points)
     summaries = [summarize(results, group, published) for group in groups]
     recomputed = facts_table(facts or results_root / scale / "facts.json", published)
-    written = _pages(findings(methods_root, declarations), out)
+    written = _verdict(results, declarations, committed, out)
+    written += _pages(findings(methods_root, declarations), out)
     written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
     with styled():
         for group, summary in zip(groups, summaries, strict=True):
             for kind in figures_of(group):
                 written += save(_figure(kind, group, summary, results), out / "figures", f"{kind}_{group.slug}")
     return written
+
+
+def _first_missing(results: Results) -> str:
+    row = results.missing.iloc[0]
+    return f"{results.scale}/{row.dataset}/{row.model}/{row.method}/{row.setting}/seed{row.seed}: {row.result}"
+
+
+def _verdict(
+    results: Results, declarations: Mapping[str, "Declaration"], committed: Path | None, out: Path
+) -> list[Path]:
+    """The single seeds, compared with those that were committed before they take their place."""
+    computed, seeds = seeds_table(results), {run.seed for run in results.expected}
+    source = committed / SEEDS if committed else None
+    before = read_seeds(source) if source and source.exists() else None
+    table, page = verdict(computed, before, declarations, seeds, results.scale, source, out / "verdict.csv")
+    return [*tables.write_table(out, "verdict", table, page), write_seeds(computed, out / SEEDS)]
 
 
 def _pages(text: str, out: Path) -> list[Path]:
