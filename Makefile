@@ -6,17 +6,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
+RUNS := '$(SCALE)' $(if $(SEEDS),--seeds '$(SEEDS)')
 
 .PHONY: reproduce test check report ui plan benchmark bench-kernels bench-structures sanitize clean setup
 
-reproduce: setup  ## run everything at desk scale and write reports/ (SCALE=smoke|paper, SEEDS=[0,1])
+reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
 	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
 	$(MAKE) --no-print-directory report
+	@$(BIN)/compressbench verdict $(RUNS)
 
-report: setup  ## one self-contained page from the results of the last run
-	mkdir -p reports
-	$(BIN)/snakemake --report reports/report.html $(CONFIG)
+report: setup  ## one self-contained page from the results of the last run, beside its tables
+	folder=$$($(BIN)/compressbench report-folder $(RUNS)) && $(BIN)/snakemake --report "$$folder/report.html" $(CONFIG)
 
 test: setup check  ## static checks, unit tests, and the smoke DAG
 	$(BIN)/python -m pytest

@@ -6,11 +6,14 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compressbench.errors import UserError
+
+if TYPE_CHECKING:
+    from compressbench.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="compressbench, stage by stage."
@@ -146,20 +149,65 @@ def facts(file: Path, methods: str = "") -> None:
     write_facts(ROOT, [m for m in methods.split(",") if m] or list(discover(ROOT)), file)
 
 
-@app.command()
-def report(scale: str, out: Path, methods: str = "", seeds: str = "") -> None:
-    """Regenerate the tables and figures from the results; works on incomplete results and names what is missing.
+def _plan(scale: str, methods: str, seeds: str) -> "Plan":
+    from compressbench.plan import Plan
 
+    chosen = [name.strip() for name in methods.split(",") if name.strip()]
+    numbers: list[Any] = [seed.strip() for seed in seeds.strip(" []").split(",") if seed.strip()]
+    return Plan(ROOT, scale, chosen or None, numbers or None)
+
+
+@app.command()
+def report(
+    scale: str,
+    out: Annotated[Path | None, typer.Argument(help="default: the folder that report-folder prints")] = None,
+    methods: str = "",
+    seeds: str = "",
+) -> None:
+    """Regenerate the tables and figures from the results, and compare them with the committed numbers.
+
+    Works on incomplete results and names what is missing; reports/ alone is written from complete ones only.
     METHODS and SEEDS are comma-separated; default all of the scale.
     """
     from compressbench import reporting
-    from compressbench.plan import Plan
+    from compressbench.plan import REPORTS
 
-    plan = Plan(ROOT, scale, [m for m in methods.split(",") if m] or None, [s for s in seeds.split(",") if s] or None)  # type: ignore[misc]
+    plan = _plan(scale, methods, seeds)
+    folder = plan.report_folder if out is None else out
+    complete = folder.resolve() == (ROOT / REPORTS).resolve()
+    if complete and not plan.claims_reports:
+        raise UserError(
+            f"{folder} is about all methods of a scale with the seeds that it claims (report_seeds in config/{scale}.yaml: "
+            f"{list(plan.scale.report_seeds) or 'none'}); report this run into another folder, by default {plan.report_folder}."
+        )
     files = reporting.write(
-        ROOT / "results", scale, plan.runs, plan.declarations, ROOT / "methods", out, timed=plan.timed
+        ROOT / "results",
+        scale,
+        plan.runs,
+        plan.declarations,
+        ROOT / "methods",
+        folder,
+        timed=plan.timed,
+        committed=plan.committed_report,
+        complete=complete,
     )
-    typer.echo(f"{out}: {len(files)} files")
+    typer.echo((folder / "verdict.md").read_text())
+    typer.echo(f"{folder}: {len(files)} files")
+
+
+@app.command()
+def report_folder(scale: str, methods: str = "", seeds: str = "") -> None:
+    """Where the report of a run goes: reports/ if it is the run that reports/ is about, else below results/."""
+    typer.echo(_plan(scale, methods, seeds).report_folder)
+
+
+@app.command()
+def verdict(scale: str, methods: str = "", seeds: str = "") -> None:
+    """Print the verdict that the last report of a run came to: which committed numbers came out equal, and which did not."""
+    page = _plan(scale, methods, seeds).report_folder / "verdict.md"
+    if not page.exists():
+        raise UserError(f"{page} does not exist; it comes with the report: compressbench report {scale}.")
+    typer.echo(page.read_text())
 
 
 def main() -> None:

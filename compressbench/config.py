@@ -98,6 +98,9 @@ class Scale(Frozen):
     """config/{scale}.yaml: which pairs and seeds run, and with which budgets."""
 
     seeds: tuple[int, ...] = Field(min_length=1)
+    report_seeds: tuple[int, ...] = Field(
+        (), description="the seeds that reports/ is about: only a run of exactly these, with all methods, rewrites it"
+    )
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
     pairs: dict[PairName, Pair]

@@ -14,6 +14,7 @@ from compressbench.job import Job, Run
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
+REPORTS = Path("reports")  # what is committed
 
 
 def parse_run(name: str) -> Run:
@@ -70,6 +71,22 @@ class Plan:
                 dataset, model = pair.split("/")
                 for setting in settings:
                     yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
+
+    @property
+    def claims_reports(self) -> bool:
+        """Whether this is the run that reports/ is about: all methods, with exactly the scale's `report_seeds`."""
+        everything = set(self.declarations) == set(registry.files(self.root))
+        return everything and set(self.seeds) == set(self.scale.report_seeds)
+
+    @property
+    def report_folder(self) -> Path:
+        """Where the report goes: reports/ is rewritten only by the run that it is about."""
+        return REPORTS if self.claims_reports else Path("results", self.scale_name, "report")
+
+    @property
+    def committed_report(self) -> Path | None:
+        """The report that a run is compared with; None where none of this scale is committed."""
+        return REPORTS if self.scale.report_seeds else None
 
     def pair(self, run: Run) -> Pair:
         """The pair's budgets, with what the run's setting trains otherwise."""

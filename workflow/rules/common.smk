@@ -27,9 +27,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# reports/ holds the last complete desk run; partial and other scales report beside their results.
-COMPLETE = PLAN.scale_name == "desk" and "methods" not in config
-OUT = "reports" if COMPLETE else f"results/{PLAN.scale_name}/report"
+OUT = str(PLAN.report_folder)
 
 STAGE = shlex.join([sys.executable, "-m", "compressbench"])
 RUN = "{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}"
@@ -42,10 +40,16 @@ def report_command(out):
     return f"{STAGE} report {PLAN.scale_name} {shlex.quote(str(out))} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
 
 
+COMMITTED_SEEDS = f"{PLAN.committed_report}/{reporting.SEEDS}" if PLAN.committed_report else None
+
+
 def reported(name):
     """One output of the report stage, with its caption and its place in the Snakemake report."""
     about = reporting.describe(name)
-    return report(f"{OUT}/{name}", caption=f"../report/{about.caption}", category=about.category, labels=about.labels)
+    file = f"{OUT}/{name}"
+    if file == COMMITTED_SEEDS:  # Snakemake removes the outputs of a job before it runs; the verdict has to see this one
+        file = update(file)
+    return report(file, caption=f"../report/{about.caption}", category=about.category, labels=about.labels)
 
 
 REPORTS = [reported(name) for name in reporting.outputs(PLAN.runs, PLAN.declarations)]

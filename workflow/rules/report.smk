@@ -23,6 +23,7 @@ rule report:
         results_of(PLAN.runs),
         facts=rules.facts.output,
         documents=[str(path) for path in PLAN.documents()],
+        committed=[f for f in [COMMITTED_SEEDS] if f and not PLAN.claims_reports and Path(f).exists()],
     output:
         REPORTS,
     params:
