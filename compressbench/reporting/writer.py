@@ -41,7 +41,7 @@ def write_report(
     results = collect(results_root, scale, runs, timed)
     if complete and len(results.missing):
         raise UserError(
-            f"{out} is rewritten by a complete run only, and {len(results.missing)} results are missing, the first one "
+            f"{out} is rewritten by a complete run only; missing results: {len(results.missing)}, the first one "
             f"{_first_missing(results)}; finish the run, or report into another folder."
         )
     published = read_published(methods_root, declarations)

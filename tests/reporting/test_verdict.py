@@ -232,6 +232,6 @@ def test_a_report_is_compared_with_what_was_committed_before_it(
 def test_a_complete_report_is_not_touched_when_a_result_is_missing(
     report: SimpleNamespace, chosen: list, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"rewritten by a complete run only, and \d+ results are missing"):
+    with pytest.raises(UserError, match=r"rewritten by a complete run only; missing results: \d+, the first one"):
         write(tmp_path, "desk", chosen, report.declarations, report.root / "methods", tmp_path / "out", complete=True)
     assert not (tmp_path / "out").exists()

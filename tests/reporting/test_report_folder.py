@@ -1,0 +1,113 @@
+"""reports/ is about one run: all methods of the desk scale with the seeds that it claims. Every other one reports elsewhere."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from compressbench.plan import Plan
+from compressbench.registry import files
+from compressbench.reporting import SEEDS
+from tests.conftest import ROOT, run_module
+
+SCALES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+CLAIMED = Plan(ROOT, "desk").scale.report_seeds
+
+
+def test_the_desk_scale_alone_claims_reports() -> None:
+    claims = {scale for scale in SCALES if Plan(ROOT, scale).committed_report}
+    assert claims == {"desk"} and len(CLAIMED) >= 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "methods", "folder"),
+    [
+        (CLAIMED, None, "reports"),
+        (CLAIMED[::-1], list(files(ROOT)), "reports"),
+        (None, None, "results/desk/report"),
+        (CLAIMED[:1], None, "results/desk/report"),
+        ((*CLAIMED, max(CLAIMED) + 1), None, "results/desk/report"),
+        (CLAIMED, ["optg"], "results/desk/report"),
+    ],
+)
+def test_reports_is_for_all_methods_with_exactly_the_seeds_that_it_claims(
+    seeds: tuple[int, ...] | None, methods: list[str] | None, folder: str
+) -> None:
+    assert Plan(ROOT, "desk", methods, seeds).report_folder == Path(folder)
+
+
+def test_the_seeds_of_a_scale_without_claim_do_not_matter() -> None:
+    for scale in set(SCALES) - {"desk"}:
+        assert Plan(ROOT, scale, seeds=CLAIMED).report_folder == Path("results", scale, "report")
+
+
+def small_project(root: Path) -> Path:
+    """Two methods, and a desk scale that claims the seeds 0 and 1."""
+    for name in ("methods/__init__.py", "methods/baselines/__init__.py", "config/desk.yaml", "config/smoke.yaml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    for name in ("recu", "baselines/bnn"):
+        shutil.copytree(ROOT / "methods" / name, root / "methods" / name)
+    config = root / "config/desk.yaml"
+    claim = next(line for line in config.read_text().splitlines() if line.startswith("report_seeds:"))
+    config.write_text(config.read_text().replace(claim, "report_seeds: [0, 1]"))
+    return root
+
+
+def write_results(root: Path, seeds: tuple[int, ...]) -> None:
+    """What the report reads, for those runs: a quality that is 80 and the seed, and no measurement."""
+    plan = Plan(root, "desk", seeds=seeds)
+    for run in plan.runs:
+        contents = {
+            "evaluate/metrics.json": {"quality": {"top1": 80.0 + run.seed}, "params": 75_000, "macs": 10_000_000},
+            "latency/latency.json": {"measurements": []},
+        }
+        for name, content in contents.items():
+            file = root / "results" / run.name / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(content))
+
+
+def report(root: Path, *arguments: str, command: str = "report") -> tuple[int, str]:
+    """Exit code and output of a command, with the suite's own code and the project's files."""
+    done = run_module(root, command, *arguments, env={"PYTHONPATH": f"{root}:{ROOT}"})
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_run_of_one_seed_leaves_reports_alone_and_is_compared_with_it(tmp_path: Path) -> None:
+    root = small_project(tmp_path)
+    write_results(root, (0, 1))
+    assert report(root, "desk", "--seeds", "[0, 1]")[0] == 0
+    files_of = {p: p.read_bytes() for p in (root / "reports").rglob("*") if p.is_file()}
+    assert root / "reports" / SEEDS in files_of
+    code, output = report(root, "desk", "--seeds", "0")
+    runs = len(Plan(root, "desk", seeds=[0]).runs)
+    assert code == 0, output
+    assert f"All {3 * runs} committed numbers (reports/{SEEDS}) came out to the last digit; 0 differences" in output
+    assert f"Not part of this run: {3 * runs} committed numbers of seed 1." in output
+    assert {p: p.read_bytes() for p in (root / "reports").rglob("*") if p.is_file()} == files_of
+    assert report(root, "desk", "--seeds", "0", command="report-folder") == (0, "results/desk/report\n")
+    assert report(root, "desk", "--seeds", "0", command="verdict")[1].strip() in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("desk", "reports", "--seeds", "0"), "report this run into another folder, by default results/desk/report"),
+        (("smoke", "./reports"), "report_seeds in config/smoke.yaml: none"),
+        (("desk", "--seeds", "0,1"), "missing results: 1, the first one desk/"),
+    ],
+)
+def test_reports_cannot_be_overwritten_with_less(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    root = small_project(tmp_path)
+    write_results(root, (0, 1))
+    next((root / "results").rglob("seed1/evaluate/metrics.json")).unlink()
+    code, output = report(root, *arguments)
+    assert code == 2 and words in output
+    assert not (root / "reports").exists()
+
+
+def test_a_verdict_before_any_report_says_where_it_comes_from(tmp_path: Path) -> None:
+    code, output = report(small_project(tmp_path), "desk", command="verdict")
+    assert code == 2 and "it comes with the report: compressbench report desk" in output
