@@ -62,7 +62,7 @@ def _by_size(table: pd.DataFrame) -> pd.DataFrame:
             "size": -(table.difference / table[["committed", "computed"]].abs().max(axis=1)).abs().fillna(math.inf),
         }
     )
-    return table.loc[order.sort_values(list(order), kind="stable").index].reset_index(drop=True)
+    return table.loc[order.sort_values(["verdict", "kind", "size"], kind="stable").index].reset_index(drop=True)
 
 
 def kind_of(name: str) -> str:
