@@ -98,7 +98,10 @@ class Context:
         return generator(self.seed, self.stage, purpose)
 
     def record(self, name: str, value: float) -> None:
-        """An extra number of this stage: goes to record.json, to MLflow and to the report."""
+        """An extra number of this stage: goes to record.json, to MLflow and to the report.
+
+        It follows from data, configuration and seed: a verdict compares it to the last digit. Times belong into latency.json.
+        """
         self.records[name] = float(value)
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
