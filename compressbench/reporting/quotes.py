@@ -37,6 +37,7 @@ KEYS = {
     "kernel_sums": ["network", "kernel", "threads", "form", "n", "sparsity"],
 }
 MARKS = {
+    "given": "fixed by a setting, no result",
     "paper": "from the paper, its code or its specification, or arithmetic on them",
     "test": "asserted by a test",
     "by hand": "measured once in a setting that the sentence describes; no table has it",
@@ -89,7 +90,8 @@ class Cells:
         parts += [_by_keys(name, _read(path)) for name in KEYS if (path := tables / f"{name}.csv").exists()]
         if self.has_seeds:
             parts.append(_single_seeds(tables / "seeds.csv"))
-        self.table = pd.concat(parts).sort_index()
+        table = pd.concat(parts)
+        self.table = table[~table.index.duplicated()].sort_index()  # a record has the name of a column: the column
         self.levels = set(LEVEL.findall(" ".join(p for p in self.table.index if p.split("/")[0] not in KEYS)))
 
     def find(self, reference: str, own: str) -> pd.DataFrame:
