@@ -55,6 +55,7 @@ NO_PROSE = re.compile(
     r"```.*?```|^ {4}[^\n]*$|`[^`\n]*`|\]\([^)]*\)|arXiv [\d.]+|^#[^\n]*$|^<!--table [^\n]*\n(?:\|[^\n]*\n)*",
     re.DOTALL | re.MULTILINE,
 )
+PERCENT = re.compile(r"(?:(?:,| and| to| or)? ?[\d.]+)* ?%")
 LEVEL = re.compile(r"(?<![a-z])[pm](\d\d)(?!\d)")
 OPERATORS = {"+", "-", "*", "/", "<", "<=", ">", ">=", "==", "(", ")"}
 FUNCTIONS = {"min": np.min, "max": np.max, "mean": np.mean, "abs": np.abs}
@@ -299,7 +300,8 @@ def unreferenced(text: str, levels: set[str]) -> list[tuple[int, str]]:
         comments = list(COMMENT.finditer(item[0]))
         pattern = MEASURED if any(a <= item.start() < b for a, b in findings) else WITH_UNIT
         for number in pattern.finditer(COMMENT.sub(_blank, item[0])):
-            if number[0] not in levels and not _accounted(number, item[0], comments):
+            level = number[0] in levels and PERCENT.match(item[0], number.end())
+            if not level and not _accounted(number, item[0], comments):
                 found.append((item.start() + number.start(), number[0]))
     return [(line_of(text, position), number) for position, number in found]
 
