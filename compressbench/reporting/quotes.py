@@ -11,7 +11,7 @@ A reference is a cell, or arithmetic over cells with blanks around the operators
 - `*` in a name stands for anything: the cell is then a series of numbers, aligned by what the stars stand for.
 
 `<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` above a table: its rows are those of NAME.md. A mark (`MARKS`)
-says for all numbers between it and the comment before it, in the same paragraph or list item, where they come from instead.
+says for all numbers before it in the sentence, back to the comment before it, where they come from instead.
 """
 
 import ast
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from compressbench.errors import UserError
+from compressbench.reporting.kernels import break_even
 
 KEYS = {
     "latency": ["model", "method", "setting", "executor", "threads"],
@@ -34,6 +35,8 @@ KEYS = {
     "kernel_networks": ["network", "threads", "form", "executor", "n", "sparsity"],
     "kernel_scaling": ["network", "kernel", "n", "sparsity", "rows", "share", "threads"],
     "kernel_sequences": ["network", "threads", "form", "n", "sparsity"],
+    "break_even": ["network", "kernel", "n"],  # the sparsity from which the kernel is faster than dense
+    "best_dense": ["network", "layer", "kernel", "threads"],  # the fastest dense form of every layer
     "kernel_sums": ["network", "kernel", "threads", "form", "n", "sparsity"],
 }
 MARKS = {
@@ -56,6 +59,7 @@ NO_PROSE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 PERCENT = re.compile(r"(?:(?:,| and| to| or)? ?[\d.]+)* ?%")
+SENTENCE_END = re.compile(r"[.;:!?][*)]*\s")
 LEVEL = re.compile(r"(?<![a-z])[pm](\d\d)(?!\d)")
 OPERATORS = {"+", "-", "*", "/", "<", "<=", ">", ">=", "==", "(", ")"}
 FUNCTIONS = {"min": np.min, "max": np.max, "mean": np.mean, "abs": np.abs}
@@ -89,6 +93,8 @@ class Cells:
         for kind in ("latency", "sessions"):
             parts += [_by_keys(kind, table.assign(model=model)) for table, model in _per_group(tables, kind, models)]
         parts += [_by_keys(name, _read(path)) for name in KEYS if (path := tables / f"{name}.csv").exists()]
+        if (tables / "kernel_sums.csv").exists():
+            parts += [_break_even(tables / "kernel_sums.csv"), _best_dense(tables / "kernel_layers.csv")]
         if self.has_seeds:
             parts.append(_single_seeds(tables / "seeds.csv"))
         table = pd.concat(parts)
@@ -155,6 +161,19 @@ def _records(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path)
     names = table.model + "/" + table.method + "/" + table.setting + ":" + table.name
     return table[["mean", "low", "high"]].set_axis(FIELDS, axis=1).set_axis(names)
+
+
+def _break_even(path: Path) -> pd.DataFrame:
+    sums = pd.read_csv(path).query("form == 'sparse' and threads == 1")
+    groups = sums.groupby(["network", "kernel", "n"])
+    even = groups[["sparsity", "speedup"]].apply(lambda own: break_even(list(own.itertuples(index=False, name=None))))
+    return _by_keys("break_even", even.rename("sparsity").reset_index().astype(str))
+
+
+def _best_dense(path: Path) -> pd.DataFrame:
+    dense = pd.read_csv(path).query("form not in ['sparse', 'binary', 'peak']")
+    best = dense.groupby(KEYS["best_dense"]).min_ms.min()
+    return _by_keys("best_dense", best.reset_index().astype(str))
 
 
 def _single_seeds(path: Path) -> pd.DataFrame:
@@ -311,6 +330,9 @@ def _blank(match: re.Match[str]) -> str:
 
 
 def _accounted(number: re.Match[str], item: str, comments: list[re.Match[str]]) -> bool:
-    """Whether the comment behind a number is its reference, or a mark for all that stands before it."""
+    """Whether the comment behind a number is its reference, or a mark in the same sentence."""
     following = next((c for c in comments if c.start() >= number.end()), None)
-    return following is not None and (following["content"] in MARKS or following.start() == number.end())
+    if following is None:
+        return False
+    between = item[number.end() : following.start()]
+    return not between or (following["content"] in MARKS and not SENTENCE_END.search(between))
