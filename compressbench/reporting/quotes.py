@@ -10,8 +10,8 @@ A reference is a cell, or arithmetic over cells with blanks around the operators
 - `TABLE/KEY/.../KEY:COLUMN`: any other table, with its keys in the order of `KEYS`, blanks in them written as `_`.
 - `*` in a name stands for anything: the cell is then a series of numbers, aligned by what the stars stand for.
 
-`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` above a table: its rows are those of NAME.md. A mark (`MARKS`)
-says for all numbers before it in the sentence, back to the comment before it, where they come from instead.
+`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` above a table: its rows are those of NAME.md. A mark
+(`MARKS`) says for all numbers before it in the sentence, back to the comment before it, where they come from instead.
 """
 
 import ast
@@ -142,9 +142,9 @@ def _long(table: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
     """One row for every number of a wide table: value, and low and high where there are columns of these names."""
     numbers = table.apply(pd.to_numeric, errors="coerce").set_axis(paths)
     rows = [
-        pd.DataFrame(
-            {name: numbers[c] if c in numbers else np.nan for name, c in zip(FIELDS, _interval(column), strict=True)}
-        ).rename(lambda path, column=column: f"{path}:{column}")
+        pd.DataFrame({name: numbers.get(c, np.nan) for name, c in zip(FIELDS, _interval(column), strict=True)}).rename(
+            lambda path, column=column: f"{path}:{column}"
+        )
         for column in numbers
     ]
     return pd.concat(rows).dropna(subset="value")
