@@ -42,6 +42,9 @@ class Recipe(Frozen):
     milestones: tuple[int, ...] = Field((), description="epochs that divide the rate by 10, with schedule: step")
     augmentation: Literal["none", "flip", "crop_flip"] = "none"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    patch: int | None = Field(
+        None, ge=8, exclude_if=lambda side: side is None, description="as the pair's, where this training has its own"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -95,7 +95,8 @@ class SuperResolution(Task):
         return (info.channels, size, size)
 
     def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
-        return data.PatchBatches(loaded.train, loaded.scale, pair.patch or PATCH, recipe.batch_size, seed)
+        patch = recipe.patch or pair.patch or PATCH
+        return data.PatchBatches(loaded.train, loaded.scale, patch, recipe.batch_size, seed)
 
     def loss(self, recipe: Recipe) -> Loss:
         return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
-from compressbench.files import read_json
 from compressbench.models.subnets import Block, Key, Layout, block_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class LatencyTable:
             rows = [[self.entries[key] for key in block.table_keys()] for block in blocks]
         except KeyError as error:
             raise UserError(
-                f"the latency table has no entry {error.args[0]}; measure the table of this space."
+                f"the latency table has no entry {list(error.args[0])}; measure the table of this space."
             ) from None
         return torch.tensor(rows, dtype=torch.float64).sum(0)
 
@@ -43,8 +43,18 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: Path) -> "LatencyTable":
-        """The inverse of `save`; UserError names a missing or damaged file."""
-        return cls({tuple(key): value for key, value in read_json(path)})  # type: ignore[misc]
+        """The inverse of `save`; UserError names a file that is missing, damaged or no table."""
+        if not path.is_file():
+            raise UserError(f"the latency table {path} does not exist; correct latency_table, or leave it out.")
+        try:
+            entries = TypeAdapter(list[tuple[Key, NonNegativeFloat]]).validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"{path} is no latency table ({first['msg']} at {'.'.join(map(str, first['loc'])) or 'its start'}); write "
+                "[[[kind, size, inputs, outputs, expanded, kernel, stride, padding], microseconds], ...]."
+            ) from None
+        return cls(dict(entries))
 
 
 def keys_of(layout: Layout, resolutions: Iterable[int], widths: Tensor) -> list[Key]:

@@ -39,6 +39,8 @@ class Constraint(Frozen):
         default=1e6, gt=0, description="of start, stop and step: in multiply-accumulates, or microseconds"
     )
 
+    device: Literal["cpu", "gpu"] = Field(default="cpu", description="whose latency it is, for a budget in latency")
+
     @model_validator(mode="after")
     def _ordered(self) -> "Constraint":
         if self.start >= self.stop:
@@ -87,7 +89,14 @@ class SupernetConfig(MethodConfig):
         low, high = self.resolutions
         if not 0 < low <= high or low % self.resolution_step or high % self.resolution_step:
             raise ValueError("resolutions must be two ascending multiples of resolution_step")
+        if len(self.timed_devices) > 1:
+            raise ValueError("budgets in latency must be of one device; train a supernet for each")
         return self
+
+    @property
+    def timed_devices(self) -> set[str]:
+        """Whose latencies the budgets are; empty without budgets in latency."""
+        return {constraint.device for constraint in self.constraints if constraint.resource == "latency"}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compressbench.errors import UserError
 from compressbench.models.mobilenet import InvertedResidual, InvertedResidualNet, MobileNetV1, SeparableBlock, Stage
 from compressbench.models.structure import conv_unit
 
@@ -125,9 +126,9 @@ class Layout:
         elif isinstance(network, InvertedResidualNet) and network.hidden is None:
             parts, self.stages = _v2(network)
         else:
-            raise ValueError(f"{type(network).__name__} has no switchable widths; choose a MobileNet-V1 or V2")
+            raise UserError(f"{type(network).__name__} has no switchable widths; choose a MobileNet-V1 or V2.")
         if not isinstance(network.classifier, nn.Linear):
-            raise ValueError("a switchable network needs the linear classifier")
+            raise UserError("a switchable network needs the linear classifier; set classifier: linear.")
         self.parts = [*parts, _Part("linear", "classifier", network.classifier.out_features, None)]
         self.in_channels = int(network.stem.conv.in_channels)  # type: ignore[union-attr,arg-type]
         self.activation: type[nn.Module] = type(network.stem.act)  # type: ignore[union-attr,assignment]
@@ -186,8 +187,9 @@ def _v2(network: Any) -> tuple[list[_Part], int]:
     for i, block in enumerate(network.blocks):
         depthwise, width = block.depthwise.conv, block.project.conv.out_channels
         if block.squeeze is not None or block.shortcut is not None or depthwise.kernel_size != (3, 3):
-            raise ValueError(
-                "a switchable MobileNet-V2 has 3x3 kernels, no squeeze-excite and no shortcut convolutions"
+            raise UserError(
+                "a switchable MobileNet-V2 has 3x3 kernels, no squeeze-excite and no shortcut convolutions; "
+                "use its standard variant."
             )
         stage += width != previous
         expansion = 1 if block.expand is None else depthwise.in_channels // block.expand.conv.in_channels

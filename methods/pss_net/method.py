@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,8 +32,17 @@ class PSSNetConfig(SupernetConfig):
     temperature: tuple[float, float] = Field((1.0, 0.01), description="t: of the softmax over scores; start, end")
     deployed: Choice = Field("best", description="which structure of a pool is deployed; random: a fresh one")
     latency_table: Path | None = Field(
-        None, description="file of block latencies; default: measured before the training"
+        None, description="file of block latencies, from the project's folder; default: measured before the training"
     )
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "PSSNetConfig":
+        if "gpu" in self.timed_devices and self.latency_table is None:
+            raise ValueError(
+                "the budgets are microseconds of a GPU, and the table that is measured here is of the CPU: no structure "
+                "would meet them; name a file of block latencies of that GPU as latency_table, or use budgets of the CPU"
+            )
+        return self
 
 
 class Prioritized(nn.Module):
@@ -101,7 +110,7 @@ class PSSNet(Method):
 
     def _table(self, ctx: "Context") -> LatencyTable | None:
         """The latency of every block of the space, where a budget is in latency."""
-        if all(constraint.resource != "latency" for constraint in self.config.constraints):
+        if not self.config.timed_devices:
             return None
         if self.config.latency_table is not None:
             return LatencyTable.load(ctx.root / self.config.latency_table)

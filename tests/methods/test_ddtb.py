@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressbench import models, storage
+from compressbench import data, models, storage
 from compressbench.compression.bounds import BoundedActivation, bounded_activations
 from compressbench.compression.distillation import attention_loss
 from compressbench.compression.super_resolution import (
@@ -20,7 +20,10 @@ from compressbench.compression.super_resolution import (
 )
 from compressbench.compression.weight_quantized import RangedConv2d
 from compressbench.config import Recipe
+from compressbench.data.super_resolution import Pair, SuperResolutionData
 from compressbench.errors import UserError
+from compressbench.plan import Plan, Run
+from compressbench.tasks import TASKS
 from compressbench.training import State, schedule_factor
 from methods.ddtb.method import (
     DDTB,
@@ -242,3 +245,30 @@ def test_recomputed_facts_meet_the_published_ones() -> None:
     for key, value in facts.items():
         tolerance = 0 if isinstance(value, int) else 5e-4
         assert value == pytest.approx(published[key], rel=tolerance, abs=0), key
+
+
+# ---- the paper's recipes
+
+
+@pytest.mark.parametrize(
+    ("pair", "pretrained_epochs", "pretrained_patch", "quantized_patch"),  # patches in high-resolution pixels
+    [("edsr_x4", 300, 192, 192), ("edsr_x2", 300, 96, 96), ("rdn_x4", 300, 192, 96), ("srresnet_x4", 500, 192, 192)],
+)
+def test_recipes_of_the_paper(pair: str, pretrained_epochs: int, pretrained_patch: int, quantized_patch: int) -> None:
+    run = Run("paper", "div2k", pair, "ddtb", "w2a2", 0)
+    configured = Plan(ROOT, "paper", ["ddtb"]).pair(run)
+    scale = configured.arguments["scale"]
+    photograph = Pair("grey", torch.zeros(3, 60, 60), torch.zeros(3, 60 * scale, 60 * scale))
+    loaded = SuperResolutionData(data.info("photographs"), scale, [photograph], [])
+    for recipe, epochs, patch in (
+        (configured.pretrain, pretrained_epochs, pretrained_patch),
+        (configured.finetune, 60, quantized_patch),
+    ):
+        assert (recipe.epochs, recipe.steps_per_epoch, recipe.batch_size, recipe.lr) == (epochs, 1000, 16, 1e-4)
+        high = TASKS["super_resolution"].batches(loaded, configured, recipe, 0)(0)[1]
+        assert high.shape == (16, 3, patch, patch)
+
+
+def test_a_recipe_without_patches_of_its_own_is_described_as_before() -> None:
+    recipe = Recipe(epochs=1, lr=1)
+    assert "patch" not in recipe.model_dump() and Recipe(epochs=1, lr=1, patch=24).model_dump()["patch"] == 24

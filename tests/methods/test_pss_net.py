@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench import accounting, models, storage
+from compressbench import accounting, models, registry, storage
 from compressbench.compression.latency_table import LatencyTable, keys_of, measured_table
 from compressbench.compression.supernet import (
     Constraint,
@@ -25,6 +25,7 @@ from compressbench.models.mobilenet import round_channels
 from compressbench.models.subnets import Layout, Subnet, as_tensors, block_of, rounded_channels
 from compressbench.models.switchable import Switchable
 from compressbench.operating_points import Adaptive, Blockwise
+from compressbench.plan import Plan
 from compressbench.stages.context import Context
 from methods.baselines.separate_subnets.method import SeparateSubnets
 from methods.baselines.uniform_subnets.method import UniformSubnets
@@ -485,8 +486,42 @@ def test_unreachable_targets_and_a_missing_table_are_named(ctx: Context) -> None
         parse(SupernetConfig, SMALL | {"resolutions": (8, 15)}, "test")
 
 
+@pytest.mark.parametrize("setting", ["gpu_v1", "gpu_v2"])
+def test_budgets_of_a_gpu_need_a_table_of_one(setting: str) -> None:
+    with pytest.raises(UserError, match=r"microseconds of a GPU.* no structure would meet them; name a file"):
+        registry.resolve(ROOT, "pss_net", setting, "paper")
+    declared = registry.declaration(ROOT, "pss_net").settings[setting]
+    assert parse(PSSNetConfig, declared | {"latency_table": "data/gpu.json"}, "test").timed_devices == {"gpu"}
+    both = {"resource": "latency", "unit": 1, "start": 1000, "stop": 2000, "step": 10}
+    with pytest.raises(UserError, match="must be of one device"):
+        parse(PSSNetConfig, {"constraints": (*declared["constraints"], both), "latency_table": "data/gpu.json"}, "test")
+
+
+@pytest.mark.parametrize("setting", ["flops_v1", "flops_v2", "cpu_v1", "cpu_v2"])
+def test_what_the_paper_scale_runs_is_accepted(setting: str) -> None:
+    assert setting in {run.setting for run in Plan(ROOT, "paper", ["pss_net"]).runs}
+    assert isinstance(registry.resolve(ROOT, "pss_net", setting, "paper"), PSSNetConfig)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist; correct latency_table"),
+        ("{}", "is no latency table"),
+        ("[[1, 2]]", "is no latency table"),
+        ("not JSON", "is no latency table .*at its start"),
+        ('[[["stem", 8, 1, 8, 1, 3, 2, 1], -4]]', "greater than or equal to 0 at 0.1"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "table.json").write_text(content)
+    with pytest.raises(UserError, match=f"table.json .*{message}|table.json {message}"):
+        LatencyTable.load(tmp_path / "table.json")
+
+
 def test_a_network_without_switchable_widths_is_refused() -> None:
-    with pytest.raises(ValueError, match="has no switchable widths"):
+    with pytest.raises(UserError, match="has no switchable widths"):
         Layout(models.build("plain", in_channels=1))
 
 
