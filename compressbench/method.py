@@ -62,6 +62,12 @@ class Method:
     def __init__(self, config: MethodConfig):
         self.config = config
 
+    def check(self, network: nn.Module) -> None:
+        """UserError where this configuration cannot be applied to `network`, so that it is known before anything runs.
+
+        network: the pair's, at full size and on the meta device: shapes without numbers.
+        """
+
     def synthesize(self, ctx: "Context") -> SyntheticImages:
         """Images for methods without data. `ctx.dense()` is the teacher; `ctx.keep` leaves tensors to the later stages."""
         raise NotImplementedError(

@@ -216,7 +216,8 @@ class Plan:
         return [path for folder in folders for name in names if (path := folder / name).exists()]
 
     def validate(self) -> None:
-        """Check what needs code (and its imports): architectures, and every method's configuration of every setting."""
+        """Check what needs code (and its imports): architectures, every method's configuration of every setting, and whether
+        the one fits the other."""
         from compressbench import data, models
 
         for name, pair in self.scale.pairs.items():
@@ -232,3 +233,22 @@ class Plan:
                 self.teacher(run)
             for stage in self.stages(run):
                 self.job(run, stage)
+        networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
+        for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
+            config = registry.resolve(self.root, method, setting, self.scale_name)
+            try:
+                registry.method_class(self.root, method)(config).check(networks[where])
+            except UserError as error:
+                raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
+
+    def _network(self, pair: str) -> Any:
+        """The network of a pair without numbers, on the meta device."""
+        import torch
+
+        from compressbench import models
+
+        try:
+            with torch.device("meta"):
+                return models.build(self.scale.pairs[pair].architecture, **self.scale.pairs[pair].arguments)
+        except UserError as error:
+            raise UserError(f"config/{self.scale_name}.yaml: key pairs.{pair}: {error}") from None

@@ -5,7 +5,7 @@ block = c * (c_out / N) + r holds weight[r N : (r + 1) N, c].
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -13,20 +13,34 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.compression.masks import keep_largest
+from compressbench.errors import UserError
 from compressbench.models.structure import Coupling
 
 Rows = Literal["ranked", "uniform"]
 
 
 def check_blocks(weight: Tensor, n: int, straddle: bool = False, name: str = "weight") -> None:
-    """ValueError, naming the layer, unless `weight` [c_out, c_in, ...] can be cut into blocks of N output kernels."""
+    """UserError, naming the layer, unless `weight` [c_out, c_in, ...] can be cut into blocks of N output kernels."""
     c_out, c_in = weight.shape[:2]
     if n < 1:
-        raise ValueError(f"{name}: a block has at least 1 output channel, not {n}")
+        raise UserError(f"{name}: a block has at least 1 output channel, not {n}; choose a larger n.")
     if c_out % n and not straddle:
-        raise ValueError(f"{name}: {n} does not divide its {c_out} output channels; use another n, or straddle")
+        raise UserError(
+            f"{name}: n = {n} does not divide its {c_out} output channels; choose an n that does, or a pair whose widths are "
+            "multiples of it."
+        )
     if c_out * c_in % n:
-        raise ValueError(f"{name}: {n} does not divide its {c_out * c_in} kernels")
+        raise UserError(f"{name}: n = {n} does not divide its {c_out * c_in} kernels; choose an n that does.")
+
+
+def check_network(model: nn.Module, names: Collection[str], n: int, straddle: bool = False) -> None:
+    """`check_blocks` of all the layers that are to carry blocks; UserError if there are none."""
+    if not names:
+        raise UserError(
+            "no convolution of this network can carry blocks: it has none but the first; choose another pair."
+        )
+    for name, weight in weights_of(model, names).items():
+        check_blocks(weight, n, straddle, name)
 
 
 def block_scores(weight: Tensor, n: int, straddle: bool = False, name: str = "weight") -> Tensor:
@@ -211,7 +225,8 @@ def encode_bsr(weight: Tensor, mask: Tensor, n: int) -> BlockSparse:
     A column block is stored when any of its N entries is kept, so a mask that is not constant on blocks of N
     consecutive filters (a virtual rearrangement) stores more than it keeps.
     """
-    check_blocks(weight, n)
+    if len(weight) % n:
+        raise ValueError(f"blocks of {n} rows do not divide {len(weight)} rows")
     matrix = (weight.detach() * mask).flatten(1)
     groups = matrix.reshape(-1, n, matrix.shape[1])
     stored = mask.flatten(1).reshape(groups.shape).any(1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressbench import models
 from compressbench.compression.registry import CompressedLayer
+from compressbench.errors import UserError
 from compressbench.models.structure import Coupling
 
 State = dict[str, Tensor]
@@ -71,7 +72,12 @@ def keep_filters(model: nn.Module, kept: Mapping[str, Tensor]) -> nn.Module:
 
 
 def build_narrow(model: nn.Module, widths: Mapping[str, int]) -> nn.Module:
-    """The same architecture with other inner widths, initialised from torch's current generator."""
+    """The same architecture with other inner widths, initialised from torch's current generator.
+
+    UserError where nothing would be left of a layer.
+    """
+    if empty := [name for name, width in widths.items() if width < 1]:
+        raise UserError(f"no filter of {empty[0]} would be left; choose a lower compression.")
     arguments = dict(model.spec.arguments)  # type: ignore[union-attr,arg-type]
     arguments["inner_widths"] = {**(arguments.get("inner_widths") or {}), **widths}
     return models.build(model.spec.architecture, **arguments)  # type: ignore[union-attr,arg-type,no-any-return]

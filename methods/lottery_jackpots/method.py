@@ -103,6 +103,9 @@ class LotteryJackpots(Method):
 
     config: Config
 
+    def check(self, network: nn.Module) -> None:
+        inner_weights(network)
+
     def compress(self, ctx: "Context") -> nn.Module:
         config, dense = self.config, ctx.dense()
         removed = QUOTAS[config.quotas](inner_weights(dense), config.sparsity)

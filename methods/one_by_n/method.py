@@ -12,6 +12,7 @@ from compressbench.compression.blocks import (
     Rows,
     block_mask,
     block_statistics,
+    check_network,
     connected_share,
     prunable_layers,
     rearranged_block_mask,
@@ -49,6 +50,11 @@ class OneByN(Method):
         schedule: Literal["published", "recipe"] = Field("published", description="learning rate of the fine-tuning")
 
     config: Config
+
+    def check(self, network: nn.Module) -> None:
+        config = self.config
+        straddle = config.straddle and config.rows != "uniform"
+        check_network(network, prunable_layers(network, config.prune_classifier), config.n, straddle)
 
     def compress(self, ctx: "Context") -> nn.Module:
         model = ctx.dense()

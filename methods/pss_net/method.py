@@ -91,6 +91,9 @@ class PSSNet(Method):
     Config = PSSNetConfig
     config: PSSNetConfig
 
+    def check(self, network: nn.Module) -> None:
+        Layout(network)
+
     def compress(self, ctx: "Context") -> nn.Module:
         supernet = prepare(ctx, self.config, self._table(ctx))
         trained = Prioritized(supernet, self.config).to(ctx.device)

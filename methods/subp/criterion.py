@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressbench.compression.blocks import check_blocks, expand_blocks
+from compressbench.compression.blocks import expand_blocks
+from compressbench.errors import UserError
 
 Criterion = Literal["bpar", "l1", "l2"]
 Ramp = Literal["cubic", "linear", "cos", "exp"]
@@ -69,11 +70,12 @@ class Schedule:
         return math.floor((self.sparsity - self.fraction(e) * self.sparsity) * c_in)
 
 
-def check_layer(weight: Tensor, n: int, name: str = "weight") -> None:
-    """ValueError, naming the layer, unless it is a 1x1 or 3x3 convolution whose outputs N divides."""
+def check_kernel(weight: Tensor, name: str = "weight") -> None:
+    """UserError, naming the layer, unless it is a 1x1 or 3x3 convolution."""
     if weight.shape[2:] not in KERNELS:
-        raise ValueError(f"{name}: blocks are defined for kernels of 1x1 and 3x3, not {list(weight.shape[2:])}")
-    check_blocks(weight, n, name=name)
+        raise UserError(
+            f"{name}: blocks are defined for kernels of 1x1 and 3x3, not {list(weight.shape[2:])}; add the layer to `dense`."
+        )
 
 
 def block_matrix(weight: Tensor, n: int) -> Tensor:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from compressbench import models
-from compressbench.compression.blocks import block_mask, block_statistics, connected_share
+from compressbench.compression.blocks import block_mask, block_statistics, check_network, connected_share, weights_of
 from compressbench.compression.layers import masked_layers
 from compressbench.compression.pruning import record_densities
 from compressbench.config import Recipe
@@ -21,7 +21,7 @@ from methods.subp.criterion import (
     Ramp,
     Sampler,
     Schedule,
-    check_layer,
+    check_kernel,
     imbalance,
     most_important,
     sampler,
@@ -59,6 +59,9 @@ class SUBP(Method):
 
     config: Config
 
+    def check(self, network: nn.Module) -> None:
+        self.layers(network)
+
     def compress(self, ctx: "Context") -> nn.Module:
         recipe, config = ctx.recipes.scratch, self.config
         model = self.start(ctx)
@@ -88,11 +91,9 @@ class SUBP(Method):
     def layers(self, model: nn.Module) -> list[str]:
         """Names of the convolutions that carry blocks; UserError names one that cannot."""
         names = block_layers(model, self.config.dense)
-        try:
-            for name in names:
-                check_layer(model.get_submodule(name).weight, self.config.n, name)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise UserError(f"subp: {error}.") from None
+        check_network(model, names, self.config.n)
+        for name, weight in weights_of(model, names).items():
+            check_kernel(weight, name)
         return names
 
     def start(self, ctx: "Context") -> nn.Module:

@@ -17,6 +17,7 @@ from compressbench.compression.blocks import (
     rearrangement,
     removed_blocks,
 )
+from compressbench.errors import UserError
 from compressbench.models import Coupling
 
 
@@ -61,11 +62,11 @@ def test_rates_outside_zero_to_one_are_errors(rate: float) -> None:
 
 
 def test_blocks_that_do_not_fit_are_errors_that_name_the_layer() -> None:
-    with pytest.raises(ValueError, match=r"stage\.conv: 16 does not divide its 24"):
+    with pytest.raises(UserError, match=r"stage\.conv: n = 16 does not divide its 24"):
         block_mask(weight(24, 8), 16, 0.5, name="stage.conv")
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(UserError, match="at least 1"):
         block_mask(weight(), 0, 0.5)
-    with pytest.raises(ValueError, match="15 kernels"):
+    with pytest.raises(UserError, match="15 kernels"):
         block_mask(weight(5, 3), 2, 0.5, straddle=True)
 
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from compressbench import accounting, models
 from compressbench.compression.masks import apply_masks
-from compressbench.compression.surgery import keep_filters, permute_filters
+from compressbench.compression.surgery import build_narrow, keep_filters, permute_filters
+from compressbench.errors import UserError
 from compressbench.models import Coupling
 
 PLAIN = {"widths": (8, 12, 12), "strides": (2, 1, 2)}
@@ -112,3 +113,9 @@ def test_masked_networks_are_not_narrowed() -> None:
     model = apply_masks(network("plain", PLAIN), {"body.1.conv": torch.ones(12, 8, 3, 3, dtype=torch.bool)})
     with pytest.raises(ValueError, match="before masking"):
         keep_filters(model, {"body.1.conv": torch.arange(3)})
+
+
+def test_a_layer_without_filters_is_named() -> None:
+    model = models.build("plain", in_channels=1)
+    with pytest.raises(UserError, match=r"no filter of body\.0\.conv would be left; choose a lower compression"):
+        build_narrow(model, {"body.0.conv": 0})

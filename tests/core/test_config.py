@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from compressbench import provenance, registry
+from compressbench import models, provenance, registry
 from compressbench.config import Declaration, Recipe, load_scale, parse
 from compressbench.data import versioning
 from compressbench.errors import UserError
@@ -266,6 +267,60 @@ def test_a_stage_gets_the_recipes_that_it_reads_and_no_others(tree: Path) -> Non
     assert not vars(recipes["evaluate"]) and not vars(recipes["latency"])
     with pytest.raises(AttributeError, match="does not read the recipe pretrain; it has scratch, finetune"):
         _ = recipes["compress"].pretrain
+
+
+MINI = {"in_channels": 1, "widths": [8, 12], "strides": [2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "architecture", "arguments", "message"),
+    [
+        ("one_by_n", {"n": 8}, "plain", MINI, r"body\.1\.conv: n = 8 does not divide its 12 output channels; choose"),
+        (
+            "random_blocks",
+            {"n": 8},
+            "plain",
+            MINI,
+            r"body\.1\.conv: n = 8 does not divide its 12 output channels; choose",
+        ),
+        ("subp", {"n": 8}, "plain", MINI, r"body\.1\.conv: n = 8 does not divide its 12 output channels; choose"),
+        ("subp", {"n": 4}, "plain", {"widths": [8], "strides": [1]}, "no convolution of this network can carry blocks"),
+        ("nm", {"n": 2, "m": 64}, "plain", MINI, "m = 64 divides the input channels of no layer"),
+        (
+            "pss_net",
+            {"constraints": [{"start": 1, "stop": 5, "step": 1}]},
+            "plain",
+            MINI,
+            "Plain has no switchable widths",
+        ),
+        ("lottery_jackpots", {}, "mobilenet_v3_small", {}, "leaves the classifier dense, but the last layer is"),
+    ],
+)
+def test_a_network_that_a_configuration_does_not_fit_is_found_before_anything_runs(
+    method: str, config: dict, architecture: str, arguments: dict, message: str
+) -> None:
+    cls = registry.method_class(ROOT, method)
+    with torch.device("meta"):
+        network = models.build(architecture, **arguments)
+    with pytest.raises(UserError, match=message):
+        cls(parse(cls.Config, config, method)).check(network)
+
+
+def test_planning_names_method_setting_and_pair_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(ROOT, "smoke", ["random_blocks"])
+    run = plan.runs[0]
+    pair = plan.scale.pairs[run.pair].model_copy(update={"architecture": "plain", "arguments": MINI})
+    monkeypatch.setitem(plan.scale.pairs, run.pair, pair)
+    declared = plan.declarations["random_blocks"]
+    wide = {run.setting: declared.settings[run.setting] | {"n": 8}}
+    changed = declared.model_copy(update={"settings": declared.settings | wide})
+    monkeypatch.setattr(registry, "declaration", lambda root, name: changed)
+    with pytest.raises(UserError, match=f"random_blocks, setting {run.setting}, on {run.pair}: body.1.conv: n = 8"):
+        plan.validate()
+    broken = pair.model_copy(update={"architecture": "vit", "arguments": {"image_size": 30, "patch": 4}})
+    monkeypatch.setitem(plan.scale.pairs, run.pair, broken)
+    with pytest.raises(UserError, match=f"key pairs.{run.pair}: architecture vit: "):
+        plan.validate()
 
 
 def test_equal_total_budgets_where_scratch_meets_dense() -> None:

@@ -90,7 +90,7 @@ def test_a_pruned_mobilenet_v2_costs_what_the_facts_say() -> None:
 
 
 def test_n_that_does_not_divide_is_an_error_that_names_the_layer() -> None:
-    with pytest.raises(ValueError, match=r"blocks\.1\.project\.conv: 16 does not divide its 24"):
+    with pytest.raises(UserError, match=r"blocks\.1\.project\.conv: n = 16 does not divide its 24"):
         method(n=16).masks(models.build("mobilenet_v2"))
 
 

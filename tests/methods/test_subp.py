@@ -218,7 +218,7 @@ def test_wrong_hyper_parameters_are_refused(options: dict[str, object]) -> None:
 
 
 def test_layers_that_carry_no_blocks_of_n_are_errors_that_name_them() -> None:
-    with pytest.raises(UserError, match=r"body\.1\.conv: 32 does not divide its 16"):
+    with pytest.raises(UserError, match=r"body\.1\.conv: n = 32 does not divide its 16"):
         SUBP(SUBP.Config(n=32)).layers(network())
     odd = nn.Sequential(nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 5))
     with pytest.raises(UserError, match=r"1: blocks are defined for kernels of 1x1 and 3x3, not \[5, 5\]"):

@@ -11,6 +11,7 @@ from compressbench.compression.masks import Masks, apply_masks, prunable, pull_r
 from compressbench.compression.one_shot import record_untrained_quality
 from compressbench.compression.pruning import record_densities
 from compressbench.compression.registry import replace_modules
+from compressbench.errors import UserError
 from compressbench.method import Method, MethodConfig
 from compressbench.training import Hook, State
 
@@ -102,6 +103,9 @@ class NM(Method):
 
     config: Config
 
+    def check(self, network: nn.Module) -> None:
+        self._masks(network)
+
     def compress(self, ctx: "Context") -> nn.Module:
         model = self._trained_from_scratch(ctx) if self.config.source == "scratch" else self._pruned(ctx)
         record_densities(ctx, model)
@@ -114,7 +118,13 @@ class NM(Method):
         return model if self.config.source == "scratch" else ctx.fit(model, ctx.recipes.finetune)
 
     def _masks(self, model: nn.Module) -> Masks:
-        return nm_masks(model, self.config.n, self.config.m, self.config.keep_last)
+        masks = nm_masks(model, self.config.n, self.config.m, self.config.keep_last)
+        if not masks:
+            raise UserError(
+                f"m = {self.config.m} divides the input channels of no layer, so that nothing would be removed; choose a "
+                "smaller m, or a pair whose widths are multiples of it."
+            )
+        return masks
 
     def _pruned(self, ctx: "Context") -> nn.Module:
         model = ctx.dense()

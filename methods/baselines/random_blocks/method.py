@@ -8,6 +8,7 @@ from torch import nn
 from compressbench.compression.blocks import (
     Rows,
     block_statistics,
+    check_network,
     connected_share,
     prunable_layers,
     random_block_mask,
@@ -32,6 +33,9 @@ class RandomBlocks(Method):
         rows: Rows = Field("ranked", description="uniform: equally many blocks in every output group")
 
     config: Config
+
+    def check(self, network: nn.Module) -> None:
+        check_network(network, prunable_layers(network), self.config.n)
 
     def compress(self, ctx: "Context") -> nn.Module:
         config, model = self.config, ctx.dense()

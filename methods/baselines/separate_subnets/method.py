@@ -7,6 +7,7 @@ from torch import nn
 
 from compressbench.compression.supernet import SupernetConfig, decayed, prepare, switchable
 from compressbench.method import Method
+from compressbench.models.subnets import Layout
 
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
@@ -23,6 +24,9 @@ class SeparateSubnets(Method):
 
     Config = SeparateSubnetsConfig
     config: SeparateSubnetsConfig
+
+    def check(self, network: nn.Module) -> None:
+        Layout(network)
 
     def compress(self, ctx: "Context") -> nn.Module:
         supernet, targets = prepare(ctx, self.config), self.config.targets

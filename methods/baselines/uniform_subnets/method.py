@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from compressbench.compression.supernet import SupernetConfig, prepare, sandwich
 from compressbench.method import Method
+from compressbench.models.subnets import Layout
 
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
@@ -17,6 +18,9 @@ class UniformSubnets(Method):
 
     Config = SupernetConfig
     config: SupernetConfig
+
+    def check(self, network: nn.Module) -> None:
+        Layout(network)
 
     def compress(self, ctx: "Context") -> nn.Module:
         supernet = prepare(ctx, self.config)
