@@ -2,23 +2,36 @@
 
 Nothing here knows a method. A compressed layer tells what it saves by attributes that are read with their defaults:
 `mask` (bool, shape of the weight, True = kept), `block` (N: stored as blocks of N output rows x 1 column),
-`weight_bits` and `input_bits` (32). MACs count convolutions, linear layers, and what a layer without weights multiplies by a
-method `product_macs(inputs, output)` of its own (attention); the FLOPs that papers print are named conventions in CONVENTIONS.
+`weight_bits` and `input_bits` (32). MACs count convolutions, linear layers, and products of activations (attention), wherever
+a network multiplies matrices; the FLOPs that papers print are named conventions in CONVENTIONS.
+
+How a class of modules is counted stands in COUNTERS (`counter` registers one), or it says so itself by a method
+`product_macs(inputs, output)`. Nothing is passed over: matrix products outside of such modules count as they are, and a
+module with parameters that multiplies in another way is an error.
 """
 
+import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-WeightLayer = nn.Conv2d | nn.Linear
-WEIGHT_LAYERS = (nn.Conv2d, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+from compressbench.errors import UserError
+
+WeightLayer = _ConvNd | nn.Linear
+WEIGHT_LAYERS = (_ConvNd, nn.Linear)
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.Hardswish, nn.Hardsigmoid)
 INDEX_BITS = 32
+
+Module = TypeVar("Module", bound=nn.Module)
 
 Format = Literal["dense", "csr", "bsr", "best"]
 
@@ -171,59 +184,198 @@ def kept_count(layer: WeightLayer) -> int:
     return layer.weight.numel() if mask is None else int(torch.count_nonzero(mask))
 
 
+Counter = Callable[[str, Any, tuple[Any, ...], Any], list[LayerCount]]
+"""(name, module, inputs, output) of one call -> its rows."""
+COUNTERS: dict[type[nn.Module], Counter] = {}
+
+
+def counter(*kinds: type[nn.Module]) -> Callable[[Counter], Counter]:
+    """Register how modules of these classes, and of those derived from them, are counted."""
+
+    def register(count: Counter) -> Counter:
+        COUNTERS.update(dict.fromkeys(kinds, count))
+        return count
+
+    return register
+
+
+def counter_of(module: nn.Module) -> Counter | None:
+    """How a module is counted; None where its children are, and the products between them.
+
+    Class by class from the module's own upwards: a method `product_macs`, or what is registered.
+    """
+    for kind in type(module).__mro__:
+        if "product_macs" in vars(kind):
+            return _count_products
+        if kind in COUNTERS:
+            return COUNTERS[kind]
+    return None
+
+
 def layer_table(model: nn.Module, input_shape: Sequence[int]) -> list[LayerCount]:
     """One row per use of a counted layer, in forward order, for one image of `input_shape` [..., c, H, W].
 
-    Runs the model once in evaluation mode on the device of its parameters; on "meta" nothing is computed.
+    Runs the model once in evaluation mode on the device of its parameters; on "meta" nothing is computed. UserError names a
+    module that cannot be counted.
     """
-    rows: list[LayerCount] = []
-    names = {layer: name for name, layer in model.named_modules()}
-
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rows.append(_count(names[layer], layer, inputs, output))
-
-    counted = (*WEIGHT_LAYERS, *NORMS, *ACTIVATIONS, nn.AdaptiveAvgPool2d)
-    handles = [
-        layer.register_forward_hook(count)
-        for layer in names
-        if isinstance(layer, counted) or hasattr(layer, "product_macs")
-    ]
-    modes = {layer: layer.training for layer in names}
+    table = _Table(model)
+    modes = {layer: layer.training for layer in model.modules()}
     parameter = next(model.parameters(), torch.zeros(()))  # bicubic enlargement has none
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), table.recording():
             model(torch.zeros(1, *input_shape[-3:], device=parameter.device, dtype=parameter.dtype))
     finally:
-        for handle in handles:
-            handle.remove()
         for layer, training in modes.items():
             layer.training = training
-    return rows
+    return table.rows
 
 
-def _count(name: str, layer: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> LayerCount:
-    inputs, outputs = x[0].numel(), y.numel()
-    if isinstance(layer, WEIGHT_LAYERS):
-        is_conv = isinstance(layer, nn.Conv2d)
-        return LayerCount(
+class _Table:
+    """Rows of the modules while they run, and of the matrix products that belong to none of those with a counter."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.rows: list[LayerCount] = []
+        self._names = {module: name for name, module in model.named_modules()}
+        self._products = FlopCounterMode(display=False, custom_mapping=_MORE_PRODUCTS)
+        self._running: list[list[int]] = []  # per module that runs: [FLOPs at its start, those of its children]
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Watch every module."""
+        fused = torch.backends.mha.get_fastpath_enabled()  # which would run a whole block without its modules
+        torch.backends.mha.set_fastpath_enabled(False)
+        handles = [module.register_forward_pre_hook(self._enter) for module in self._names]
+        handles += [module.register_forward_hook(self._leave, with_kwargs=True) for module in self._names]
+        try:
+            with self._products:
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, _: object) -> None:
+        self._running.append([self._products.get_total_flops(), 0])
+
+    def _leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        start, of_children = self._running.pop()
+        flops = self._products.get_total_flops() - start
+        if self._running:
+            self._running[-1][1] += flops
+        name, count = self._names[module], counter_of(module)
+        if count is not None:
+            if named:
+                inputs = tuple(inspect.signature(module.forward).bind(*inputs, **named).arguments.values())
+            self.rows += count(name, module, inputs, output)
+        elif module._parameters and not any(True for _ in module.children()):
+            kind = type(module).__name__
+            raise UserError(
+                f"no counter knows the layer {name or 'itself'} ({kind}), which has parameters: give {kind} a method "
+                "product_macs(inputs, output), or register it with compressbench.accounting.counter."
+            )
+        elif products := (flops - of_children) // 2:
+            self.rows.append(_product(name, inputs, output, products))
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _vector_flops(matrix: Any, vector: Any, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(matrix)
+
+
+_MORE_PRODUCTS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten.mv: _vector_flops,
+    torch.ops.aten.dot: _vector_flops,
+}
+"""FLOPs by shapes of what PyTorch's counter does not know."""
+
+
+def _elements(values: Any) -> int:
+    """Of the first tensor."""
+    parts = values if isinstance(values, tuple | list) else [values]
+    return next((part.numel() for part in parts if isinstance(part, Tensor)), 0)
+
+
+def _product(name: str, inputs: Any, output: Any, macs: int) -> LayerCount:
+    return LayerCount(name, "product", _elements(inputs), _elements(output), products=macs)
+
+
+def _count_products(name: str, layer: Any, inputs: tuple[Any, ...], output: Any) -> list[LayerCount]:
+    macs = layer.product_macs(inputs, output)
+    return [_product(name, inputs, output, macs)] if macs else []
+
+
+@counter(*WEIGHT_LAYERS)
+def _count_weights(name: str, layer: WeightLayer, inputs: tuple[Any, ...], output: Any) -> list[LayerCount]:
+    # A transposed convolution multiplies every element that it reads, the others every one that they write.
+    uses = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
+    return [
+        LayerCount(
             name,
-            "conv" if is_conv else "linear",
-            inputs,
-            outputs,
+            "linear" if isinstance(layer, nn.Linear) else "conv",
+            inputs[0].numel(),
+            output.numel(),
             weights=layer.weight.numel(),
             kept_weights=kept_count(layer),
-            positions=outputs // layer.weight.shape[0],
+            positions=uses.numel() // layer.weight.shape[0],
             channel_pairs=layer.weight.shape[0] * layer.weight.shape[1],
             has_bias=layer.bias is not None,
             weight_bits=getattr(layer, "weight_bits", 32),
             input_bits=getattr(layer, "input_bits", 32),
         )
-    if hasattr(layer, "product_macs"):
-        return LayerCount(name, "product", inputs, outputs, products=layer.product_macs(x, y))  # type: ignore[operator]
-    if isinstance(layer, NORMS):
-        return LayerCount(name, "norm", inputs, outputs)
-    return LayerCount(name, "activation" if isinstance(layer, ACTIVATIONS) else "global_pool", inputs, outputs)
+    ]
+
+
+@counter(nn.MultiheadAttention)
+def _count_attention(name: str, layer: nn.MultiheadAttention, inputs: tuple[Any, ...], output: Any) -> list[LayerCount]:
+    """The projections of query, key and value, q kᵀ, the weighted sum of the values, and the projection of the result."""
+    query, key, value = inputs[:3]
+    width, has_bias = layer.embed_dim, layer.in_proj_bias is not None
+
+    def projection(part: str, x: Tensor, size: int, has_bias: bool) -> LayerCount:
+        weights, tokens = width * size, x.numel() // size
+        sizes = {"weights": weights, "kept_weights": weights, "channel_pairs": weights, "positions": tokens}
+        return LayerCount(f"{name}.{part}", "linear", x.numel(), tokens * width, has_bias=has_bias, **sizes)
+
+    images = 1 if query.dim() == 2 else query.shape[0 if layer.batch_first else 1]
+    rows, columns = (x.numel() // size // images for x, size in ((query, width), (key, layer.kdim)))
+    columns += (layer.bias_k is not None) + layer.add_zero_attn
+    return [
+        projection("query", query, width, has_bias),
+        projection("key", key, layer.kdim, has_bias),
+        projection("value", value, layer.vdim, has_bias),
+        _product(name, inputs, output, 2 * images * rows * columns * width),
+        projection("out_proj", output[0], width, layer.out_proj.bias is not None),
+    ]
+
+
+@counter(*NORMS)
+def _count_norm(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> list[LayerCount]:
+    return [LayerCount(name, "norm", inputs[0].numel(), output.numel())]
+
+
+@counter(*ACTIVATIONS)
+def _count_activation(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> list[LayerCount]:
+    return [LayerCount(name, "activation", inputs[0].numel(), output.numel())]
+
+
+@counter(nn.AdaptiveAvgPool2d)
+def _count_pool(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> list[LayerCount]:
+    return [LayerCount(name, "global_pool", inputs[0].numel(), output.numel())]
+
+
+def without_macs(kind: type[Module]) -> type[Module]:
+    """Register a class whose parameters are looked up, compared or scaled with: by convention they cost no MACs."""
+    COUNTERS[kind] = lambda name, layer, inputs, output: []
+    return kind
+
+
+for _kind in (nn.Embedding, nn.EmbeddingBag):
+    without_macs(_kind)
 
 
 def flops(model: nn.Module, input_shape: Sequence[int], convention: str = "macs") -> int:
@@ -239,15 +391,21 @@ def account(model: nn.Module, input_shape: Sequence[int]) -> Account:
     `stored_bytes` takes each layer's smallest format.
     """
     rows = [row for row in layer_table(model, input_shape) if row.kind in ("conv", "linear", "product")]
+    attention = sum(_input_weights(m) for m in model.modules() if isinstance(m, nn.MultiheadAttention))
     return Account(
         params=sum(parameter.numel() for parameter in model.parameters()),
-        weights=sum(layer.weight.numel() for _, layer in weight_layers(model)),
-        kept_weights=sum(kept_count(layer) for _, layer in weight_layers(model)),
+        weights=attention + sum(layer.weight.numel() for _, layer in weight_layers(model)),
+        kept_weights=attention + sum(kept_count(layer) for _, layer in weight_layers(model)),
         macs=sum(row.macs for row in rows),
         dense_macs=sum(row.dense_macs for row in rows),
         bit_operations=sum(row.macs * row.weight_bits * row.input_bits for row in rows),
         stored_bytes=stored_bytes(model),
     )
+
+
+def _input_weights(layer: nn.MultiheadAttention) -> int:
+    """Those that project query, key and value; the layer after them is a linear one of its own."""
+    return layer.embed_dim * (layer.embed_dim + layer.kdim + layer.vdim)
 
 
 def with_mean_macs(costs: Account, macs: float) -> Account:

@@ -1,14 +1,22 @@
 """Costs of compressed networks against the figures of the papers; most networks are not even allocated."""
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from compressbench import models
+from compressbench import accounting, models
 from compressbench.accounting import (
     CONVENTIONS,
+    COUNTERS,
+    LayerCount,
     account,
     bsr_bytes,
+    counter,
     flops,
     kept_count,
     layer_table,
@@ -16,6 +24,8 @@ from compressbench.accounting import (
     weight_layers,
 )
 from compressbench.compression.layers import mask_layer
+from compressbench.errors import UserError
+from compressbench.torchvision_compat import torchvision
 
 IMAGENET, CIFAR = (3, 224, 224), (3, 32, 32)
 
@@ -314,3 +324,112 @@ def test_the_operations_of_binary_networks_count_64_of_one_bit_as_one() -> None:
     assert flops(model, (3, 8, 8), "binary_ops") == real + binary // 64
     assert account(model, (3, 8, 8)).bit_operations == real * 32 * 32 + binary
     assert account(model, (3, 8, 8)).stored_bytes == 8 * 27 * 4 + 16 * 72 // 8
+
+
+# ---- nothing is passed over
+
+
+class Reads(nn.Module):
+    """Images [1, 4, 6, 6] as `forward` hands them to the layer."""
+
+    def __init__(self, layer: nn.Module, forward: Callable[[nn.Module, Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.own = layer, forward
+
+    def forward(self, x: Tensor) -> object:
+        return self.own(self.layer, x)
+
+
+OTHER_LAYERS = {
+    "transposed": (nn.ConvTranspose2d(4, 6, 3, 2, 1, 1), lambda layer, x: layer(x), 36 * 4 * 6 * 9),
+    "transposed in groups": (nn.ConvTranspose2d(4, 6, 3, groups=2), lambda layer, x: layer(x), 36 * 4 * 3 * 9),
+    "called by keyword": (nn.Conv2d(4, 8, 3), lambda layer, x: layer(input=x), 16 * 4 * 8 * 9),
+    "1-D": (nn.Conv1d(4, 8, 3, padding=1), lambda layer, x: layer(x.flatten(2)), 36 * 4 * 8 * 3),
+    "transposed 1-D": (nn.ConvTranspose1d(4, 8, 3), lambda layer, x: layer(x.flatten(2)), 36 * 4 * 8 * 3),
+    "3-D": (nn.Conv3d(1, 8, 3), lambda layer, x: layer(x[None]), 2 * 4 * 4 * 8 * 27),
+    "linear on tokens": (nn.Linear(36, 5), lambda layer, x: layer(x.flatten(2)), 4 * 36 * 5),
+    "embedding": (nn.Embedding(9, 4), lambda layer, x: layer(x[:, 0].long()), 0),
+    "group norm": (nn.GroupNorm(2, 4), lambda layer, x: layer(x), 0),
+    "a product": (nn.ReLU(), lambda layer, x: layer(x) @ x.transpose(2, 3), 4 * 6 * 6 * 6),
+    "a product with a vector": (nn.ReLU(), lambda layer, x: layer(x)[0, 0] @ x[0, 0, 0], 6 * 6),
+    "attention by hand": (
+        nn.Linear(4, 4),
+        lambda layer, x: F.scaled_dot_product_attention(*3 * [layer(x.flatten(2).mT)[None]]),
+        36 * 4 * 4 + 2 * 36 * 36 * 4,
+    ),
+    "a convolution by hand": (nn.Conv2d(4, 8, 1), lambda layer, x: F.conv2d(x, layer.weight), 36 * 4 * 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("name", OTHER_LAYERS)
+def test_layers_that_no_network_here_has_are_counted_too(name: str, device: str) -> None:
+    layer, forward, macs = OTHER_LAYERS[name]
+    assert account(Reads(layer, forward).to(device), (4, 6, 6)).macs == macs
+
+
+def test_attention_has_four_projections_and_two_products() -> None:
+    """Queries of 36 tokens, keys and values of 9, 8 wide; the keys are 3 wide, the values 5."""
+    attention = nn.MultiheadAttention(8, 2, kdim=3, vdim=5, batch_first=True)
+
+    def run(layer: nn.Module, x: Tensor) -> object:
+        return layer(x.new_zeros(1, 36, 8), value=x.new_zeros(1, 9, 5), key=x.new_zeros(1, 9, 3))
+
+    model = Reads(attention, run)
+    projections = {"query": 36 * 8 * 8, "key": 9 * 3 * 8, "value": 9 * 5 * 8, "out_proj": 36 * 8 * 8}
+    rows = layer_table(model, (4, 6, 6))
+    assert {row.name: row.macs for row in rows if row.kind == "linear"} == {
+        f"layer.{n}": m for n, m in projections.items()
+    }
+    counts = account(model, (4, 6, 6))
+    assert counts.macs == sum(projections.values()) + 2 * 36 * 9 * 8
+    assert counts.weights == counts.kept_weights == 8 * (8 + 3 + 5 + 8)
+    assert counts.stored_bytes == 4 * counts.params
+
+
+@pytest.mark.parametrize("name, giga_macs", [("vit_b_16", 17.56), ("resnet18", 1.81), ("convnext_tiny", 4.46)])
+def test_networks_of_torchvision_cost_what_torchvision_says(name: str, giga_macs: float) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name, weights=None)
+    counts = account(model, IMAGENET)
+    assert round(counts.macs / 1e9, 2) == giga_macs
+    assert counts.params == torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"]
+
+
+@pytest.mark.parametrize("architecture, shape", [
+    ("vit", IMAGENET), ("lv_vit", IMAGENET), ("mobilenet_v3_large", IMAGENET), ("googlenet", CIFAR), ("densenet", CIFAR),
+    ("edsr", (3, 8, 8)),
+])  # fmt: skip
+def test_pytorchs_own_counter_finds_the_same(architecture: str, shape: tuple) -> None:
+    arguments = {"embedding": "convolutional"} if architecture == "lv_vit" else {}
+    model = build_meta(architecture.removeprefix("lv_"), **arguments).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter_of_pytorch:
+        model(torch.zeros(1, *shape, device="meta"))
+    assert 2 * account(model, shape).dense_macs == counter_of_pytorch.get_total_flops()
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_a_layer_that_no_counter_knows_is_an_error_that_names_it() -> None:
+    model = nn.Sequential(OrderedDict(first=nn.Conv2d(4, 4, 1), scaled=Scaled()))
+    with pytest.raises(UserError, match=r"the layer scaled \(Scaled\), which has parameters.*product_macs.*counter"):
+        account(model, (4, 6, 6))
+    with pytest.raises(UserError, match=r"the layer layer \(LSTM\)"):
+        account(Reads(nn.LSTM(36, 4), lambda layer, x: layer(x[0].flatten(1))), (4, 6, 6))
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+
+
+def test_a_registered_counter_holds_for_derived_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Derived(Scaled):
+        pass
+
+    monkeypatch.setattr(accounting, "COUNTERS", dict(COUNTERS))
+    counter(Scaled)(lambda name, layer, inputs, output: [LayerCount(name, "product", 0, 0, products=7)])
+    assert account(nn.Sequential(Derived(), Scaled()), (4, 6, 6)).macs == 14

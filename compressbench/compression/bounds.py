@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compressbench.accounting import without_macs
 from compressbench.compression.gates import Gate, GateGradient
 from compressbench.compression.quantizers import Grid, span_grid, straight_through
 from compressbench.compression.registry import compressed_layer
@@ -141,6 +142,7 @@ def percentiles(x: Tensor, percent: float) -> tuple[Tensor, Tensor]:
     return upper, lower
 
 
+@without_macs
 @compressed_layer
 class BoundedActivation(nn.Module):
     """Quantizes its input between trainable bounds, which a gate may rescale for every sample.

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from compressbench.accounting import without_macs
 from compressbench.compression.quantizers import Grid, integer_range, round_ste
 from compressbench.compression.registry import compressed_layer
 from compressbench.compression.weight_quantized import WeightQuantizedConv2d
@@ -50,6 +51,7 @@ def initial_step(v: Tensor, bits: int, signed: bool) -> Tensor:
     return 2 * v.detach().abs().mean() / integer_range(bits, signed)[1] ** 0.5
 
 
+@without_macs
 class StartedActivation(nn.Module):
     """Base: an activation quantizer with one trained scalar, started by the first forward pass.
 

@@ -52,6 +52,10 @@ class Attention(nn.Module):
             row = (scores * self.head_width**-0.5).softmax(3).mean(1).squeeze(1)
         return self.project(self.product(q, k, v).transpose(1, 2).flatten(2)), row
 
+    def product_macs(self, inputs: tuple[Tensor, ...], output: object) -> int:
+        """Nothing beside its parts: the papers do not count the observed row again."""
+        return 0
+
 
 class DropPath(nn.Module):
     """Leaves a residual branch out for a random share of the images, in training (stochastic depth)."""
