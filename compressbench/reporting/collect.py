@@ -98,7 +98,7 @@ def collect(
             rows["runs"].append(at | found | {c: own.get(c) for c in COSTS})
             rows["images"] += [at | {"image": image} | scores for image, scores in quality.get("images", {}).items()]
             rows["sessions"] += [at | {n: row[n] for n in SESSION} for row in quality.get("sessions", [])]
-            rows["numbers"] += [at | {"name": name, "value": value} for name, value in _flat(own)]
+            rows["numbers"] += [at | {"name": name, "value": value} for name, value in _flat(_named(own))]
         if metrics is not None and "points" in metrics:
             beside = {name: value for name, value in metrics.items() if name != "points"}
             rows["numbers"] += [key | {"name": name, "value": value} for name, value in _flat(beside)]
@@ -188,6 +188,15 @@ def _read(path: Path) -> tuple[Any, str]:
         return None, "not there"
     except (OSError, ValueError) as error:
         return None, f"damaged: {error}"
+
+
+def _named(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics in which sessions are found by name, not by position, with what is measured in them."""
+    quality = dict(metrics["quality"])
+    if "sessions" in quality:
+        rows = quality["sessions"]
+        quality["sessions"] = {f"draw{r['draw']}_session{r['session']}": {n: r[n] for n in SESSION[3:]} for r in rows}
+    return {**metrics, "quality": quality}
 
 
 def _flat(content: Any, prefix: str = "") -> list[tuple[str, float]]:

@@ -10,7 +10,9 @@ import pytest
 
 from compressbench.config import Declaration
 from compressbench.plan import Run
+from compressbench.reporting import SEEDS as SEEDS_TABLE
 from compressbench.reporting import outputs, write
+from compressbench.reporting.seeds import read_seeds
 
 SEEDS, DRAWS, CLASSES = (0, 1), 3, (6, 8, 10)
 SETTINGS = {"shots5": "5 shots", "shots5_dense": "5 shots, dense form"}
@@ -110,6 +112,15 @@ def test_without_a_dense_network_no_change_is_given(report: SimpleNamespace) -> 
 
 def test_without_results_table_and_figure_say_so(report: SimpleNamespace, tmp_path: Path) -> None:
     write(tmp_path, "desk", report.runs, report.declarations, tmp_path, tmp_path / "out")
-    assert "No results yet." in (tmp_path / "out/tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text(
-        encoding="utf-8"
-    )
+    assert "No results yet." in (tmp_path / "out/tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text(encoding="utf-8")
+
+
+def test_a_session_among_the_single_seeds_is_found_by_its_name(report: SimpleNamespace) -> None:
+    table = read_seeds(report.out / SEEDS_TABLE)
+    own = table[(table.method == "lec_net") & (table.setting == "shots5") & (table.seed == 1)].set_index("name").value
+    run = next(r for r in report.runs if (r.method, r.setting, r.seed) == ("lec_net", "shots5", 1))
+    rows = json.loads((report.root / "results" / run.name / "evaluate/metrics.json").read_text(encoding="utf-8"))["quality"]["sessions"]
+    for row in rows:
+        measured = {n: row[n] for n in ("accuracy", "new", "old", "forgetting") if row[n] is not None}
+        start = f"quality.sessions.draw{row['draw']}_session{row['session']}."
+        assert {n.removeprefix(start): v for n, v in own.items() if n.startswith(start)} == measured
