@@ -1,16 +1,19 @@
 """The command line: one sub-command per stage, each usable by hand without Snakemake."""
 
-import errno
+import contextlib
+import functools
 import io
 import logging
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressbench import environment
 from compressbench.errors import UserError
+from compressbench.files import FULL
 
 if TYPE_CHECKING:
     from compressbench.plan import Plan
@@ -22,7 +25,27 @@ RunName = Annotated[str, typer.Argument(help="scale/dataset/model/method/setting
 ROOT = Path()
 
 
-@app.command()
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A sub-command, which needs a project: nothing is written or fetched elsewhere."""
+
+    @app.command()
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> None:
+        environment.require_project(ROOT)
+        function(*arguments, **options)
+
+    return checked
+
+
+def listed(text: str, option: str) -> list[str] | None:
+    """The names of a comma-separated option; None where it is not given. UserError where it names nothing."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if text and not names:
+        raise UserError(f"{option} names nothing; write names with commas between them, or leave it out.")
+    return names or None
+
+
+@command
 def data(
     record: Annotated[Path | None, typer.Option(help="write the hashes to this JSON file")] = None,
     repin: Annotated[
@@ -42,7 +65,7 @@ def data(
         write_json(record, hashes)
 
 
-@app.command()
+@command
 def tracking() -> None:
     """Create the MLflow store, and log every finished result that it does not have yet."""
     from compressbench import tracking as store
@@ -51,7 +74,7 @@ def tracking() -> None:
     typer.echo(f"{store.uri(ROOT)}: {store.synchronise(ROOT)} results logged")
 
 
-@app.command()
+@command
 def unlock() -> None:
     """Remove the locks that a killed Snakemake left in this folder, unless another one works in it: `make reproduce` does."""
     from compressbench import processes
@@ -60,7 +83,7 @@ def unlock() -> None:
         typer.echo("removed the locks that a killed run left behind")
 
 
-@app.command()
+@command
 def validate(scale: str) -> None:
     """Check every configuration of a scale: config/{scale}.yaml and all methods' config.yaml."""
     from compressbench.plan import Plan
@@ -70,7 +93,7 @@ def validate(scale: str) -> None:
     typer.echo(f"{scale}: {len(plan.declarations)} methods, {len(plan.runs)} runs, all valid")
 
 
-@app.command()
+@command
 def pretrain(scale: str, dataset: str, model: str, seed: int) -> None:
     """Train the dense model that all methods on (dataset, model, seed) share."""
     from compressbench.job import Run
@@ -79,85 +102,94 @@ def pretrain(scale: str, dataset: str, model: str, seed: int) -> None:
     run_stage(ROOT, Run(scale, dataset, model, "", "", seed), "pretrain")
 
 
-def _stage(run: str, stage: str) -> None:
+def _stage(name: str, stage: str) -> None:
     from compressbench.plan import parse_run
+    from compressbench.registry import declaration
+
+    run = parse_run(name)
+    declared = declaration(ROOT, run.method)
+    if run.setting not in declared.settings:
+        known = ", ".join(declared.settings)
+        raise UserError(f"unknown setting {run.setting!r} of {run.method}; its config.yaml has: {known}.")
+    stages = [*declared.stages, "evaluate", "latency"]
+    if stage not in stages:
+        raise UserError(f"{run.method} has no stage {stage}; it has: {', '.join(stages)}.")
+
     from compressbench.stages.stages import run_stage
 
-    run_stage(ROOT, parse_run(run), stage)
+    run_stage(ROOT, run, stage)
 
 
-@app.command()
+@command
 def synthesize(run: RunName) -> None:
     """Synthesize images against the dense model."""
     _stage(run, "synthesize")
 
 
-@app.command()
+@command
 def compress(run: RunName) -> None:
     """Compress the dense model, or train a compressed one from scratch."""
     _stage(run, "compress")
 
 
-@app.command()
+@command
 def finetune(run: RunName) -> None:
     """Fine-tune the compressed model."""
     _stage(run, "finetune")
 
 
-@app.command()
+@command
 def evaluate(run: RunName) -> None:
     """Measure quality on the test data and count parameters, MACs, bit-operations and bytes."""
     _stage(run, "evaluate")
 
 
-@app.command()
+@command
 def latency(run: RunName) -> None:
     """Measure milliseconds per image beside the dense model."""
     _stage(run, "latency")
 
 
-@app.command()
+@command
 def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
     """Measure our kernels against the best dense forms, by layer, in sequence and end to end. NETWORKS is comma-separated."""
     from compressbench.kernels import benchmark, machine
     from compressbench.reporting.kernels import write_kernels
 
-    frames = benchmark.measure([name for name in networks.split(",") if name] or list(benchmark.NETWORKS))
+    frames = benchmark.measure(listed(networks, "--networks") or list(benchmark.NETWORKS))
     write_kernels(frames, ROOT / "methods/one_by_n/published.csv", machine.summary(), out)
     typer.echo((out / "tables/kernels.md").read_text(encoding="utf-8"))
 
 
-@app.command()
+@command
 def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
     """Time the published structures, whose widths are known, beside their dense networks. METHODS is comma-separated."""
     from compressbench.kernels import machine, structures
     from compressbench.registry import discover, method_class
     from compressbench.reporting.structures import write_structures
 
-    names = [m for m in methods.split(",") if m] or list(discover(ROOT))
+    names = listed(methods, "--methods") or list(discover(ROOT))
     table = structures.measure({name: method_class(ROOT, name).structures() for name in names})
     write_structures(table, {n: d.title for n, d in discover(ROOT).items()}, machine.summary(), out)
     typer.echo((out / "tables/structures.md").read_text(encoding="utf-8"))
 
 
-@app.command()
+@command
 def facts(file: Path, methods: str = "") -> None:
     """Recompute the published numbers that need no training. METHODS is comma-separated; default all."""
     from compressbench.registry import discover
     from compressbench.stages.stages import write_facts
 
-    write_facts(ROOT, [m for m in methods.split(",") if m] or list(discover(ROOT)), file)
+    write_facts(ROOT, listed(methods, "--methods") or list(discover(ROOT)), file)
 
 
 def _plan(scale: str, methods: str, seeds: str) -> "Plan":
     from compressbench.plan import Plan
 
-    chosen = [name.strip() for name in methods.split(",") if name.strip()]
-    numbers: list[Any] = [seed.strip() for seed in seeds.strip(" []").split(",") if seed.strip()]
-    return Plan(ROOT, scale, chosen or None, numbers or None)
+    return Plan(ROOT, scale, listed(methods, "--methods"), listed(seeds.strip(" []"), "--seeds"))  # type: ignore[arg-type]
 
 
-@app.command()
+@command
 def report(
     scale: str,
     out: Annotated[Path | None, typer.Argument(help="default: the folder that report-folder prints")] = None,
@@ -191,41 +223,43 @@ def report(
         committed=plan.committed_report,
         complete=complete,
     )
-    typer.echo((folder / "verdict.md").read_text())
+    typer.echo((folder / "verdict.md").read_text(encoding="utf-8"))
     typer.echo(f"{folder}: {len(files)} files")
 
 
-@app.command()
+@command
 def report_folder(scale: str, methods: str = "", seeds: str = "") -> None:
     """Where the report of a run goes: reports/ if it is the run that reports/ is about, else below results/."""
     typer.echo(_plan(scale, methods, seeds).report_folder)
 
 
-@app.command()
+@command
 def verdict(scale: str, methods: str = "", seeds: str = "") -> None:
     """Print the verdict that the last report of a run came to: which committed numbers came out equal, and which did not."""
     page = _plan(scale, methods, seeds).report_folder / "verdict.md"
     if not page.exists():
         raise UserError(f"{page} does not exist; it comes with the report: compressbench report {scale}.")
-    typer.echo(page.read_text())
+    typer.echo(page.read_text(encoding="utf-8"))
 
 
 def main() -> None:
-    """Run the command line; a UserError becomes one sentence and exit code 2."""
+    """Run the command line; a UserError, and a file that the system refuses, become one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that cannot show a letter gets its code instead
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=os.environ.get("COMPRESSBENCH_LOG", "INFO"), format="%(levelname)s %(name)s: %(message)s")
     try:
+        logging.basicConfig(level=environment.log_level(), format="%(levelname)s %(name)s: %(message)s")
         app()
     except UserError as error:
         sys.exit(_fail(str(error)))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in FULL:
             raise
         sys.exit(_fail("the disk is full; make room and start again: finished results are kept."))
 
 
 def _fail(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+    logging.getLogger(__name__).debug("where it was noticed:", exc_info=True)
+    with contextlib.suppress(OSError):  # the log may be on the disk that is full
+        print(f"error: {sentence}", file=sys.stderr)
     return 2

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compressbench.errors import UserError
+from compressbench.files import read_text
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 PairName = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="dataset/model")]
@@ -192,12 +193,29 @@ def parse(form: type[Form], content: Any, where: str) -> Form:
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; UserError names it when it is missing or not YAML."""
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every job reads them all
-        return yaml.load(path.read_text(encoding="utf-8"), loader)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(
+            read_text(path)
+        )  # the fast one: every job reads them all
+        node = loader.get_single_node()
+        _refuse_repeated_keys(node)
+        return loader.construct_document(node) if node else None
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _refuse_repeated_keys(node: yaml.Node | None) -> None:
+    """YAML forbids them, and PyYAML would quietly take the last value."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {name!r} stands there twice", problem_mark=key.start_mark)
+            seen.add(name)
+            _refuse_repeated_keys(value)
 
 
 def load_scale(root: Path, name: str) -> Scale:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from compressbench.config import Frozen
+from compressbench.errors import UserError
 
 if TYPE_CHECKING:
     from compressbench.stages.context import Context
@@ -70,21 +71,19 @@ class Method:
 
     def synthesize(self, ctx: "Context") -> SyntheticImages:
         """Images for methods without data. `ctx.dense()` is the teacher; `ctx.keep` leaves tensors to the later stages."""
-        raise NotImplementedError(
-            f"{type(self).__name__} declares the stage synthesize in its config.yaml without having it"
-        )
+        raise self._lacks("synthesize")
 
     def compress(self, ctx: "Context") -> nn.Module:
         """The compressed model, trained or not, from `ctx.dense()` or `ctx.build()`."""
-        raise NotImplementedError(
-            f"{type(self).__name__} declares the stage compress in its config.yaml without having it"
-        )
+        raise self._lacks("compress")
 
     def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
         """`model` (the result of `compress`, as stored) after fine-tuning; may be changed in place."""
-        raise NotImplementedError(
-            f"{type(self).__name__} declares the stage finetune in its config.yaml without having it"
-        )
+        raise self._lacks("finetune")
+
+    def _lacks(self, stage: str) -> UserError:
+        name = type(self).__name__
+        return UserError(f"{name} has no function {stage}; write it, or take it out of `stages` in its config.yaml.")
 
     @classmethod
     def facts(cls) -> list[Fact]:

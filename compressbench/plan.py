@@ -20,7 +20,7 @@ REPORTS = Path("reports")  # what is committed
 def parse_run(name: str) -> Run:
     """The inverse of `Run.name`."""
     parts = name.split("/")
-    if len(parts) != 6 or not parts[5].removeprefix("seed").isdigit():
+    if len(parts) != 6 or not parts[5].removeprefix("seed").isdecimal():
         raise UserError(f"{name!r} is not a run; write scale/dataset/model/method/setting/seedN.")
     scale, dataset, model, method, setting, seed = parts
     return Run(scale, dataset, model, method, setting, int(seed.removeprefix("seed")))
@@ -51,7 +51,7 @@ class Plan:
 
     @staticmethod
     def _seed(value: Any) -> int:
-        if isinstance(value, bool) or not str(value).isdigit():
+        if isinstance(value, bool) or not str(value).isdecimal():
             raise UserError(
                 f"seeds: {value!r} is not a seed; write whole numbers from 0, as in --config 'seeds=[0,1]'."
             )

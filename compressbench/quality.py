@@ -17,7 +17,7 @@ from compressbench.data.classification import Split
 from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import Pair, centre_crop
 from compressbench.errors import UserError
-from compressbench.files import write_atomically
+from compressbench.files import in_memory, write_bytes
 
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # ITU-R 601: black is 16, white is 235
 _PICTURE_SIDE = 256
@@ -230,4 +230,4 @@ def _write_pictures(folder: Path, pair: Pair, output: Tensor, scale: int) -> Non
     bicubic = upscale_bicubic(pair.low[None].float(), scale)[0]
     for suffix, image in {"sr": output, "bicubic": bicubic, "hr": pair.high}.items():
         picture = Image.fromarray(to_levels(centre_crop(image, _PICTURE_SIDE)).permute(1, 2, 0).contiguous().numpy())
-        write_atomically(folder / f"{pair.name}_{suffix}.png", partial(picture.save, format="PNG"))
+        write_bytes(folder / f"{pair.name}_{suffix}.png", in_memory(partial(picture.save, format="PNG")))

@@ -36,6 +36,9 @@ def declaration(root: Path, name: str) -> Declaration:
     """The declaration of one method, validated; UserError lists the known ones. Reads no other method's file: jobs need one."""
     known = files(root)
     if name not in known:
+        for folder in (root / "methods" / name, root / "methods/baselines" / name):
+            if name and (folder / "method.py").exists():
+                raise UserError(f"{folder} has no config.yaml; write one, as those of the other methods.")
         raise UserError(f"unknown method {name!r}; methods/ has: {', '.join(known)}.")
     where = known[name].relative_to(root)
     declared = parse(Declaration, read_yaml(known[name]), str(where))
@@ -47,6 +50,8 @@ def method_class(root: Path, name: str) -> "type[Method]":
     from compressbench.method import Method
 
     package = declaration(root, name).package
+    if not (file := files(root)[name].parent / "method.py").exists():
+        raise UserError(f"{file} does not exist; write the method there, or remove its folder.")
     module = importlib.import_module(f"{package}.method")
     classes = [
         c

@@ -5,20 +5,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import compressbench.compression.all_layers  # noqa: F401  (registers every kind of compressed layer)
 from compressbench import models
 from compressbench.compression.registry import LAYER_KINDS, CompressedLayer
 from compressbench.errors import UserError
-from compressbench.files import read_json, write_atomically, write_json
+from compressbench.files import read_json, write_bytes, write_json
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Named tensors, contiguous and without shared storage, written atomically."""
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_atomically(path, lambda p: save_file(plain, p))
+    write_bytes(path, save(plain))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -65,6 +65,8 @@ def load_model(folder: Path) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             model = rebuild(description)
         model.load_state_dict(tensors, strict=True)
-    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}: model.json and model.safetensors do not fit together ({error}).") from error
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder}: model.json and model.safetensors do not fit together ({error}); delete both and run their stage again."
+        ) from error
     return model.eval()

@@ -11,6 +11,7 @@ from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
+from compressbench.files import write_text
 from compressbench.models.subnets import Block, Key, Layout, block_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """JSON: [[key, microseconds], ...]."""
-        path.write_text(json.dumps([[list(key), value] for key, value in self.entries.items()]), encoding="utf-8")
+        write_text(path, json.dumps([[list(key), value] for key, value in self.entries.items()]))
 
     @classmethod
     def load(cls, path: Path) -> "LatencyTable":

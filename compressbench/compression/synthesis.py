@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressbench.compression.boxes import random_boxes, resize_boxes
 from compressbench.errors import UserError
-from compressbench.files import read_json, write_atomically, write_json
+from compressbench.files import in_memory, read_json, write_bytes, write_json
 from compressbench.method import SyntheticImages
 from compressbench.seeding import generator
 
@@ -115,7 +115,7 @@ def write_preview(images: Tensor, labels: Tensor, path: Path) -> None:
         row[0].text(-0.15, 0.5, str(label), transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     figure.subplots_adjust(left=0.06, right=1, bottom=0, top=1, wspace=0.05, hspace=0.05)
     FigureCanvasAgg(figure)
-    write_atomically(path, lambda p: figure.savefig(p, format="png", dpi=150, metadata={"Software": None}))
+    write_bytes(path, in_memory(lambda file: figure.savefig(file, format="png", dpi=150, metadata={"Software": None})))
 
 
 def _displayable(image: Tensor) -> Tensor:

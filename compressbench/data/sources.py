@@ -3,7 +3,6 @@
 Every data set is built in a hidden folder beside its place and renamed, so that a folder that exists is whole.
 """
 
-import errno
 import gzip
 import logging
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from compressbench.data import versioning
 from compressbench.data.super_resolution import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from compressbench.errors import UserError
-from compressbench.files import make_folder
+from compressbench.files import FULL, make_folder, remedy
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +58,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         os.replace(temporary, target)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {target} ({reason}); make room or make its folder writable.") from error
+        raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy(error)}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -99,7 +97,7 @@ def _fetch_fashion_mnist(folder: Path) -> None:
                     _copy_decompressed(found / name, folder / name)
             return
         except Exception as error:  # any failure of one source is a reason to try the next, but for a full disk
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in FULL:
                 raise
             log.warning("%s failed: %s", source.__name__, error)
             reasons.append(f"{source.__name__.removeprefix('_from_')}: {str(error).strip()[:200]}")

@@ -18,7 +18,7 @@ import yaml
 
 from compressbench.data.datasets import FETCHED
 from compressbench.errors import UserError
-from compressbench.files import write_atomically
+from compressbench.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def repin(root: Path) -> str:
     _dvc(root, "add", "data")
     path = root / PIN
     content = yaml.safe_load(path.read_text(encoding="utf-8")) | {"meta": {"files": hash_files(root / "data")}}
-    write_atomically(path, lambda p: p.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8"))
+    write_text(path, yaml.safe_dump(content, sort_keys=False))
     return content_hash(root)
 
 

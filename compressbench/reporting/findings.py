@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compressbench.files import read_text
 from compressbench.reporting.published import folder_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def findings(methods_root: Path, declarations: Mapping[str, "Declaration"]) -> s
     ]
     for name in sorted(declarations, key=lambda n: (declarations[n].is_baseline, n)):
         path = folder_of(methods_root, name, declarations) / "README.md"
-        if path.exists() and (section := read_section(path.read_text(encoding="utf-8"), HEADING)):
+        if path.exists() and (section := read_section(read_text(path), HEADING)):
             parts.append(f"## {declarations[name].title}\n\n*{declarations[name].paper}*\n\n{section}")
     if len(parts) == 2:
         parts.append("No method has written down a finding yet.")

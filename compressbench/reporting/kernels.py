@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from compressbench.files import make_folder
+from compressbench.files import write_text
 from compressbench.reporting.style import GREY, PALETTE, new_figure, save, styled
 from compressbench.reporting.text import markdown_table
 
@@ -45,11 +45,10 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
     ]
     text = "\n\n".join(sections)
     written = [out / "tables" / "kernels.md"]
-    make_folder(out / "tables")
-    written[0].write_text(text + "\n", encoding="utf-8")
+    write_text(written[0], text + "\n")
     for name, frame in frames.items():
         written.append(out / "tables" / f"kernel_{name}.csv")
-        frame.to_csv(written[-1], index=False, float_format="%.6g", lineterminator="\n")
+        write_text(written[-1], frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     with styled():
         return written + save(_figure(sums, _paper(published)), out / "figures", "kernels")
 

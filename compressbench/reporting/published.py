@@ -1,6 +1,5 @@
 """The papers' numbers: beside the measured ones, and against those recomputed without training."""
 
-import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from compressbench.errors import UserError
+from compressbench.files import read_json
 from compressbench.reporting.groups import Group
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def read_published(methods_root: Path, declarations: Mapping[str, "Declaration"]
             continue
         try:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        except pd.errors.ParserError as error:
-            raise UserError(f"{path} is no table: {str(error).strip()}; put text with commas between quotes.") from None
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path} is no table: {str(error).strip()}; put text with commas between quotes, and save it as UTF-8."
+            ) from None
         if list(frame.columns) != COLUMNS:
             raise UserError(f"{path}: the first line must be {','.join(COLUMNS)}, not {','.join(frame.columns)}.")
         frames.append(frame.assign(method=method))
@@ -65,7 +67,7 @@ def facts_table(path: Path, published: pd.DataFrame) -> pd.DataFrame:
     columns = ["method", "model", "setting", "metric", "published", "recomputed", "difference", "verdict", "source"]
     if not path.exists():
         return pd.DataFrame(columns=columns)
-    facts = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")), columns=FACT_COLUMNS)
+    facts = pd.DataFrame(read_json(path), columns=FACT_COLUMNS)
     facts = facts.rename(columns={"value": "recomputed"})
     keys = ["method", "model", "setting", "metric"]
     printed = published.rename(columns={"value": "published"})[[*keys, "published", "source"]].drop_duplicates(keys)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from compressbench.files import make_folder
+from compressbench.files import write_text
 from compressbench.reporting.frames import each
 from compressbench.reporting.labels import Label, place
 from compressbench.reporting.style import PALETTE, new_figure, save, styled
@@ -19,10 +19,9 @@ KEYS = ["method", "model", "setting"]
 def write_structures(table: pd.DataFrame, titles: Mapping[str, str], machine: str, out: Path) -> list[Path]:
     """tables/structures.{csv,md}, figures/structures.{png,svg}; `table` is what `kernels.structures.measure` returns."""
     best = best_times(table)
-    make_folder(out / "tables")
     csv, page = out / "tables/structures.csv", out / "tables/structures.md"
-    table.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
-    page.write_text(_page(best, titles, machine), encoding="utf-8")
+    write_text(csv, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(page, _page(best, titles, machine))
     with styled():
         return [csv, page, *save(_figure(best, titles), out / "figures", "structures")]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import matplotlib
 from matplotlib.figure import Figure
 
-from compressbench.files import make_folder
+from compressbench.files import in_memory, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,10 +69,12 @@ def _head(figure: Figure, text: str) -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """`name`.png and `name`.svg, without dates or versions inside."""
-    make_folder(folder)
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    figure.savefig(paths[0], dpi=DPI, metadata={"Software": None})
-    figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    write_bytes(
+        paths[0], in_memory(lambda file: figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}))
+    )
+    no_date = {"Date": None, "Creator": None}
+    write_bytes(paths[1], in_memory(lambda file: figure.savefig(file, format="svg", metadata=no_date)))
     return paths
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from compressbench.files import make_folder
+from compressbench.files import write_text
 from compressbench.reporting.collect import KEYS, Results
 from compressbench.reporting.frames import each, of_group
 from compressbench.reporting.groups import NARROWER, Group, is_number
@@ -21,9 +21,8 @@ NOTHING = "No results yet."
 
 def write_table(folder: Path, name: str, csv: pd.DataFrame, markdown: str) -> list[Path]:
     """`name`.csv and `name`.md."""
-    make_folder(folder)
-    csv.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g", lineterminator="\n")
-    (folder / f"{name}.md").write_text(markdown.rstrip() + "\n", encoding="utf-8")
+    write_text(folder / f"{name}.csv", csv.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    write_text(folder / f"{name}.md", markdown.rstrip() + "\n")
     return [folder / f"{name}.csv", folder / f"{name}.md"]
 
 

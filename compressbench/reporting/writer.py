@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from compressbench.errors import UserError
-from compressbench.files import make_folder
+from compressbench.files import write_text
 from compressbench.reporting import figures, latent, peers, pictures, points, quantization, sessions, sparsity, tables
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html
@@ -75,10 +75,9 @@ def _verdict(
 
 
 def _pages(text: str, out: Path) -> list[Path]:
-    make_folder(out)
     pages = {out / "findings.md": text, out / "findings.html": to_html(text)}
     for path, content in pages.items():
-        path.write_text(content, encoding="utf-8")
+        write_text(path, content)
     return list(pages)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from compressbench import provenance
-from compressbench.files import write_atomically, write_json
+from compressbench.files import write_json, write_text
 from compressbench.job import Job
 from compressbench.tracking import Tracker, tracked
 
@@ -32,7 +32,7 @@ class History:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_atomically(self.file, lambda p: p.write_text(text.getvalue(), encoding="utf-8"))
+        write_text(self.file, text.getvalue())
         self.tracker.metrics(metrics, step=len(self.rows) - 1)
         if self.bar is None or self.bar.total != epochs or number == 0:
             self.bar = tqdm(total=epochs, unit="epoch", mininterval=1)
@@ -58,7 +58,7 @@ def running(root: Path, job: Job, threads: int) -> Iterator[Stage]:
         stage = Stage(folder, History(folder / "history.csv", tracker))
         yield stage
         if not stage.history.rows:
-            write_atomically(stage.history.file, lambda p: p.write_text("epoch\n", encoding="utf-8"))
+            write_text(stage.history.file, "epoch\n")
         seconds = time.perf_counter() - started
         write_json(folder / provenance.FILE, provenance.record(root, job, threads=threads, seconds=seconds))
         tracker.complete(folder)

@@ -1,6 +1,5 @@
 """The stages one by one. Each reads files, writes files, and is a pure function of (inputs, configuration, seed)."""
 
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench import models, registry, storage
+from compressbench import environment, models, registry, storage
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
 from compressbench.job import SYNTHETIC_FILE, Job, Run
@@ -30,7 +29,7 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
     plan = Plan(root, run.scale, methods, [run.seed])
     if run.pair not in plan.scale.pairs:
         raise UserError(f"{run.pair} is not a pair of config/{run.scale}.yaml; known: {', '.join(plan.scale.pairs)}.")
-    threads = int(os.environ.get("COMPRESSBENCH_THREADS", "1"))
+    threads = environment.threads()
     make_deterministic(threads)
     machine.keep_freed_memory()
     job = plan.job(run, stage)

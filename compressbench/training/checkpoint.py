@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compressbench.errors import UserError
 from compressbench.files import read_json, write_json
 from compressbench.storage import load_tensors, save_tensors
 from compressbench.training.hooks import State
@@ -58,13 +59,18 @@ class Checkpoint:
         """Load the newest checkpoint into the model and the optimisers; returns (finished epochs, history)."""
         if not (self.folder / "latest.json").exists():
             return 0, []
-        latest = read_json(self.folder / "latest.json")
-        stored = read_json(self.folder / f"{latest['slot']}.json")
-        content = unflatten(stored["tree"], load_tensors(self.folder / f"{latest['slot']}.safetensors"))
-        state.model.load_state_dict(content["model"], strict=True)
-        for optimizer, values in zip(state.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        return latest["epochs_done"], stored["history"]
+        try:
+            latest = read_json(self.folder / "latest.json")
+            stored = read_json(self.folder / f"{latest['slot']}.json")
+            content = unflatten(stored["tree"], load_tensors(self.folder / f"{latest['slot']}.safetensors"))
+            state.model.load_state_dict(content["model"], strict=True)
+            for optimizer, values in zip(state.optimizers, content["optimizers"], strict=True):
+                optimizer.load_state_dict(values)
+            return latest["epochs_done"], stored["history"]
+        except (UserError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint in {self.folder} is damaged ({error}); delete that folder, and the stage starts anew."
+            ) from error
 
     def delete(self) -> None:
         """Remove the folder, once the result is stored."""

@@ -112,14 +112,18 @@ def test_without_a_dense_network_no_change_is_given(report: SimpleNamespace) -> 
 
 def test_without_results_table_and_figure_say_so(report: SimpleNamespace, tmp_path: Path) -> None:
     write(tmp_path, "desk", report.runs, report.declarations, tmp_path, tmp_path / "out")
-    assert "No results yet." in (tmp_path / "out/tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text(encoding="utf-8")
+    assert "No results yet." in (tmp_path / "out/tables/sessions_fashion_mnist_sessions_plain_growing.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_session_among_the_single_seeds_is_found_by_its_name(report: SimpleNamespace) -> None:
     table = read_seeds(report.out / SEEDS_TABLE)
     own = table[(table.method == "lec_net") & (table.setting == "shots5") & (table.seed == 1)].set_index("name").value
     run = next(r for r in report.runs if (r.method, r.setting, r.seed) == ("lec_net", "shots5", 1))
-    rows = json.loads((report.root / "results" / run.name / "evaluate/metrics.json").read_text(encoding="utf-8"))["quality"]["sessions"]
+    rows = json.loads((report.root / "results" / run.name / "evaluate/metrics.json").read_text(encoding="utf-8"))[
+        "quality"
+    ]["sessions"]
     for row in rows:
         measured = {n: row[n] for n in ("accuracy", "new", "old", "forgetting") if row[n] is not None}
         start = f"quality.sessions.draw{row['draw']}_session{row['session']}."

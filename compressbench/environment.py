@@ -1,0 +1,35 @@
+"""What the user says by environment variables, and where the command was started. UserError where that cannot be used."""
+
+import logging
+import os
+from pathlib import Path
+
+from compressbench.errors import UserError
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+OF_A_PROJECT = ("config", "methods", "data.dvc")
+
+
+def log_level() -> int:
+    """COMPRESSBENCH_LOG as a level of `logging`, in letters of either case; INFO where it is not set."""
+    name = os.environ.get("COMPRESSBENCH_LOG", "INFO")
+    if name.upper() not in LEVELS:
+        raise UserError(f"COMPRESSBENCH_LOG is {name!r}, which is no level; set it to one of {', '.join(LEVELS)}.")
+    return int(getattr(logging, name.upper()))
+
+
+def threads() -> int:
+    """COMPRESSBENCH_THREADS, the threads that a stage computes with; 1 where it is not set."""
+    text = os.environ.get("COMPRESSBENCH_THREADS", "1")
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1024):
+        raise UserError(f"COMPRESSBENCH_THREADS is {text!r}; set it to a whole number from 1 to 1024, or unset it.")
+    return int(text)
+
+
+def require_project(root: Path) -> None:
+    """Before anything is written or fetched: `root` is a project's folder."""
+    if missing := [name for name in OF_A_PROJECT if not (root / name).exists()]:
+        raise UserError(
+            f"{root.resolve()} is no compressbench project: it has no {' and no '.join(missing)}; "
+            "change into the project's folder, or restore what is missing from version control."
+        )
