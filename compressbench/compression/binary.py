@@ -13,7 +13,6 @@ Encoding = Literal["signs", "ones"]
 Scaling = Literal["none", "mean"]
 ScaleGradient = Literal["exact", "printed", "detached"]
 EPSILON = 1e-5
-SMALLEST = 1e-30  # a scale of 0 has no two values to choose from
 
 
 class BinaryForm(NamedTuple):
@@ -81,7 +80,7 @@ class _StandardisedSign(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, centred: bool) -> Tensor:
-        variance, mean = torch.var_mean(x, (1, 2, 3), keepdim=True)
+        variance, mean = torch.var_mean(x, (1, 2, 3), correction=min(1, x[0].numel() - 1), keepdim=True)
         ctx.save_for_backward(x, mean, torch.rsqrt(variance + EPSILON))
         ctx.centred = centred
         return torch.sign(x - mean if centred else x)
@@ -92,7 +91,7 @@ class _StandardisedSign(torch.autograd.Function):
         deviation, every = x - mean, (1, 2, 3)
         read = deviation if ctx.centred else x
         g = g * triangular_slope(read * inverse)
-        change = (g * read).sum(every, keepdim=True) * inverse**3 / (x[0].numel() - 1)
+        change = (g * read).sum(every, keepdim=True) * inverse**3 / _freedom(x)
         if ctx.centred:
             g = g - g.mean(every, keepdim=True)
         return g * inverse - deviation * change, None
@@ -106,10 +105,15 @@ def standardised_sign(x: Tensor, centred: bool) -> Tensor:
     return _StandardisedSign.apply(x, centred)  # type: ignore[no-any-return]
 
 
+def _freedom(x: Tensor) -> int:
+    """Degrees of freedom of the variance over all but the first dimension; 1 for a single value, which deviates by 0."""
+    return max(x[0].numel() - 1, 1)
+
+
 def standardise(weight: Tensor, gain: float = 1.0) -> Tensor:
     """(W - μ) gain / sqrt(v + 1e-5): mean and unbiased variance of each filter; the gradient passes through both."""
     deviation = weight - weight.mean((1, 2, 3), keepdim=True)
-    variance = deviation.square().sum((1, 2, 3), keepdim=True) / (weight[0].numel() - 1)
+    variance = deviation.square().sum((1, 2, 3), keepdim=True) / _freedom(weight)
     return deviation * (gain / torch.sqrt(variance + EPSILON))
 
 
@@ -153,7 +157,7 @@ class BinaryConv2d(ReplacedConv2d):
 
     def weight_step(self) -> Tensor:
         """From the smaller to the larger value of each filter: [c_out, 1, 1, 1]."""
-        return 2 * self._scale().abs().clamp_min(SMALLEST).reshape(-1, 1, 1, 1)
+        return 2 * self._scale().abs().reshape(-1, 1, 1, 1)
 
     def binary_form(self) -> BinaryForm:
         """Bits of the weight's signs."""
@@ -190,8 +194,8 @@ class SignConv2d(BinaryConv2d):
     def _slope(self, weight: Tensor) -> Tensor:
         if self.scaling == "none" or self.scale_gradient != "printed":
             return clip_slope(weight)
-        alpha = weight.abs().mean((1, 2, 3), keepdim=True).clamp_min(SMALLEST)  # the gradient comes multiplied by it
-        return clip_slope(weight) + 1 / (weight[0].numel() * alpha)
+        alpha = weight.abs().mean((1, 2, 3), keepdim=True)  # the gradient comes multiplied by it
+        return clip_slope(weight) + 1 / (weight[0].numel() * alpha.clamp_min(torch.finfo(alpha.dtype).tiny))
 
     def scale(self) -> Tensor | None:
         """α, with a gradient only where it is exact."""

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressbench.compression.quantizers import positive
+
 
 @runtime_checkable
 class QuantizedWeight(Protocol):
@@ -47,13 +49,20 @@ class PackedWeight(NamedTuple):
 
 @torch.no_grad()
 def pack_weight(layer: QuantizedWeight) -> PackedWeight:
-    """The weight of a layer with at most 8 bits. ValueError when it does not lie on the grid that the layer claims."""
+    """The weight of a layer with at most 8 bits. ValueError when it is not finite, or not on the grid that the layer claims.
+
+    Every channel is judged by its own step. One of a single value (dead, or constant) is stored as `low`, whatever its step.
+    """
     weight, step, bits = layer.effective_weight().detach(), layer.weight_step().detach(), layer.weight_bits
     if not 1 <= bits <= 8:
         raise ValueError(f"weights of {bits} bits cannot be packed: 1 to 8 bits can")
+    if not weight.isfinite().all():
+        raise ValueError("weights that are not finite cannot be packed")
     low = weight.amin() if step.dim() == 0 else weight.flatten(1).amin(1).reshape(step.shape)
-    q = torch.round((weight - low) / step)
-    if int(q.max()) >= 2**bits or not torch.allclose(low + step * q, weight, rtol=1e-4, atol=1e-3 * float(step.min())):
+    # Clamped, as a step of a few units in the last place of `low` may be counted once too often.
+    q = torch.round((weight - low) / positive(step)).clamp(max=2**bits - 1)
+    error = (low + step * q - weight).abs()
+    if not bool((error <= 1e-4 * weight.abs() + 1e-3 * step).all()):
         raise ValueError(f"the weights do not lie on a grid of {bits} bits")
     unpacked = np.unpackbits(q.to(torch.uint8).numpy().reshape(-1, 1), axis=1, bitorder="little", count=bits)
     return PackedWeight(torch.from_numpy(np.packbits(unpacked, bitorder="little")), low, step, bits, weight.shape)

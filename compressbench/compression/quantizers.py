@@ -52,7 +52,7 @@ def integer_range(bits: int, signed: bool) -> tuple[int, int]:
 def asymmetric_parameters(lo: Tensor, hi: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """(scale, zero_point) of the unsigned grid on [lo, hi], enlarged to contain 0. An empty range gets scale 1."""
     lo, hi = lo.clamp(max=0), hi.clamp(min=0)
-    scale = _positive((hi - lo) / integer_range(bits, signed=False)[1])
+    scale = positive((hi - lo) / integer_range(bits, signed=False)[1])
     return scale, torch.round(-lo / scale)
 
 
@@ -61,12 +61,13 @@ def symmetric_parameters(magnitude: Tensor, bits: int, signed: bool = True) -> t
     largest = integer_range(bits, signed)[1]
     if largest < 1:
         raise ValueError("a symmetric signed grid needs at least 2 bits")
-    scale = _positive(magnitude / largest)
+    scale = positive(magnitude / largest)
     return scale, torch.zeros_like(scale)
 
 
-def _positive(scale: Tensor) -> Tensor:
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+def positive(x: Tensor) -> Tensor:
+    """x where it is positive, else 1: what divides a range that may be empty."""
+    return torch.where(x > 0, x, torch.ones_like(x))
 
 
 def make_grid(lo: Tensor, hi: Tensor, bits: int, scheme: Scheme, signed: bool = True) -> Grid:

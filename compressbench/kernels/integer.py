@@ -12,9 +12,11 @@ from compressbench.compression.deploy import deploy, foldable_pairs
 from compressbench.compression.folding import scale_and_shift
 from compressbench.compression.packing import QuantizedWeight, pack_weight
 from compressbench.compression.quantized_layers import QuantizedActivation
-from compressbench.compression.quantizers import Grid
+from compressbench.compression.quantizers import Grid, positive
 from compressbench.compression.registry import replace_modules
 from compressbench.compression.replaceable import LINEAR, ZERO_PADDED
+
+LEAST_STEP = 2**-12  # of a channel, over the largest step of its layer
 
 
 class NoIntegerForm(ValueError):
@@ -88,6 +90,8 @@ class _Round(nn.Module):
         super().__init__()
         if grid is None:
             raise NoIntegerForm("a gate moves the range of the activations for every image")
+        if not (grid.scale.isfinite().all() and grid.zero_point.isfinite().all()):
+            raise NoIntegerForm("the range of an activation is not finite")
         zero_point, high = round(float(grid.zero_point)) - grid.low, grid.high - grid.low
         if not 0 <= zero_point <= 255 or high > 255:
             raise NoIntegerForm(f"activations with zero point {zero_point} and {high + 1} levels do not fit uint8")
@@ -134,7 +138,7 @@ class _WeightLayer(nn.Module):
             scale, bias = scale_and_shift(norm, bias)
         codes, step = _int8(layer, scale)
         self.register_buffer("codes", codes)
-        self.register_buffer("step", step.clamp_min(torch.finfo(torch.float32).tiny))
+        self.register_buffer("step", step)
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,15 +149,21 @@ class _WeightLayer(nn.Module):
 
 
 def _int8(layer: QuantizedWeight, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes int8, step float32 [channels], not negative) with scale * weight = codes * step, for a scale [channels].
+    """(codes int8, step float32 [channels], positive) with scale * weight = codes * step, for a scale [channels].
 
     The codes are made as large as int8 allows: a bias is rounded to the product of the steps of weight and activation, which
-    four bits alone would make too coarse.
+    four bits alone would make too coarse. A channel of a single value has the code 1, -1 or 0, whatever its step, and one
+    that is nearly dead a step at which its bias still fits the 32 bits of the sums.
     """
-    stored = pack_weight(layer)
+    try:
+        stored = pack_weight(layer)
+    except ValueError as error:
+        raise NoIntegerForm(str(error)) from error
     q = stored.codes().float()
-    step, channels = stored.step.float().flatten(), q.flatten(1)
-    offset = stored.low.flatten()[:, None] / step[:, None]
+    step, low, channels = stored.step.float().flatten(), stored.low.flatten(), q.flatten(1)
+    single = (q.reshape(len(step), -1) == 0).all(1)  # layer or channel, as the step
+    step = torch.where(single & (low != 0), low.abs(), step)
+    offset = torch.where(single, low.sign(), low / positive(step))[:, None]
     halves = bool((offset - offset.round()).abs().max() > 0.25)  # DoReFa's grid has no zero
     codes = torch.round((channels + offset) * (2 if halves else 1)) * scale.sign()[:, None]
     step = step.expand(len(codes)) / (2 if halves else 1) * scale.abs()
@@ -161,4 +171,7 @@ def _int8(layer: QuantizedWeight, scale: Tensor) -> tuple[Tensor, Tensor]:
     if smallest < -128 or largest > 127:
         raise NoIntegerForm(f"weights of {layer.weight_bits} bits with a zero point need more than int8")
     factor = max(127 // max(largest, -smallest, 1), 1)  # -128 stays as it is
-    return (codes * factor).to(torch.int8).reshape(q.shape), (step / factor).contiguous()
+    codes, step = codes * factor, torch.where((codes == 0).all(1), 0, step / factor)
+    least = LEAST_STEP * positive(step.max())
+    codes = torch.where((step < least)[:, None], torch.round(codes * (step / least)[:, None]), codes)
+    return codes.to(torch.int8).reshape(q.shape), step.clamp_min(least).contiguous()

@@ -160,6 +160,17 @@ def test_a_negative_scale_survives_packing() -> None:
     torch.testing.assert_close(pack_weight(layer).weight(), layer.effective_weight())
 
 
+@pytest.mark.parametrize("magnitude", [0.0, 1e-36, 1e-30, 1.0])
+def test_filters_of_any_magnitude_pack_beside_others(magnitude: float) -> None:
+    latent = nn.Conv2d(3, 4, 3, bias=False)
+    latent.weight.data[1] *= magnitude
+    one = OneBitConv2d.rebuild(nn.Conv2d(3, 4, 3, bias=False), {"scaled": True, "centred": False})
+    one.weight.data = torch.where(one.weight.data > 0, 1.0, -1.0)
+    one.alpha.data[1] = magnitude
+    for layer in (SignConv2d.rebuild(latent, {"scaling": "mean"}), one):
+        assert torch.equal(pack_weight(layer).weight(), layer.effective_weight())
+
+
 def test_activations_at_their_threshold_are_counted() -> None:
     model = binary_network("siman")  # its stem ends in a ReLU: a sign without mean removal meets exact zeros
     x = torch.randn(1, 1, 12, 12)

@@ -43,6 +43,40 @@ def test_a_packed_weight_comes_back_and_has_the_bytes_that_accounting_counts(bit
         assert stored.packed.numel() == accounting.layer_bytes(layer), name
 
 
+def special_filters() -> nn.Conv2d:
+    """A convolution whose first filters are dead, constant and tiny."""
+    layer = nn.Conv2d(7, 5, 3)
+    with torch.no_grad():
+        layer.weight[0], layer.weight[1] = 0, 0.1
+        layer.weight[2] *= 1e-9
+    return layer
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_dead_a_constant_and_a_tiny_filter_spoil_none_of_the_others(bits: int) -> None:
+    torch.manual_seed(bits)
+    layer = quantize_layer(special_filters(), bits, bits)
+    stored, weight = pack_weight(layer), layer.effective_weight().detach()
+    for filters in ((0, 1), (2,), (3, 4)):  # each kind by its own magnitude
+        own = torch.tensor(filters)
+        torch.testing.assert_close(
+            stored.weight()[own], weight[own], rtol=1e-6, atol=1e-6 * float(weight[own].abs().max())
+        )
+    assert torch.equal(stored.weight()[:2], weight[:2])
+    torch.testing.assert_close(weight[:2], layer.weight.detach()[:2])
+    alone = quantize_layer(nn.Conv2d(7, 2, 3), bits, bits)
+    alone.weight.data = layer.weight.data[3:]
+    assert torch.equal(stored.codes()[3:], pack_weight(alone).codes())
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_whole_layers_of_one_value_pack_as_they_are(bits: int) -> None:
+    for value in (0.0, 0.3, -1e-30):
+        for name, layer in quantized_layers(bits).items():
+            layer.weight.data.fill_(value)
+            assert torch.equal(pack_weight(layer).weight(), layer.effective_weight().detach()), f"{name} of {value}"
+
+
 def test_the_bits_of_a_weight_follow_each_other_lowest_first() -> None:
     packed = torch.tensor([0b10_001_111, 0b1_0], dtype=torch.uint8)  # 7, 1, then 2 across the border of the bytes
     stored = PackedWeight(packed, torch.tensor(-1.0), torch.tensor(0.5), 3, torch.Size([3]))
@@ -63,6 +97,9 @@ def test_weights_off_their_grid_and_too_many_bits_are_refused() -> None:
     layer = quantize_layer(nn.Conv2d(3, 4, 3), 4, 4)
     layer.effective_weight = lambda: layer.weight  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="do not lie on a grid of 4 bits"):
+        pack_weight(layer)
+    layer.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
         pack_weight(layer)
     with pytest.raises(ValueError, match="16 bits cannot be packed"):
         pack_weight(quantize_layer(nn.Conv2d(3, 4, 3), 16, 16))

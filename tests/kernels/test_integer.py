@@ -133,6 +133,27 @@ def test_every_kind_of_quantizer_has_its_integer_form(convolution: str, activati
     assert f"{integer} of 3 layers in int8" in executor.describe()["layers"]
 
 
+def test_dead_constant_and_tiny_filters_run_in_int8_beside_others() -> None:
+    """Their biases too, though ONNX Runtime counts a bias in units of the filter's step."""
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(8, 8, 3, padding=1) for _ in range(2)]
+    for layer in layers:
+        with torch.no_grad():
+            layer.weight[0], layer.weight[1] = 0, 0.1
+            layer.weight[2] *= 1e-9
+            layer.weight[3] *= 1e-6
+    quantized = [quantize_layer(layer, 4, 4) for layer in layers]
+    activations = [quantize_activation(nn.ReLU(), 4, "plain") for _ in range(3)]
+    model = nn.Sequential(activations[0], quantized[0], activations[1], quantized[1], activations[2]).eval()
+    for activation in activations:
+        activation.hi.fill_(1.0)
+    x, executor = torch.rand(1, 8, 12, 12), make_executor("onnxruntime_int8")
+    with torch.no_grad():
+        expected, result = model(x), torch.as_tensor(executor.prepare(model, x)())
+    assert (result - expected).abs().mean((0, 2, 3)).max() < 0.01
+    assert "2 of 2 layers in int8" in executor.describe()["layers"]
+
+
 def test_what_has_no_integer_form_is_skipped_with_the_reason() -> None:
     gated = nn.Sequential(BoundedActivation(4, gate_channels=8), CONVOLUTIONS["lsq"](nn.Conv2d(8, 8, 3)))
     executor = make_executor("onnxruntime_int8")
@@ -145,5 +166,13 @@ def test_what_has_no_integer_form_is_skipped_with_the_reason() -> None:
         eight.weight[0].abs_().add_(1)
     with pytest.raises(NoIntegerForm, match="need more than int8"):
         integer_network(nn.Sequential(eight))
+    off_grid = quantize_layer(nn.Conv2d(8, 4, 3), 4, 4)
+    off_grid.effective_weight = lambda: off_grid.weight  # type: ignore[method-assign]
+    with pytest.raises(Skip, match="do not lie on a grid of 4 bits"):
+        executor.prepare(nn.Sequential(off_grid), torch.randn(1, 8, 5, 5))
+    endless = quantize_activation(nn.ReLU(), 4, "plain")
+    endless.hi.fill_(torch.inf)
+    with pytest.raises(Skip, match="range of an activation is not finite"):
+        executor.prepare(nn.Sequential(endless, quantize_layer(nn.Conv2d(8, 4, 3), 4, 4)), torch.randn(1, 8, 5, 5))
     assert executor.objection(nn.Sequential(nn.Conv2d(8, 4, 3))) == "nothing is quantized"
     assert executor.objection(gated) == ""
