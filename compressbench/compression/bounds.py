@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compressbench.accounting import without_macs
 from compressbench.compression.gates import Gate, GateGradient
-from compressbench.compression.quantizers import Grid, span_grid, straight_through
+from compressbench.compression.quantizers import Grid, positive, span_grid, straight_through
 from compressbench.compression.registry import compressed_layer
 from compressbench.errors import UserError
 
@@ -29,8 +29,13 @@ class Codes(NamedTuple):
     z: Tensor
 
 
+def _finite(x: Tensor, otherwise: Tensor) -> Tensor:
+    return torch.where(x.isfinite(), x, otherwise)
+
+
 def _scale_and_offset(upper: Tensor, lower: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    s = (2**bits - 1) / (upper - lower)
+    # An empty range has one value, which lies on the grid of s = 1/|lower|, and 0 on any.
+    s = _finite((2**bits - 1) / (upper - lower), _finite(1 / lower.abs(), torch.ones_like(lower)))
     return s, torch.round(s * lower) + 2 ** (bits - 1)
 
 
@@ -47,7 +52,8 @@ def integer_codes(x: Tensor, upper: Tensor, lower: Tensor, bits: int) -> Codes:
 def dual_bounds_values(x: Tensor, upper: Tensor, lower: Tensor, bits: int) -> Tensor:
     """(round(s·c − z) + z)/s with c = x clipped to [lower, upper], s = (2^bits − 1)/(upper − lower): DDTB eq. of the quantizer.
 
-    x: float, any shape; upper, lower: scalars, or [N, 1, 1, 1] for bounds of each sample. 0 stays exactly 0.
+    x: float, any shape; upper, lower: scalars, or [N, 1, 1, 1] for bounds of each sample. 0 stays exactly 0. Equal bounds
+    give their value, up to rounding.
     """
     s, z = _scale_and_offset(upper, lower, bits)
     clipped = torch.maximum(torch.minimum(x, upper), lower)
@@ -75,7 +81,7 @@ class _DualBounds(torch.autograd.Function):
         if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
             return dx, None, None, None
         clipped = torch.maximum(torch.minimum(x, upper), lower)
-        error = (quantized - clipped) * g / (upper - lower)
+        error = (quantized - clipped) * g / positive(upper - lower)
         du, dl = (g * above + error).sum_to_size(upper.shape), (g * below - error).sum_to_size(lower.shape)
         return dx, du, dl, None
 
@@ -103,9 +109,10 @@ def quantize_weight(weight: Tensor, upper: Tensor, lower: Tensor, bits: int) -> 
 
 
 def symmetric_bound_values(x: Tensor, bound: Tensor, bits: int) -> Tensor:
-    """round(c/s)·s with c = x clipped to ±bound, s = bound/(2^(bits−1) − 1): 2^bits − 1 levels."""
+    """round(c/s)·s with c = x clipped to ±bound, s = bound/(2^(bits−1) − 1): 2^bits − 1 levels; 0 for a bound of 0."""
     levels = 2 ** (bits - 1) - 1
-    return torch.round(torch.maximum(torch.minimum(x, bound), -bound) * (levels / bound)) * (bound / levels)
+    inverse = _finite(levels / bound, torch.zeros_like(bound))
+    return torch.round(torch.maximum(torch.minimum(x, bound), -bound) * inverse) * (bound / levels)
 
 
 class _SymmetricBound(torch.autograd.Function):
@@ -191,18 +198,26 @@ class BoundedActivation(nn.Module):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Set the bounds: percentiles of this input (dual), the percentile of its magnitude (symmetric), or ± the constant."""
+        """Set the bounds: percentiles of this input (dual), the percentile of its magnitude (symmetric), or ± the constant.
+
+        Where the percentiles are equal, as of an input that is nearly all zero, the bounds are its extremes and 0; an input
+        that is all zero starts `MINIMUM_WIDTH` wide, from where bounds have gradients. UserError for an input of NaN.
+        """
         if self.constant is not None:
             upper, lower = x.new_tensor(self.constant), x.new_tensor(-self.constant)
         elif self.bounds == "dual":
             upper, lower = percentiles(x, self.percentile)
         else:
             upper, lower = percentiles(x.abs(), self.percentile)[0], x.new_zeros(())
-        if not upper > lower:
+        if not (upper.isfinite() and lower.isfinite()):
             raise UserError(
                 f"an activation quantizer cannot start: the {self.percentile:g}th percentile of its first input is "
-                f"{upper:g} and the {100 - self.percentile:g}th is {lower:g}; raise percentile or check the dense model."
+                f"{upper:g} and the {100 - self.percentile:g}th is {lower:g}; check the dense model."
             )
+        if not upper > lower:
+            values = x if self.bounds == "dual" else x.abs()
+            upper, lower = values.max().clamp(min=0), values.min().clamp(max=0)
+            upper = torch.where(upper > lower, upper, lower + MINIMUM_WIDTH)
         self.upper.copy_(upper)
         if self.lower is not None:
             self.lower.copy_(lower)
@@ -214,8 +229,9 @@ class BoundedActivation(nn.Module):
             return None
         if self.lower is None:
             levels = 2 ** (self.bits - 1) - 1
-            return Grid(self.upper.detach() / levels, torch.zeros(()), -levels, levels)
-        return span_grid(self.lower.detach(), self.upper.detach(), self.bits)
+            return Grid(self.upper.detach().clamp(min=MINIMUM_WIDTH) / levels, torch.zeros(()), -levels, levels)
+        lower = self.lower.detach()
+        return span_grid(lower, torch.maximum(self.upper.detach(), lower + MINIMUM_WIDTH), self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same, quantized."""

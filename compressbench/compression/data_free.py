@@ -240,7 +240,7 @@ def store(layer: WeightLayer, rounded: Rounded, input_bits: int = FLOAT_BITS, hi
         layer = quantize_layer(layer, rounded.bits, input_bits, "symmetric", rounded.step.dim() > 0, inputs)
         layer.weight_scale.copy_(rounded.step)
         if high is not None:
-            layer.input_scale.fill_(high / (2**input_bits - 1) or 1)
+            layer.input_scale.fill_(max(high, 0) / (2**input_bits - 1) or 1)
     layer.weight.copy_(rounded.weight)
     return layer
 

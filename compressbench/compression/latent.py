@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.compression.binary import binary_layers, standardise
+from compressbench.compression.quantizers import positive
 
 BINS, RANGE = 120, 6.0  # of histograms, in standard deviations
 TAIL = 0.85  # the Laplace quantile beyond which a weight counts as dead
@@ -19,7 +20,8 @@ def laplace_scale(weight: Tensor) -> Tensor:
 
 def laplace_quantile(scale: Tensor, tau: Tensor | float) -> Tensor:
     """Q(τ) = -b ln(2 - 2τ), for τ >= 1/2; infinite at 1."""
-    return -scale * torch.log(2 - 2 * torch.as_tensor(tau, dtype=scale.dtype, device=scale.device))
+    logarithm = torch.log(2 - 2 * torch.as_tensor(tau, dtype=scale.dtype, device=scale.device))
+    return torch.where(logarithm.isinf(), torch.inf, -scale * logarithm)  # also for a scale of 0
 
 
 def bit_entropy(bits: Tensor) -> float:
@@ -32,10 +34,11 @@ def alignment(weight: Tensor) -> Tensor:
     """cos(b, |w|) of the k largest magnitudes, k = 1 ... n, along the last dimension: S_k / (sqrt(k) |w|).
 
     [..., n] -> [..., n]. The last entry is the cosine between sign(w) and w; the largest is that of the best {0, 1} vector.
+    All 0 for a w of zeros.
     """
     magnitudes = weight.detach().abs().sort(descending=True).values
     counts = torch.arange(1, weight.shape[-1] + 1, dtype=weight.dtype, device=weight.device)
-    return magnitudes.cumsum(-1) / (counts.sqrt() * magnitudes.square().sum(-1, keepdim=True).sqrt())
+    return magnitudes.cumsum(-1) / (counts.sqrt() * positive(magnitudes.square().sum(-1, keepdim=True).sqrt()))
 
 
 def best_share(weight: Tensor) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.accounting import without_macs
-from compressbench.compression.quantizers import Grid, integer_range, round_ste
+from compressbench.compression.quantizers import Grid, integer_range, positive, round_ste
 from compressbench.compression.registry import compressed_layer
 from compressbench.compression.weight_quantized import WeightQuantizedConv2d
 
@@ -173,11 +173,12 @@ def dorefa_weight(w: Tensor, bits: int, rescale: bool = False) -> Tensor:
     """2·round(w̃(2^b−1))/(2^b−1) − 1 with w̃ = tanh(w)/(2 max|tanh(w)|) + ½, in [−1, 1].
 
     `rescale` multiplies by max|tanh(w)|: networks without batch normalisation cannot undo another magnitude.
+    A weight that is all zero stays so, with the gradient of tanh.
     """
     squashed, levels = torch.tanh(w), 2**bits - 1
     largest = squashed.abs().max()
-    grid = 2 * round_ste((squashed / (2 * largest) + 0.5) * levels) / levels - 1
-    return grid * largest if rescale else grid
+    grid = 2 * round_ste((squashed / (2 * positive(largest)) + 0.5) * levels) / levels - 1
+    return torch.where(largest > 0, grid * largest if rescale else grid, squashed)
 
 
 @compressed_layer
@@ -195,7 +196,9 @@ class PactActivation(StartedActivation):
         return super().config() | {"start_at": self.start_at}
 
     def start(self, x: Tensor) -> Tensor:
-        return x.detach().abs().max() if self.start_at is None else x.new_tensor(self.start_at)
+        if self.start_at is not None:
+            return x.new_tensor(self.start_at)
+        return x.detach().abs().max().clamp(min=MINIMUM_STEP)  # below it, α would get no gradient
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
         return pact_quantize(x, self.scalar.clamp(min=MINIMUM_STEP), self.bits, signed)

@@ -16,7 +16,6 @@ from compressbench.compression.gates import Gate, gate_size, quantize_gate_input
 from compressbench.compression.observed import ObservedActivation, observe
 from compressbench.compression.registry import LAYER_KINDS
 from compressbench.compression.weight_quantized import RangedConv2d
-from compressbench.errors import UserError
 
 U, L = torch.tensor(3.1), torch.tensor(-1.3)
 
@@ -146,9 +145,14 @@ def test_a_bound_of_ten_is_not_taken_for_an_unset_one() -> None:
     assert (layer.upper.item(), layer.lower.item(), bool(layer.initialised)) == (10.0, -10.0, True)
 
 
-def test_equal_percentiles_are_refused() -> None:
-    with pytest.raises(UserError, match="cannot start"):
-        BoundedActivation(2)(torch.ones(1, 1, 8, 8))
+def test_bounds_of_equal_percentiles_are_the_extremes_and_zero() -> None:
+    layer, x = BoundedActivation(2), torch.zeros(1, 1, 20, 20)
+    x[0, 0, 3, 5] = 6.0
+    assert torch.equal(layer(x), x)
+    assert (layer.upper.item(), layer.lower.item()) == (6.0, 0.0)
+    layer = BoundedActivation(2)
+    layer(torch.full((1, 1, 8, 8), -4.0))
+    assert (layer.upper.item(), layer.lower.item()) == (0.0, -4.0)
 
 
 def test_crossed_bounds_stay_finite() -> None:

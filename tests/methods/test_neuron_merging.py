@@ -106,6 +106,20 @@ def test_dissimilar_filters_are_dropped() -> None:
     assert torch.equal(merged(conv, norm, threshold=1.0), torch.eye(9, dtype=torch.float64)[KEPT])
 
 
+@pytest.mark.parametrize("scale", ["derived", "published"])
+def test_what_has_no_scale_is_not_merged_and_spoils_no_other_merge(scale: str) -> None:
+    """Kept filters 0 (no weights) and 2 (no gamma), removed ones 1 (no weights) and 4 (no gamma)."""
+    conv, norm = layer()
+    with torch.no_grad():
+        conv.weight[:2] = 0
+        norm.weight[[2, 4]] = 0
+    found = merged(conv, norm, scale=scale)
+    alone = merged(conv, norm, torch.tensor([3, 5, 8]), scale=scale)
+    assert torch.equal(found[[0, 1]], torch.eye(9, dtype=torch.float64)[[0, 2]])
+    assert torch.equal(found[2:, [6, 7]], alone[:, [6, 7]]) and (found[:, [6, 7]] != 0).any()
+    assert torch.equal(found[:, [1, 4]], torch.zeros(5, 2, dtype=torch.float64))
+
+
 def test_rescaled_bias_terms() -> None:
     assert rescaled(torch.tensor([[1.0, 3.0, 2.0], [4.0, 4.0, 4.0]])).tolist() == [[0, 1, 0.5], [0, 0, 0]]
     conv, norm = layer()

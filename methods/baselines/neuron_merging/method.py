@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.compression.data_free import recalibrated
 from compressbench.compression.data_free_pruning import DataFreePruningConfig, prune_and_quantize, selection
+from compressbench.compression.quantizers import positive
 from compressbench.method import Method
 
 if TYPE_CHECKING:
@@ -41,16 +42,17 @@ def merging(
         balance c_i + (1 − balance) h_i,     c_i = 1 − cos(W_j, W_i),  s_i = ‖W_j‖/‖W_i‖,  t_i = s_i (γ_i/γ_j)(σ_j/σ_i),
         h_i = |(γ_i/σ_i)(s_i (μ_j − σ_j β_j/γ_j) − μ_i) + β_i| / t_i, rescaled to 0 .. 1 over i
 
-    and none where cos(W_j, W_i) < threshold. The entry is t_i as published, or u_i = s_i γ_j σ_i/(γ_i σ_j), which maps the
-    normalised channel i on j. sigma: √(σ² + ε), or, as the authors' code reads it, the variance.
+    and none where cos(W_j, W_i) < threshold. Not considered are channels i whose filter is all zero, or where a γ of 0 leaves
+    no t_i. The entry is t_i as published, or u_i = s_i γ_j σ_i/(γ_i σ_j), which maps the normalised channel i on j.
+    sigma: √(σ² + ε), or, as the authors' code reads it, the variance.
     """
     filters = weight.double().flatten(1)
     gamma, beta = norm.weight.double(), norm.bias.double()
     variance, mean = norm.running_var.double(), norm.running_mean.double()  # type: ignore[union-attr]
     mean = mean if bias is None else mean - bias.double()
     deviation = variance if sigma == "variance" else (variance + norm.eps).sqrt()
-    norms = filters.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    directions = filters / norms[:, None]
+    norms = filters.norm(dim=1)
+    directions = filters / positive(norms)[:, None]
     removed = torch.ones(len(filters), dtype=torch.bool, device=kept.device).index_fill(0, kept, False).nonzero()[:, 0]
 
     # rows: the removed channels j; columns: the kept ones i
@@ -60,12 +62,16 @@ def merging(
     published = s * slope[kept] / slope[removed][:, None]
     zero = (mean - beta / slope)[removed][:, None]  # where the batch norm's output is 0
     h = (slope[kept] * (s * zero - mean[kept]) + beta[kept]).abs() / published
-    best = (balance * (1 - cosine) + (1 - balance) * rescaled(h)).argmin(1)
+    usable = h.isfinite() & (norms > 0)[kept]
+    h = torch.where(usable, h, torch.where(usable, h, -torch.inf).amax(1, keepdim=True))  # rescale the others alone
+    cost = balance * (1 - cosine) + (1 - balance) * rescaled(h)
+    best = torch.where(usable, cost, torch.inf).argmin(1)
 
     entries = published if scale == "published" else s * slope[removed][:, None] / slope[kept]
     row = torch.arange(len(removed), device=kept.device)
     mixing = selection(len(filters), kept)
-    mixing[best, removed] = torch.where(cosine[row, best] < threshold, 0.0, entries[row, best])
+    merged = usable[row, best] & (cosine[row, best] >= threshold)
+    mixing[best, removed] = torch.where(merged, entries[row, best], 0.0)
     return mixing
 
 
