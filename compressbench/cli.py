@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import io
 import logging
 import sys
 from collections.abc import Callable
@@ -244,9 +243,7 @@ def verdict(scale: str, methods: str = "", seeds: str = "") -> None:
 
 def main() -> None:
     """Run the command line; a UserError, and a file that the system refuses, become one sentence and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe that cannot show a letter gets its code instead
-            stream.reconfigure(errors="backslashreplace")
+    environment.print_every_letter()
     try:
         logging.basicConfig(level=environment.log_level(), format="%(levelname)s %(name)s: %(message)s")
         app()

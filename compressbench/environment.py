@@ -1,7 +1,9 @@
 """What the user says by environment variables, and where the command was started. UserError where that cannot be used."""
 
+import io
 import logging
 import os
+import sys
 from pathlib import Path
 
 from compressbench.errors import UserError
@@ -24,6 +26,14 @@ def threads() -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1024):
         raise UserError(f"COMPRESSBENCH_THREADS is {text!r}; set it to a whole number from 1 to 1024, or unset it.")
     return int(text)
+
+
+def print_every_letter() -> None:
+    """A terminal or pipe that cannot show a letter gets its code instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A forked job has the server's, which is set already and, with another file behind it, cannot be set anew.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def require_project(root: Path) -> None:

@@ -23,6 +23,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from compressbench import environment
+
 VARIABLE = "COMPRESSBENCH_WARM"
 PATIENCE = 10  # seconds until the socket must be there
 IMPORTS = (
@@ -82,6 +84,7 @@ def serve(path: Path) -> None:
         listening.bind(str(path))
         listening.listen(64)  # requests wait here while the imports run
         preload()
+        environment.print_every_letter()
         gc.collect()
         gc.freeze()  # no job's garbage collector walks, and thereby copies, what all jobs share
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked processes

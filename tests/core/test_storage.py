@@ -128,7 +128,7 @@ def _pictures(path: Path) -> None:
     from compressbench.quality import _write_pictures
 
     _write_pictures(
-        path.parent, Pair("a", torch.rand(3, 32, 32) * 255, torch.rand(3, 64, 64) * 255), torch.zeros(3, 64, 64), 2
+        path.parent, Pair("a", torch.rand(3, 32, 32) * 255, torch.rand(3, 64, 64) * 255), torch.rand(3, 64, 64) * 255, 2
     )
 
 

@@ -43,7 +43,8 @@ def test_without_a_server_the_command_runs_in_its_own_process(tmp_path: Path) ->
 
 
 def test_the_forked_process_ends_with_its_client(server: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "config").mkdir()
+    for name in ("config", "methods", "data.dvc"):
+        (tmp_path / name).mkdir()
     os.mkfifo(tmp_path / "config/smoke.yaml")  # nobody writes: who reads waits
     client = subprocess.Popen([sys.executable, "-m", "compressbench", "validate", "smoke"], cwd=tmp_path, env=server)
     wait_for(lambda: len(working_in(tmp_path)) == 2)
