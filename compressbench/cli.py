@@ -46,7 +46,9 @@ def listed(text: str, option: str) -> list[str] | None:
 
 @command
 def data(
-    record: Annotated[Path | None, typer.Option(help="write the hashes to this JSON file")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="write a JSON file for each data set, with its hash, here")
+    ] = None,
     repin: Annotated[
         bool, typer.Option("--repin", help="for maintainers: make data.dvc pin what is in data/ now")
     ] = False,
@@ -60,8 +62,8 @@ def data(
     hashes = versioning.prepare(ROOT)
     for name, digest in hashes.items():
         typer.echo(f"{name}: {digest}")
-    if record:
-        write_json(record, hashes)
+        if record:
+            write_json(record / versioning.record_name(name, digest), {name: digest})
 
 
 @command

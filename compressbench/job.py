@@ -55,7 +55,7 @@ class Job:
     Attributes:
         workload: what the stage reads of the pair.
         device: cpu, cuda or auto.
-        data_hash: the pinned hash of the data set; None where its data are not pinned.
+        data, data_hash: the folder of the data set below data/, and its pinned hash; None where its data are not pinned.
         configuration: of the method, with its defaults; None where the stage does not call the method.
         recalibrated: whether the stage ends with fresh batch-norm statistics.
         latency, batches: how the latency stage measures.
@@ -67,6 +67,7 @@ class Job:
     stage: str
     workload: Workload
     device: str
+    data: str
     data_hash: str | None = None
     configuration: "MethodConfig | None" = None
     recalibrated: bool = False
@@ -87,8 +88,9 @@ class Job:
 
     @property
     def results(self) -> tuple[str, ...]:
-        """What later stages read of this one."""
-        return (SYNTHETIC_FILE,) if self.stage == "synthesize" else MODEL_FILES
+        """What later stages and the report read of this one."""
+        own = {"synthesize": SYNTHETIC_FILE, "evaluate": "metrics.json", "latency": "latency.json"}
+        return (own[self.stage],) if self.stage in own else MODEL_FILES
 
     @property
     def tags(self) -> dict[str, str]:

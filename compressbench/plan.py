@@ -157,12 +157,14 @@ class Plan:
     def _job(self, run: Run, stage: str) -> Job:
         from compressbench import data
 
+        folder = data.info(run.dataset).folder
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
             "workload": self.pair(run).workload(*RECIPES.get(stage, ())),
             "device": self.scale.device,
-            "data_hash": self.data_hashes.get(data.info(run.dataset).folder),
+            "data": folder,
+            "data_hash": self.data_hashes.get(folder),
         }
         if stage == "pretrain":
             return Job(**common)

@@ -69,15 +69,12 @@ def record(root: Path, job: Job, *, threads: int, seconds: float) -> dict[str, A
     }
 
 
-def is_outdated(root: Path, job: Job) -> bool:
-    """Whether another job than this one, of another configuration or other data, left the result in its folder.
-
-    False where there is none: that files are missing shows without this.
-    """
+def is_current(root: Path, job: Job) -> bool:
+    """Whether the result in the folder of `job` is there, and this job made it: not another configuration or other data."""
+    folder = root / job.folder
     try:
-        content = json.loads((root / job.folder / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing, or neither JSON nor text
         return False
-    except ValueError:  # not JSON, or not text
-        return True
-    return not isinstance(content, dict) or content.get("configuration_hash") != job.digest
+    made_by = content.get("configuration_hash") if isinstance(content, dict) else None
+    return made_by == job.digest and all((folder / file).exists() for file in job.results)

@@ -38,7 +38,7 @@ def copy_tree(target: Path, data_root: Path) -> Path:
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=ignore)
         else:
-            shutil.copy(source, target / name)
+            shutil.copy2(source, target / name)
     (target / "data").symlink_to(data_root / "data")
     return target
 
@@ -55,8 +55,12 @@ Command = Callable[..., subprocess.CompletedProcess]
 def run_module(
     root: Path, *arguments: str, module: str = "compressbench", **options: object
 ) -> subprocess.CompletedProcess:
-    """`python -m module ...` in a copy of the project; the copy's packages win over the installed ones."""
+    """`python -m module ...` in a copy of the project; the copy's packages win over the installed ones.
+
+    With the Python of the copy where it has one.
+    """
     environment = os.environ | {"PYTHONPATH": str(root)} | dict(options.pop("env", {}))  # type: ignore[call-overload]
-    command = [sys.executable, "-m", module, *arguments]
+    own = root / ".venv/bin/python"
+    command = [str(own) if own.exists() else sys.executable, "-m", module, *arguments]
     piped: dict[str, object] = {"capture_output": True, "encoding": "utf-8", "errors": "backslashreplace"}
     return subprocess.run(command, cwd=root, env=environment, timeout=900, **piped, **options)  # type: ignore[call-overload]

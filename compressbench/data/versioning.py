@@ -73,6 +73,11 @@ def _remedy(problems: dict[str, str]) -> str:
     return "; ".join([*steps, "if the change is meant, pin it with `compressbench data --repin`"])
 
 
+def record_name(dataset: str, pinned: str) -> str:
+    """The file by which the data stage says that a data set is there as pinned: another pin, another file."""
+    return f"{dataset}-{pinned.removesuffix('.dir')}.json"
+
+
 def content_hash(root: Path) -> str:
     """The pinned hash of the whole of data/."""
     pin = _read_pin(root)

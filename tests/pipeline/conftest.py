@@ -1,6 +1,7 @@
 """One run of the whole smoke DAG, shared by the tests that look at its results."""
 
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,11 @@ def snakemake(root: Path, *arguments: str, **options: object) -> subprocess.Comp
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Smoke:
-    root = copy_tree(tmp_path_factory.mktemp("smoke"), data_root)
+    """In a folder with a space and a letter that is not ASCII, as is the path of its Python."""
+    folder = tmp_path_factory.mktemp("smoke") / "my project é"
+    folder.mkdir()
+    root = copy_tree(folder, data_root)
+    (root / ".venv").symlink_to(sys.prefix)
     start = time.monotonic()
     process = snakemake(root, "--config", "scale=smoke")
     return Smoke(root, time.monotonic() - start, process)

@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import RerunTrigger
 from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from compressbench import processes, provenance, reporting, warm
+from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.files import write_atomically
 from compressbench.job import MODEL_FILES, Run
@@ -73,19 +75,30 @@ def run_of(wildcards):
     return Run(**{**fields, "seed": int(fields["seed"])})
 
 
-# Every stage reads this file, which is newer than all results; it counts for those that something else made than the plan
-# says. Snakemake's own records know neither data nor what was made elsewhere, and may be gone.
-CHANGED = ".snakemake/compressbench/changed_configuration_or_data"
+DATA = {name: f"results/data/{versioning.record_name(name, pinned)}" for name, pinned in PLAN.data_hashes.items()}
+
+CHANGED = ".snakemake/compressbench/changed_configuration_or_data"  # newer than every result
 if workflow.is_main_process:
     write_atomically(Path(CHANGED), lambda path: path.write_text(f"{time.time_ns()}\n", encoding="utf-8"))
 
 
 def inputs_of(stage):
-    """The result files that a stage reads; and CHANGED, for a result that another configuration or other data made."""
+    """The result files that a stage reads; where it has to run, also what it waits for, and why Snakemake should repeat it.
+
+    run.json tells what made a result, for data as well and where Snakemake's own records are gone. No `ancient` files: Snakemake
+    does not look at what lies behind a job that runs where these alone connect the two.
+    """
 
     def files(wildcards):
+        # The settings are there from now on. Of the set of inputs, run.json knows more than Snakemake's records do; and what a
+        # killed run left half done is done again, whatever the command line says.
+        workflow.dag_settings.rerun_triggers = set(workflow.dag_settings.rerun_triggers) - {RerunTrigger.INPUT}
+        workflow.dag_settings.force_incomplete = True
         job = PLAN.job(run_of(wildcards), stage)
-        return [*map(str, job.paths), CHANGED if provenance.is_outdated(Path(), job) else ancient(CHANGED)]
+        read = [str(path) for path in job.paths]
+        if provenance.is_current(Path(), job):
+            return read
+        return [*read, *([DATA[job.data]] if job.data in DATA else []), "results/tracking.ready", CHANGED]
 
     return files
 

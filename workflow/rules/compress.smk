@@ -1,8 +1,6 @@
 # The method itself: from the dense model, or from scratch.
 rule compress:
     input:
-        ancient("results/data.json"),
-        ancient("results/tracking.ready"),
         inputs_of("compress"),
     output:
         multiext(f"results/{RUN}/compress/", *MODEL_FILES, "history.csv", "record.json", "run.json"),

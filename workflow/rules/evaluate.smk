@@ -1,8 +1,6 @@
 # Quality on the test data, params, MACs, bit-operations, stored bytes.
 rule evaluate:
     input:
-        ancient("results/data.json"),
-        ancient("results/tracking.ready"),
         inputs_of("evaluate"),
     output:
         multiext(f"results/{RUN}/evaluate/", "metrics.json", "run.json"),

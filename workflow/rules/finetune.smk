@@ -1,8 +1,6 @@
 # What the method trains after compression.
 rule finetune:
     input:
-        ancient("results/data.json"),
-        ancient("results/tracking.ready"),
         inputs_of("finetune"),
     output:
         multiext(f"results/{RUN}/finetune/", *MODEL_FILES, "history.csv", "record.json", "run.json"),

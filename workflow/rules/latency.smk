@@ -1,7 +1,6 @@
 # Claims all cores: nothing else runs while it measures.
 rule latency:
     input:
-        ancient("results/tracking.ready"),
         inputs_of("latency"),
     output:
         multiext(f"results/{RUN}/latency/", "latency.json", "run.json"),

@@ -1,8 +1,6 @@
 # The dense model that every method on the same (dataset, model, seed) starts from.
 rule pretrain:
     input:
-        ancient("results/data.json"),
-        ancient("results/tracking.ready"),
         inputs_of("pretrain"),
     output:
         multiext(f"results/{DENSE}/", *MODEL_FILES, "history.csv", "run.json"),

@@ -1,7 +1,5 @@
 # The numbers of the papers that need no training, recomputed from the architectures.
 rule facts:
-    input:
-        ancient("results/data.json"),
     output:
         f"results/{PLAN.scale_name}/facts.json",
     params:

@@ -1,8 +1,6 @@
 # Images for methods without data, made against the dense model.
 rule synthesize:
     input:
-        ancient("results/data.json"),
-        ancient("results/tracking.ready"),
         inputs_of("synthesize"),
     output:
         multiext(f"results/{RUN}/synthesize/", "synthetic.safetensors", "synthetic.json", "history.csv", "record.json", "run.json"),
