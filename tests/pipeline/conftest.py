@@ -20,17 +20,21 @@ class Smoke:
     process: subprocess.CompletedProcess
 
 
+# Python's default encoding is really ASCII then: without the last two it turns to UTF-8 by itself.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
 def snakemake(root: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess:
     return run_module(root, "--cores", "2", *arguments, module="snakemake", **options)
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Smoke:
-    """In a folder with a space and a letter that is not ASCII, as is the path of its Python."""
+    """In a folder with a space and a letter that is not ASCII, as is the path of its Python, and where text is ASCII."""
     folder = tmp_path_factory.mktemp("smoke") / "my project é"
     folder.mkdir()
     root = copy_tree(folder, data_root)
     (root / ".venv").symlink_to(sys.prefix)
     start = time.monotonic()
-    process = snakemake(root, "--config", "scale=smoke")
+    process = snakemake(root, "--config", "scale=smoke", env=ASCII)
     return Smoke(root, time.monotonic() - start, process)
