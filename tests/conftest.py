@@ -53,14 +53,10 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 
 def run_module(
-    root: Path, *arguments: str, module: str = "compressbench", **options: object
+    root: Path, *arguments: str, module: str = "compressbench", python: Path | str = sys.executable, **options: object
 ) -> subprocess.CompletedProcess:
-    """`python -m module ...` in a copy of the project; the copy's packages win over the installed ones.
-
-    With the Python of the copy where it has one.
-    """
+    """`python -m module ...` in a copy of the project; the copy's packages win over the installed ones."""
     environment = os.environ | {"PYTHONPATH": str(root)} | dict(options.pop("env", {}))  # type: ignore[call-overload]
-    own = root / ".venv/bin/python"
-    command = [str(own) if own.exists() else sys.executable, "-m", module, *arguments]
+    command = [str(python), "-m", module, *arguments]
     piped: dict[str, object] = {"capture_output": True, "encoding": "utf-8", "errors": "backslashreplace"}
     return subprocess.run(command, cwd=root, env=environment, timeout=900, **piped, **options)  # type: ignore[call-overload]

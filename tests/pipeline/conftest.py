@@ -30,11 +30,14 @@ def snakemake(root: Path, *arguments: str, **options: object) -> subprocess.Comp
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Smoke:
-    """In a folder with a space and a letter that is not ASCII, as is the path of its Python, and where text is ASCII."""
-    folder = tmp_path_factory.mktemp("smoke") / "my project é"
-    folder.mkdir()
-    root = copy_tree(folder, data_root)
-    (root / ".venv").symlink_to(sys.prefix)
+    """In a folder with a space and a letter that is not ASCII, with a Python in a folder with a space, where text is ASCII.
+
+    PyTorch cannot be imported from a folder whose name the locale cannot spell.
+    """
+    folder = tmp_path_factory.mktemp("smoke")
+    (folder / "my project é").mkdir()
+    (folder / "my python").symlink_to(sys.prefix)
+    root = copy_tree(folder / "my project é", data_root)
     start = time.monotonic()
-    process = snakemake(root, "--config", "scale=smoke", env=ASCII)
+    process = snakemake(root, "--config", "scale=smoke", env=ASCII, python=folder / "my python/bin/python")
     return Smoke(root, time.monotonic() - start, process)

@@ -1,4 +1,5 @@
 # The plan comes from the library; here it only meets Snakemake. All configuration is validated before any job starts.
+import os
 import re
 import shlex
 import sys
@@ -17,6 +18,8 @@ from compressbench.errors import UserError
 from compressbench.files import write_atomically
 from compressbench.job import MODEL_FILES, Run
 from compressbench.plan import Plan
+
+os.environ["PYTHONUTF8"] = "1"  # jobs and what they call (DVC) read and write UTF-8 and such file names in every locale
 
 config.setdefault("scale", "desk")
 validate(config, "../schemas/config.schema.yaml")
