@@ -31,8 +31,8 @@ check: setup  ## ruff, mypy, import contracts
 plan: setup  ## what would run
 	$(BIN)/snakemake -n --quiet rules $(CONFIG)
 
-ui: setup  ## look at the runs in MLflow, at http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+ui: setup  ## look at the results in MLflow (SCALE=smoke|paper)
+	$(BIN)/compressbench ui --scale '$(SCALE)'
 
 benchmark: setup  ## the training loop's overhead over a bare PyTorch loop
 	$(BIN)/python -m tests.benchmarks.loop_overhead

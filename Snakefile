@@ -38,6 +38,7 @@ onstart:
     os.environ[provenance.VERSION_VARIABLE] = provenance.code_version(Path())
     if workflow.local_exec:
         os.environ |= warm.start()
+    os.environ |= tracking.gate(PLAN.scale_name)
     # With every decision, Snakemake's limit of jobs per second leaves a timer that plans anew each second from then on: after
     # 300 jobs that took a third of a core. Jobs on this machine need no such limit.
     if workflow.local_exec:
@@ -47,4 +48,4 @@ onstart:
 onerror:
     # Some stage failed: report what there is, beside the last complete report, and name what is missing.
     shell("{command}", command=report_command(INCOMPLETE))
-    shell("{command}", command=f"{STAGE} tracking")
+    shell("{command}", command=f"{STAGE} tracking --optional")

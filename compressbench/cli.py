@@ -67,12 +67,33 @@ def data(
 
 
 @command
-def tracking() -> None:
-    """Create the MLflow store, and log every finished result that it does not have yet."""
-    from compressbench import tracking as store
+def tracking(
+    prepare: Annotated[str, typer.Option(help="only make the store and the experiment of this scale ready")] = "",
+    optional: Annotated[
+        bool, typer.Option("--optional", help="a store that cannot be used is a warning, not an error")
+    ] = False,
+) -> None:
+    """Make MLflow's store, and log every finished result that it does not have yet."""
+    from compressbench import tracking as mlflow
 
-    store.initialise(ROOT)
-    typer.echo(f"{store.uri(ROOT)}: {store.synchronise(ROOT)} results logged")
+    try:
+        if prepare:
+            mlflow.prepare(ROOT, prepare)
+        else:
+            count = mlflow.synchronise(ROOT)
+            typer.echo(f"{mlflow.uri(ROOT)}: {count.new} results logged; it has {count.present} of {count.finished}")
+    except UserError as error:
+        if not optional:
+            raise
+        logging.getLogger(__name__).warning("%s", error)
+
+
+@command
+def ui(scale: str = "desk", port: int = 5000) -> None:
+    """Look at the results of a scale in MLflow."""
+    from compressbench.tracking.ui import show
+
+    sys.exit(show(ROOT, scale, port))
 
 
 @command

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
@@ -51,7 +52,7 @@ class Stage:
 @contextmanager
 def running(root: Path, job: Job, threads: int) -> Iterator[Stage]:
     """Everything around a stage's own work. run.json is written last: a folder that has it is complete."""
-    started = time.perf_counter()
+    started, began = time.perf_counter(), datetime.now(UTC)
     folder = root / job.folder
     (folder / provenance.FILE).unlink(missing_ok=True)
     with tracked(root, job.tags, job.parameters) as tracker:
@@ -60,5 +61,7 @@ def running(root: Path, job: Job, threads: int) -> Iterator[Stage]:
         if not stage.history.rows:
             write_text(stage.history.file, "epoch\n")
         seconds = time.perf_counter() - started
-        write_json(folder / provenance.FILE, provenance.record(root, job, threads=threads, seconds=seconds))
+        times = {"started": began.isoformat(), "ended": datetime.now(UTC).isoformat()}
+        content = provenance.record(root, job, threads=threads, seconds=seconds)
+        write_json(folder / provenance.FILE, content | times)
         tracker.complete(folder)

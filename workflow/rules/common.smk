@@ -12,7 +12,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from compressbench import processes, provenance, reporting, warm
+from compressbench import processes, provenance, reporting, tracking, warm
 from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.files import write_atomically
@@ -101,7 +101,7 @@ def inputs_of(stage):
         read = [str(path) for path in job.paths]
         if provenance.is_current(Path(), job):
             return read
-        return [*read, *([DATA[job.data]] if job.data in DATA else []), "results/tracking.ready", CHANGED]
+        return [*read, *([DATA[job.data]] if job.data in DATA else []), CHANGED]
 
     return files
 
