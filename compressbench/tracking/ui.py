@@ -1,10 +1,9 @@
-"""MLflow's pages, opened where the results are."""
+"""MLflow's pages, and the address at which they show the results: MLflow's own start page shows something else."""
 
 import logging
 import subprocess
 import sys
 import time
-import webbrowser
 from pathlib import Path
 
 from compressbench.errors import UserError
@@ -16,21 +15,21 @@ START = 60  # seconds
 
 
 def show(root: Path, scale: str, port: int) -> int:
-    """Serve the project's store until interrupted and open the results of a scale; the server's exit code.
+    """Serve the project's store until interrupted and say where the results of a scale are; the server's exit code.
 
-    With `MLFLOW_TRACKING_URI` at a server this only opens its page.
+    With `MLFLOW_TRACKING_URI` at a server this only says so.
     """
     with store.guarded(root):
         experiment = store.experiment_of(root, store.connect(root), scale)
     address = store.uri(root)
     if address.startswith(("http://", "https://")):
-        _open(address.rstrip("/") + page(experiment))
+        print(_line(address.rstrip("/"), experiment))
         return 0
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", address, "--port", str(port)]
     server = subprocess.Popen(command)
     try:
         _wait(server, f"http://127.0.0.1:{port}")
-        _open(f"http://127.0.0.1:{port}{page(experiment)}")
+        print(_line(f"http://127.0.0.1:{port}", experiment), flush=True)
         return server.wait()
     except KeyboardInterrupt:
         return 0
@@ -54,6 +53,5 @@ def _wait(server: "subprocess.Popen[bytes]", address: str) -> None:
     )
 
 
-def _open(address: str) -> None:
-    print(f"\n  The results: {address}\n", flush=True)
-    webbrowser.open(address)
+def _line(address: str, experiment: str) -> str:
+    return f"\n  The results: {address}{page(experiment)}\n"

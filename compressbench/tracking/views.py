@@ -35,6 +35,9 @@ def experiment_tags(experiment: str, scale: str) -> dict[str, str]:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(COLUMNS),
+        "columnOrder": ["attributes.`Run Name`", *COLUMNS],
+        "columnWidths": {"attributes.`Run Name`": 300},
+        "viewMaximized": True,
     }
     note = (
         f"All results of compressbench at {scale} scale. **A row is one network**: a method with one setting, trained with one "
