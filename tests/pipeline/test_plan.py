@@ -193,13 +193,12 @@ def test_a_result_that_something_else_made_is_repeated(finished: Path) -> None:
 
 def test_what_is_outdated_is_found_behind_what_runs_anyway(finished: Path) -> None:
     """Snakemake passes over what lies behind a job that runs, where only `ancient` files connect the two."""
-    (finished / "results/tracking.ready").unlink()
     shutil.rmtree(finished / "results/data")
     settings = finished / "methods/baselines/snip/config.yaml"
     settings.write_text(settings.read_text(encoding="utf-8").replace("0.95", "0.94"), encoding="utf-8")
     next(finished.glob("results/smoke/digits/vit_mini/vit/fine/seed0/evaluate/metrics.json")).unlink()
     expected = stages_of("snip/resnet_mini", "compress", "evaluate", "latency") | {"evaluate vit/vit_mini"} | SUMMARY
-    assert repeated(finished) == expected | {"data", "tracking"}
+    assert repeated(finished) == expected | {"data"}
 
 
 def test_every_rule_logs_and_claims_resources() -> None:
