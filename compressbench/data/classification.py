@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.data.datasets import DatasetInfo, info, remedy
+from compressbench.data.images import read_rgb
 from compressbench.errors import UserError
 from compressbench.seeding import generator
 
@@ -166,8 +167,8 @@ def load_cub(folder: Path, limit: int | None, about: DatasetInfo) -> Classificat
     def read(part: list[int]) -> tuple[np.ndarray, np.ndarray]:
         images = np.empty((len(part), about.size, about.size, 3), dtype=np.uint8)
         for i, chosen in enumerate(part):
-            with Image.open(folder / "images" / files[chosen]) as image:
-                images[i] = np.asarray(image.convert("RGB").resize((about.size, about.size), Image.Resampling.BILINEAR))
+            image = Image.fromarray(read_rgb(folder / "images" / files[chosen]))
+            images[i] = np.asarray(image.resize((about.size, about.size), Image.Resampling.BILINEAR))
         return images, np.array([labels[chosen] for chosen in part], dtype=np.int64)
 
     try:
@@ -175,7 +176,7 @@ def load_cub(folder: Path, limit: int | None, about: DatasetInfo) -> Classificat
         labels = [int(label) - 1 for label in column("image_class_labels.txt")]
         parts = [[i for i, flag in enumerate(is_train) if flag == wanted] for wanted in ("1", "0")]
         return divide(about, read(parts[0]), read(parts[1]), validation=0, limit=limit)
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, SyntaxError, ValueError, IndexError) as error:
         raise UserError(
             f"CUB-200-2011 is not in {folder} or is damaged ({error}); unpack it there or set COMPRESSBENCH_DATA."
         ) from error

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from compressbench.data.classification import external_folder
 from compressbench.data.datasets import DatasetInfo, info, remedy
+from compressbench.data.images import read_rgb
 from compressbench.data.imresize import downscale
 from compressbench.errors import UserError
 from compressbench.seeding import generator
@@ -49,12 +49,9 @@ class SuperResolutionData:
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file as RGB uint8 [3, H, W]; grey images are replicated."""
-    from PIL import Image
-
+    """An image file as RGB uint8 [3, H, W], as `read_rgb` reads it."""
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+        pixels = read_rgb(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {remedy(path)}.") from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow reports a broken PNG as a SyntaxError
