@@ -1,5 +1,6 @@
 """Where data comes from, without a network."""
 
+import errno
 import gzip
 from pathlib import Path
 
@@ -72,3 +73,15 @@ def test_unwritable_place_is_named(tmp_path, monkeypatch):
     (tmp_path / "data").write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(UserError, match=r"folder .*data: "):
         sources.fetch(tmp_path)
+
+
+def test_full_disk_is_no_reason_to_try_another_source(tmp_path, monkeypatch):
+    def full(scratch: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sources, "_from_torchvision", full)
+    monkeypatch.setattr(sources, "_from_debian", lambda scratch: pytest.fail("asked another source"))
+    monkeypatch.setattr(sources, "SOURCES", {"fashion_mnist": sources._fetch_fashion_mnist})
+    with pytest.raises(UserError, match=r"cannot write .*fashion_mnist: No space left on device; make room\.$"):
+        sources.fetch(tmp_path)
+    assert list((tmp_path / "data").iterdir()) == []
