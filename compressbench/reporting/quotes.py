@@ -10,8 +10,9 @@ A reference is a cell, or arithmetic over cells with blanks around the operators
 - `TABLE/KEY/.../KEY:COLUMN`: any other table, with its keys in the order of `KEYS`, blanks in them written as `_`.
 - `*` in a name stands for anything: the cell is then a series of numbers, aligned by what the stars stand for.
 
-`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` above a table: its rows are those of NAME.md. A mark
-(`MARKS`) says for all numbers before it in the sentence, back to the comment before it, where they come from instead.
+`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` above a table: its rows are those of NAME.md
+(`kernel_sums`: made here). A mark (`MARKS`) says for all numbers before it in the sentence, back to the comment before it,
+where they come from instead.
 """
 
 import ast
@@ -49,7 +50,9 @@ COMMENT = re.compile(r"<!--\s*(?P<content>.*?)\s*-->", re.DOTALL)
 NUMBER = r"[+−-]?\d[\d,]*(?:\.\d+)?"
 QUOTE = re.compile(rf"(?P<number>{NUMBER})(?: ± (?P<half>{NUMBER}))?(?P<comment><!--\s*(?P<reference>.*?)\s*-->)")
 INTERVAL = rf"(?: ± {NUMBER})?"
-UNIT = r" ?(?:%|(?:and|to|or|against|instead of|,) [+−]?[\d,.]+ ?%|points?\b|dB\b|[kM]?B\b|[mµ]?s\b|seconds?\b|times\b)"
+TABLE = re.compile(r"(?P<mark><!--table (?P<name>\w+)-->\n)(?:\|.*\n)*")
+UNIT_NAME = r"(?:%|points?\b|dB\b|[kM]?B\b|[mµ]?s\b|seconds?\b|times\b)"
+UNIT = rf" ?(?:{UNIT_NAME}|(?:and|to|or|against|instead of|,) [+−]?[\d,.]+ ?{UNIT_NAME})"
 DECIMAL = r"\d[\d,]*\.\d+"
 WITH_UNIT = re.compile(rf"(?<![\w.,^·])(\d[\d,]*(?:\.\d+)?)(?={INTERVAL},?{UNIT}){INTERVAL}")
 MEASURED = re.compile(rf"(?<![\w.,^·])({DECIMAL}(?![\w^])|\d+(?:,\d{{3}})*(?={INTERVAL}{UNIT})){INTERVAL}")
@@ -177,11 +180,13 @@ def _best_dense(path: Path) -> pd.DataFrame:
 
 
 def _single_seeds(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, keep_default_na=False, dtype={"point": str})
+    table = pd.read_csv(path, keep_default_na=False, dtype={"point": str, "seed": str})
     points = ("@" + table.point).where(table.point != "", "")
-    names = table.model + "/" + table.method + "/" + table.setting + points + "#" + table.seed.astype(str)
+    names = table["name"].str.replace(r"^quality\.(?:top1|psnr)$", "quality", regex=True)
+    names = names.str.replace(r"^(?:synthesize|compress|finetune)\.", "", regex=True)  # a record, whichever stage made it
+    paths = table.model + "/" + table.method + "/" + table.setting + points + "#" + table.seed + ":" + names
     values = pd.to_numeric(table.value, errors="coerce")
-    return pd.DataFrame({"value": values, "low": np.nan, "high": np.nan}).set_axis(names + ":" + table["name"])
+    return pd.DataFrame({"value": values, "low": np.nan, "high": np.nan}).set_axis(paths)
 
 
 def evaluate(expression: str, cells: Cells, own: str) -> tuple[float, float]:
@@ -290,10 +295,24 @@ def rewrite(text: str, cells: Cells, own: str) -> str:
         return _quote(text, match, cells, own).right + match["comment"]
 
     def table(match: re.Match[str]) -> str:
-        lines = (cells.folder / f"{match[2]}.md").read_text(encoding="utf-8").splitlines()
-        return match[1] + "".join(f"{line}\n" for line in lines if line.startswith("|"))
+        rows = _kernel_sums(cells) if match["name"] == "kernel_sums" else _rows(cells.folder / f"{match['name']}.md")
+        return match["mark"] + "".join(f"{row}\n" for row in rows)
 
-    return re.sub(r"(<!--table (\w+)-->\n)(?:\|.*\n)*", table, QUOTE.sub(right, text))
+    return TABLE.sub(table, QUOTE.sub(right, text))
+
+
+def _rows(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+
+
+def _kernel_sums(cells: Cells) -> list[str]:
+    rows = ["| over the best dense form of every layer | blocks | 50 % | 75 % | 90 % |", "|---|---|---:|---:|---:|"]
+    for network, kernel in (("ResNet-50", 1), ("ResNet-50", 3), ("MobileNet-V2", 1)):
+        for n, blocks in ((1, "unstructured"), (4, "1x4"), (16, "1x16")):
+            paths = [f"kernel_sums/{network}/{kernel}/1/sparse/{n}/{sparsity}:speedup" for sparsity in (0.5, 0.75, 0.9)]
+            ratios = [f"{evaluate(path, cells, '')[0]:.2f}" for path in paths]
+            rows.append(f"| {network}, {kernel}x{kernel} | {blocks} | {' | '.join(ratios)} |")
+    return rows
 
 
 def holds(claim: str, cells: Cells, own: str) -> bool:
