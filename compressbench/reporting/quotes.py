@@ -183,7 +183,9 @@ def _single_seeds(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, keep_default_na=False, dtype={"point": str, "seed": str})
     points = ("@" + table.point).where(table.point != "", "")
     names = table["name"].str.replace(r"^quality\.(?:top1|psnr)$", "quality", regex=True)
-    names = names.str.replace(r"^(?:synthesize|compress|finetune)\.", "", regex=True)  # a record, whichever stage made it
+    names = names.str.replace(
+        r"^(?:synthesize|compress|finetune)\.", "", regex=True
+    )  # a record, whichever stage made it
     paths = table.model + "/" + table.method + "/" + table.setting + points + "#" + table.seed + ":" + names
     values = pd.to_numeric(table.value, errors="coerce")
     return pd.DataFrame({"value": values, "low": np.nan, "high": np.nan}).set_axis(paths)
