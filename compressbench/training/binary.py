@@ -28,7 +28,10 @@ class BinaryConfig(MethodConfig):
 
 
 class Flips(Hook):
-    """How many weights change their sign in an epoch, in %: of all (`flips`), and of those in the tails at its start."""
+    """How many weights change their sign in an epoch, in %: of all (`flips`), and of those in the tails at its start.
+
+    Filters of equal weights have no tail; a network of nothing else flips 0 %.
+    """
 
     def on_epoch_start(self, state: State) -> None:
         layers = binary_layers(state.model)
@@ -39,7 +42,7 @@ class Flips(Hook):
         changed = torch.cat([(layer.bits() != self.before[name][0]).flatten() for name, layer in layers.items()])
         tail = torch.cat([self.before[name][1].flatten() for name in layers])
         state.metrics["flips"] = 100 * changed.float().mean().item()
-        state.metrics["tail_flips"] = 100 * changed[tail].float().mean().item()
+        state.metrics["tail_flips"] = 100 * changed[tail].float().mean().item() if tail.any() else 0.0
 
 
 def train_binary(
