@@ -18,6 +18,7 @@ from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import Pair, centre_crop
 from compressbench.errors import UserError
 from compressbench.files import in_memory, write_bytes
+from compressbench.finite import best_class, finite, title
 
 _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # ITU-R 601: black is 16, white is 235
 _PICTURE_SIDE = 256
@@ -41,23 +42,27 @@ def top1(model: nn.Module, split: Split, batch: int = 100) -> float:
 def top1_of_each(
     model: nn.Module, predict: Callable[[Tensor], Mapping[str, Tensor]], split: Split, batch: int = 100
 ) -> dict[str, float]:
-    """`top1` of several predictions at once: `predict` gives logits by name, of networks that `model` consists of."""
+    """`top1` of several predictions at once: `predict` gives logits by name, of networks that `model` consists of.
+
+    Like all that judges a network here, `NotFinite` where one puts out NaN or infinity.
+    """
     was_training, device = model.training, _device(model)
     model.eval()
     hits: Counter[str] = Counter()
-    for images, labels in zip(split.images.split(batch), split.labels.split(batch), strict=True):
+    for images, truth in zip(split.images.split(batch), split.labels.split(batch), strict=True):
         for name, logits in predict(images.to(device)).items():
-            hits[name] += int((logits.argmax(1).cpu() == labels.cpu()).sum())
+            found = best_class(logits, f"{name} of {title(model)}" if name else title(model))
+            hits[name] += int((found.cpu() == truth.cpu()).sum())
     model.train(was_training)
     return {name: 100 * count / len(split.labels) for name, count in hits.items()}
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, inputs: Tensor, batch: int = 100) -> Tensor:
-    """The label of the largest output, int16 [N], in eval mode; the model's mode is left as it was."""
+def predictions(model: nn.Module, inputs: Tensor, batch: int = 100, name: str = "") -> Tensor:
+    """The label of the largest output, int16 [N], in eval mode; the model's mode is left as it was. `name`: for errors."""
     was_training, device = model.training, _device(model)
     model.eval()
-    found = torch.cat([model(x.to(device)).argmax(1).cpu() for x in inputs.split(batch)])
+    found = torch.cat([best_class(model(x.to(device)), name or title(model)).cpu() for x in inputs.split(batch)])
     model.train(was_training)
     return found.short()
 
@@ -81,6 +86,8 @@ def session_accuracies(predicted: Tensor, labels: Tensor, session_len: Sequence[
     """acc_i in %, on the test images of the classes of session i, for every one in `session_len`; others do not count."""
     hits, ends = predicted.cpu() == labels.cpu(), [0, *accumulate(session_len)]
     chosen = [(labels >= start) & (labels < end) for start, end in pairwise(ends)]
+    if empty := [i for i, own in enumerate(chosen) if not own.any()]:
+        raise UserError(f"session {empty[0]} has no test image, so that it has no accuracy; add some of its classes.")
     return [100 * hits[own].double().mean().item() for own in chosen]
 
 
@@ -143,7 +150,9 @@ def evaluate_sessions(kept: Mapping[str, Tensor], labels: Tensor, session_len: S
 
 
 def to_levels(image: Tensor) -> Tensor:
-    """Rounded and clipped to the 256 grey levels, uint8."""
+    """Rounded and clipped to the 256 grey levels, uint8. ValueError where a pixel is NaN, which would become black."""
+    if image.isnan().any():
+        raise ValueError("an image with NaN has no grey levels")
     return image if image.dtype == torch.uint8 else image.round().clamp(0, 255).byte()
 
 
@@ -193,8 +202,8 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {"psnr": psnr_y, "s
 
 def mean_of_finite(values: Sequence[float]) -> float:
     """An infinite PSNR (a perfect image) is reported for its image and left out of the mean."""
-    finite = [v for v in values if math.isfinite(v)]
-    return math.fsum(finite) / len(finite) if finite else math.inf
+    others = [v for v in values if v != math.inf]
+    return math.fsum(others) / len(others) if others else math.inf
 
 
 @torch.no_grad()
@@ -202,7 +211,10 @@ def enlarge(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, Tensor]:
     """The enlarged images, uint8 [3, H, W] by name, one at a time: quantization ranges may depend on the batch."""
     was_training, device = model.training, _device(model)
     model.eval()
-    outputs = {pair.name: to_levels(model(pair.low[None].float().to(device))[0]).cpu() for pair in pairs}
+    outputs = {}
+    for pair in pairs:
+        image = finite(model(pair.low[None].float().to(device)), f"{title(model)}, given {pair.name},")[0]
+        outputs[pair.name] = to_levels(image).cpu()
     model.train(was_training)
     return outputs
 

@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from compressbench import data, quality
+from compressbench import data, models, quality
+from compressbench.compression.distillation import peer_accuracies
 from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import Pair
 from compressbench.errors import UserError
+from compressbench.finite import NotFinite
+from compressbench.models.vit import EarlyExit
+from compressbench.tasks import TASKS
 
 
 def photograph(seed: int, side: int = 64) -> torch.Tensor:
@@ -132,3 +136,76 @@ def test_sessions_are_evaluated_by_draw():
     del kept["predictions/1/0"]
     with pytest.raises(UserError, match="predictions of 3 networks"):
         quality.evaluate_sessions(kept, labels, [2, 2])
+
+
+# ---- networks that put out no numbers
+
+
+class Spoiled(nn.Module):
+    """A network one of whose 5 images, or every image, comes out as `value` somewhere."""
+
+    def __init__(self, value: float, image: int = 3) -> None:
+        super().__init__()
+        self.value, self.image = value, image
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs = images.clone()
+        outputs[min(self.image, len(images) - 1), 1] = self.value
+        return outputs
+
+    def predictions(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"student0": images, "student1": self(images)}
+
+
+VALUES = [float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_accuracy_of_a_network_without_numbers_is_an_error_that_names_it(value: float) -> None:
+    split = data.Split(torch.eye(5), torch.arange(5))
+    assert quality.top1(nn.Identity(), split) == 100
+    with pytest.raises(NotFinite, match="Spoiled puts out NaN or infinity for 1 of 5 inputs"):
+        quality.top1(Spoiled(value), split)
+    with pytest.raises(NotFinite, match="student1 of Spoiled puts out NaN"):
+        peer_accuracies(Spoiled(value), split)
+    with pytest.raises(NotFinite, match="after session 2 puts out NaN"):
+        quality.predictions(Spoiled(value), torch.eye(5), name="the network after session 2")
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_enlarged_image_without_numbers_is_an_error_that_names_network_and_image(value: float, tmp_path) -> None:
+    pair = Pair("castle", photograph(0, 16), photograph(0, 16))
+    loaded = type("Loaded", (), {"test": [pair], "scale": 1})
+    with pytest.raises(NotFinite, match="Spoiled, given castle, puts out NaN or infinity"):
+        TASKS["super_resolution"].evaluate(Spoiled(value), loaded, {}, tmp_path)
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_network_is_named_by_its_architecture() -> None:
+    model = models.build("plain")
+    nn.init.constant_(model.classifier.bias, float("nan"))
+    with pytest.raises(NotFinite, match="plain puts out NaN or infinity for 2 of 2"):
+        quality.top1(model, data.Split(torch.rand(2, 1, 28, 28), torch.zeros(2)))
+
+
+@pytest.mark.parametrize("metric", quality.METRICS)
+def test_nan_has_no_grey_level(metric: str) -> None:
+    image = photograph(0).float()
+    with pytest.raises(ValueError, match="NaN"):
+        quality.METRICS[metric](image * float("nan"), image, 2)
+
+
+def test_a_mean_leaves_out_perfect_images_only() -> None:
+    assert quality.mean_of_finite([1.0, 3.0, math.inf]) == 2
+    assert math.isnan(quality.mean_of_finite([1.0, float("nan")]))
+
+
+def test_a_session_without_test_images_has_no_accuracy() -> None:
+    with pytest.raises(UserError, match="session 1 has no test image"):
+        quality.session_accuracies(torch.zeros(3), torch.zeros(3), [1, 1])
+
+
+def test_an_image_without_numbers_does_not_exit_early() -> None:
+    logits = torch.tensor([[9.0, 0.0], [float("nan"), 0.0], [0.1, 0.0]])
+    model = EarlyExit(models.build("coarse_to_fine_vit"), 0.9)
+    assert model.undecided(logits).tolist() == [1, 2]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressbench import quality
 from compressbench.data import Split
+from compressbench.finite import finite, title
 from compressbench.models.growing import GrowingClassifier
 from compressbench.seeding import derive_seed
 
@@ -23,7 +24,8 @@ def features(network: GrowingClassifier, images: Tensor, batch: int = 100) -> Te
     """What a frozen backbone makes of the images, in eval mode: [N, F], on the network's device."""
     network.eval()
     device = next(network.parameters()).device
-    return torch.cat([network.features(part.to(device)) for part in images.split(batch)])
+    parts = [finite(network.features(part.to(device)), title(network)) for part in images.split(batch)]
+    return torch.cat(parts)
 
 
 def through_sessions(
@@ -44,14 +46,15 @@ def through_sessions(
         form: what is judged of a network, where that is another form of it.
     """
     data, networks = ctx.data, []
-    before = quality.predictions(form(start), test)
+    before = quality.predictions(form(start), test, name="the network after the base session")
     for draw in range(data.draws):
         network, name = copy.deepcopy(start), f"predictions/{draw}"
         ctx.keep(name, {"0": before})
         for session in range(1, data.sessions):
             torch.manual_seed(derive_seed(ctx.seed, ctx.stage, "session", draw, session))
             network = learn(network, data.shots(session, draw), session, draw)
-            ctx.keep(name, {str(session): quality.predictions(form(network), test)})
+            label = f"the network after session {session} of draw {draw}"
+            ctx.keep(name, {str(session): quality.predictions(form(network), test, name=label)})
             if ctx.logger:
                 done, last = draw * (data.sessions - 1) + session, data.sessions - 1
                 ctx.logger.epoch(done - 1, data.draws * last, {"draw": draw, "session": session})

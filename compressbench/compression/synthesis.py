@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressbench.compression.boxes import random_boxes, resize_boxes
 from compressbench.errors import UserError
 from compressbench.files import in_memory, read_json, write_bytes, write_json
+from compressbench.finite import best_class
 from compressbench.method import SyntheticImages
 from compressbench.seeding import generator
 
@@ -50,7 +51,10 @@ def _record_diversity(synthetic: SyntheticImages, ctx: "Context") -> dict[str, l
     The real images only serve as the reference here: no synthetic image depends on them.
     """
     teacher = frozen_teacher(ctx)
-    hits = [teacher(x).argmax(1) == y for x, y in zip(*(part.split(256) for part in synthetic), strict=True)]
+    hits = [
+        best_class(teacher(x), "the teacher") == y
+        for x, y in zip(*(part.split(256) for part in synthetic), strict=True)
+    ]
     ctx.record("teacher_accuracy", 100 * torch.cat(hits).float().mean().item())
     real = real_images(ctx, len(synthetic.labels), ctx.generator("reference"))
     found = {}

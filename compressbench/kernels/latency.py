@@ -15,6 +15,7 @@ import torch.utils.deterministic
 from torch import Tensor, nn
 
 from compressbench.compression.deploy import deploy, simulated_kinds
+from compressbench.finite import finite
 from compressbench.kernels import (
     machine,
     network,  # noqa: F401  registers its executor
@@ -220,7 +221,7 @@ class _Subject:
         self.label, self.model, self.exact = label, model.eval(), exact
         self.tolerance = 1e-3 if exact else 0.3
         with torch.no_grad():
-            self.expected = self.model(example)
+            self.expected = finite(self.model(example), f"the {label} model")
 
     def check(self, executor: str, output: Any) -> None:
         """Relative error in the 2-norm."""

@@ -396,7 +396,8 @@ class EarlyExit(nn.Module):
 
     def undecided(self, logits: Tensor) -> Tensor:
         """Coarse logits [B, classes] -> the rows that go on, int64 [n]."""
-        return (logits.softmax(1).amax(1) < self.threshold).nonzero().flatten()
+        exits = logits.softmax(1).amax(1) >= self.threshold  # NaN is no reason to exit
+        return (~exits).nonzero().flatten()
 
     @torch.no_grad()
     def exit_fraction(self, images: Tensor, batch: int = 100) -> float:

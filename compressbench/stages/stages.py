@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressbench import environment, models, registry, storage
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
+from compressbench.finite import NotFinite
 from compressbench.job import SYNTHETIC_FILE, Job, Run
 from compressbench.kernels import machine
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
@@ -145,7 +146,10 @@ def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folde
     """Quality and costs of one network; where the arithmetic depends on the image, the mean over the test images."""
     from compressbench import accounting
 
-    scores = ctx.task.evaluate(network, ctx.data, beside, folder)
+    try:
+        scores = ctx.task.evaluate(network, ctx.data, beside, folder)
+    except NotFinite as error:
+        raise UserError(f"{folder.relative_to(ctx.root)}: {error}") from error
     costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))
     if isinstance(network, ImageDependent):
         costs = accounting.with_mean_macs(costs, network.mean_macs(ctx.data.test.images))

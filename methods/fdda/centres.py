@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from compressbench.compression.statistics import NormInputs
 from compressbench.errors import UserError
+from compressbench.finite import best_class
 from compressbench.method import SyntheticImages
 
 
@@ -92,7 +93,7 @@ def class_centres(teacher: nn.Module, calibration: SyntheticImages, classes: int
             own = calibration.images[calibration.labels == label]
             if not len(own):
                 raise UserError(f"class {label} has no calibration image and therefore no centre; add one.")
-            hits = teacher(own).argmax(1) == label
+            hits = best_class(teacher(own), "the teacher") == label
             seen = statistics.take()
             centres.append(Statistics.of(seen))
             recognised.append(hits.float().mean() > 0.5)

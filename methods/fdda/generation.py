@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compressbench.compression.boxes import Boxes, resize_boxes
 from compressbench.compression.generator import NOISE, Generator
 from compressbench.compression.statistics import NormInputs
+from compressbench.finite import best_class
 from compressbench.method import SyntheticImages
 from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, State
@@ -203,7 +204,8 @@ def describe(ctx: "Context", loss: GeneratorLoss, generator: Generator, batch: i
             teacher(train.images[chosen].to(ctx.device))
             real = Statistics.of(statistics.take())
             noise = torch.randn(batch, NOISE, generator=random).to(ctx.device)
-            hits.append(teacher(generator(noise, torch.full((batch,), label, device=ctx.device))).argmax(1) == label)
+            made_images = generator(noise, torch.full((batch,), label, device=ctx.device))
+            hits.append(best_class(teacher(made_images), "the teacher") == label)
             made = Statistics.of(statistics.take())
             found["own"].append(distance(real, own, loss.aligned))
             found["other"].append(distance(real, other, loss.aligned))

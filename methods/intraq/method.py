@@ -17,6 +17,7 @@ from compressbench.compression.synthesis import (
     real_images,
 )
 from compressbench.config import Recipe
+from compressbench.finite import best_class
 from compressbench.method import Fact, Method, MethodConfig, SyntheticImages
 from compressbench.training import Hook, State
 from methods.intraq import facts
@@ -118,7 +119,8 @@ class IntraQ(Method):
         if config.synthesis == "noise":
             images = torch.randn(count, *shape, generator=generator).to(ctx.device)
             with torch.no_grad():
-                return SyntheticImages(images, torch.cat([teacher(part).argmax(1) for part in images.split(256)]))
+                labels = [best_class(teacher(part), "the teacher") for part in images.split(256)]
+            return SyntheticImages(images, torch.cat(labels))
         synthesizer, made = Synthesizer(teacher, ctx.info.classes, config, generator, ctx.device), []
         for index in range(config.batches):
             batch, metrics = synthesizer.batch(shape)

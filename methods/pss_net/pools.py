@@ -1,8 +1,11 @@
 """The pools: the best structures met so far of every budget, and how structures are drawn from them."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from compressbench.errors import UserError
 from compressbench.models.subnets import Subnet
 
 
@@ -47,6 +50,8 @@ class Pools(nn.Module):
 
     def update(self, pool: int, subnet: Subnet, value: float) -> None:
         """The score of a new structure, or λ score + (1 - λ) value of a known one; the worst leaves a pool that is too full."""
+        if not math.isfinite(value):
+            raise UserError(f"pss_net: the score of a structure is {value}; lower the learning rate.")
         key = torch.tensor([subnet.resolution, *subnet.widths], dtype=torch.float64, device=self.structures.device)
         size = int(self.sizes[pool])
         known = (self.structures[pool, :size] == key).all(1).nonzero()

@@ -15,6 +15,7 @@ from compressbench.compression.filters import (
 from compressbench.compression.surgery import keep_filters
 from compressbench.config import Recipe
 from compressbench.errors import UserError
+from compressbench.finite import best_class
 from compressbench.method import Fact, Method, MethodConfig
 from compressbench.seeding import derive_seed
 from methods.white_box.class_masks import ClassMasks, class_loss
@@ -181,6 +182,6 @@ def record_label_dependence(ctx: "Context", masks: ClassMasks) -> None:
     torch.manual_seed(derive_seed(ctx.seed, ctx.stage, "label dependence"))
     for name, told in {"true": labels, "wrong": (labels + shift) % classes}.items():
         batches = zip(images.split(BATCH), told.split(BATCH), strict=True)
-        guesses = [masks.told(x.to(ctx.device), t.to(ctx.device)).argmax(1).cpu() for x, t in batches]
+        guesses = [best_class(masks.told(x.to(ctx.device), t.to(ctx.device)), "white_box").cpu() for x, t in batches]
         ctx.record(f"class_top1_told_{name}", 100 * (torch.cat(guesses) == labels).float().mean().item())
     ctx.record("class_top1_mean_mask", ctx.validate(masks)["validation_top1"])

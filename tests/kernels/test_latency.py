@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressbench import models
 from compressbench.compression.quantized_layers import quantize_layer
+from compressbench.finite import NotFinite
 from compressbench.kernels import latency
 from compressbench.kernels.executors import EXECUTORS, Executor, Skip
 from compressbench.kernels.latency import OutputMismatch, interleaved_times, measure, ratio_of_medians
@@ -168,6 +169,15 @@ def test_output_that_is_not_a_number_is_an_error(register, network):
     register(Broken)
     with pytest.raises(OutputMismatch):
         measure(network, network, (1, 8, 8), ("broken",), threads=(1,), rounds=3)
+
+
+@pytest.mark.parametrize("label", ["dense", "compressed"])
+def test_network_that_puts_out_no_number_is_named_and_not_timed(register, network, label):
+    register(Plain)
+    networks = {"dense": network, "compressed": network, label: nn.Sequential(*network[:-1], nn.Linear(4 * 36, 3))}
+    nn.init.constant_(networks[label][-1].bias, float("nan"))
+    with pytest.raises(NotFinite, match=f"the {label} model puts out NaN or infinity"):
+        measure(networks["dense"], networks["compressed"], (1, 8, 8), ("plain",), threads=(1,), rounds=3)
 
 
 def test_threads_and_the_deterministic_mode_are_set_while_measuring_and_restored(register, network):
