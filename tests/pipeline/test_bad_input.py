@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch import nn
 
+from compressbench import storage
 from tests.conftest import ROOT, run_module
 from tests.pipeline.conftest import snakemake
 
@@ -151,6 +153,7 @@ COMMANDS = [
     ["data"], ["tracking"], ["validate", "smoke"], ["pretrain", "smoke", "digits", "plain_mini", "0"],
     *([stage, "smoke/digits/plain_mini/optg/p95/seed0"] for stage in STAGES),
     ["bench-kernels"], ["bench-structures"], ["facts", "facts.json"], ["report", "smoke", "out"],
+    ["report-folder", "smoke"], ["verdict", "smoke"], ["ui"], ["unlock"], ["quotes"],
 ]  # fmt: skip
 
 
@@ -208,6 +211,20 @@ def test_method_folder_that_lacks_a_file(project: Path, missing: str, sentence: 
     process = run_module(project, "compress", "smoke/digits/plain_mini/optg/p95/seed0")
     assert process.returncode == 2, process.stderr[-2000:]
     assert sentence in process.stderr and "Traceback" not in process.stderr
+
+
+def test_a_network_that_puts_out_nan_is_named_and_gets_no_quality(project: Path) -> None:
+    run = "smoke/digits/plain_mini/dense/checkpoint/seed0"
+    for arguments in (["pretrain", "smoke", "digits", "plain_mini", "0"], ["compress", run]):
+        assert run_module(project, *arguments).returncode == 0
+    folder = project / "results" / run / "compress"
+    model = storage.load_model(folder)
+    nn.init.constant_(model.classifier.bias, float("nan"))
+    storage.save_model(model, folder)
+    process = run_module(project, "evaluate", run)
+    assert process.returncode == 2, process.stderr[-2000:]
+    assert f"{run}/evaluate: plain puts out NaN or infinity for" in process.stderr and "Traceback" not in process.stderr
+    assert not (folder.parent / "evaluate" / "metrics.json").exists()
 
 
 def test_results_folder_that_cannot_be_written(project: Path) -> None:
