@@ -39,10 +39,10 @@ def read_section(text: str, heading: str) -> str:
     return match.group(1).strip() if match else ""
 
 
-def to_html(markdown: str) -> str:
+def to_html(markdown: str, title: str = "Findings") -> str:
     """A self-contained HTML page."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    head = f'<meta charset="utf-8"><title>Findings</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en">{head}\n{body}</html>\n'

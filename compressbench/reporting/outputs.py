@@ -13,7 +13,7 @@ TABLES_PER_GROUP = ("comparison", "latency")
 TABLES = ("overview", "facts", "records", "missing")
 FIGURES = ("quality_by_method", "training")
 AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
-PAGES = ("verdict.md", "verdict.csv", "findings.md", "findings.html")
+PAGES = ("verdict.md", "verdict.html", "verdict.csv", "findings.md", "findings.html")
 SEEDS = "tables/seeds.csv"  # every number that must come out equal, and what a verdict compares with
 CATEGORIES = {
     "verdict": "1 Verdict",

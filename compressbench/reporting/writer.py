@@ -71,7 +71,9 @@ def _verdict(
     source = committed / SEEDS if committed else None
     before = read_seeds(source) if source and source.exists() else None
     table, page = verdict(computed, before, declarations, seeds, results.scale, source, out / "verdict.csv")
-    return [*tables.write_table(out, "verdict", table, page), write_seeds(computed, out / SEEDS)]
+    written = tables.write_table(out, "verdict", table, page)
+    (out / "verdict.html").write_text(to_html(page, "Verdict"))
+    return [*written, out / "verdict.html", write_seeds(computed, out / SEEDS)]
 
 
 def _pages(text: str, out: Path) -> list[Path]:

@@ -221,6 +221,7 @@ def test_a_report_is_compared_with_what_was_committed_before_it(
     metrics = json.loads(file.read_text())
     file.write_text(json.dumps(metrics | {"quality": {"top1": math.nextafter(metrics["quality"]["top1"], 0)}}))
     assert "1 difference, 0 missing" in written()
+    assert f"<li>{OPTG}/seed0 quality.top1: " in (out / "verdict.html").read_text()
     changed = pd.read_csv(out / "verdict.csv")
     assert list(zip(changed.method, changed.setting, changed.seed, changed.name, strict=True)) == [
         ("optg", "p98", 0, "quality.top1")
