@@ -126,7 +126,7 @@ def _differences(table: pd.DataFrame, file: Path) -> str:
     """The largest ones, a line each."""
     differ = table[table.verdict.isin(["within", "outside"])]
     lines = [
-        f"- {_run(row)} {row.name}: {row.committed:.10g} → {row.computed:.10g} "
+        f"- {_run(row)} {row.name}: {row.committed:.10g} -> {row.computed:.10g} "
         f"({row.difference:+.3g}, {row.verdict} {_interval(row)})"
         for row in each(differ.head(DIFFERENCES))
     ]

@@ -72,7 +72,7 @@ def _verdict(
     before = read_seeds(source) if source and source.exists() else None
     table, page = verdict(computed, before, declarations, seeds, results.scale, source, out / "verdict.csv")
     written = tables.write_table(out, "verdict", table, page)
-    (out / "verdict.html").write_text(to_html(page, "Verdict"))
+    (out / "verdict.html").write_text(to_html(page, "Verdict"), encoding="utf-8")
     return [*written, out / "verdict.html", write_seeds(computed, out / SEEDS)]
 
 
