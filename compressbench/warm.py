@@ -21,7 +21,7 @@ import time
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from compressbench import environment
 
@@ -108,7 +108,6 @@ def _run(connection: socket.socket, ended: int) -> NoReturn:
     for own, given in enumerate(descriptors):
         os.dup2(given, own)
         os.close(given)
-    sys.stdout, sys.stderr = _reopened(sys.stdout), _reopened(sys.stderr)
     os.setpgid(0, 0)
     os.chdir(asked["folder"])
     os.environ.clear()
@@ -124,11 +123,6 @@ def _run(connection: socket.socket, ended: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _reopened(stream: TextIO) -> TextIO:
-    """A stream that has seen nothing of the file that its descriptor stood for before, whose position a pipe does not have."""
-    return open(stream.fileno(), "w", encoding=stream.encoding, errors=stream.errors, buffering=1, closefd=False)
 
 
 def _follow(connection: socket.socket, ended: int) -> None:

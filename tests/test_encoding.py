@@ -33,6 +33,8 @@ def _leaves_the_encoding_to_the_locale(call: ast.Call) -> bool:
         return "b" not in _mode(call, 0, "w+b")
     if name in ("open", "fdopen"):
         owner = getattr(getattr(call.func, "value", None), "id", "")
+        if name == "open" and owner == "os":
+            return False  # a descriptor
         of_bytes = owner in ("Image", "gzip")
         return "b" not in _mode(
             call, 0 if owner not in ("Image", "gzip", "os", "io", "") else 1, "rb" if of_bytes else "r"
@@ -103,7 +105,7 @@ def test_letters_that_the_terminal_cannot_show_are_no_error(project: Path) -> No
     narrow = {"PYTHONIOENCODING": "gbk", "LC_ALL": "C.UTF-8"}
     process = run_module(project, "report", "smoke", "größe", "--methods", "dense", env=narrow)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stdout.startswith(r"gr\xf6\xdfe: ") and (project / "größe").is_dir()
+    assert r"gr\xf6\xdfe: " in process.stdout and (project / "größe").is_dir()
 
 
 @pytest.mark.pipeline

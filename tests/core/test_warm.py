@@ -55,8 +55,7 @@ def test_the_forked_process_ends_with_its_client(server: dict[str, str], tmp_pat
 
 def test_the_forked_processes_end_with_the_server(tmp_path: Path) -> None:
     """The server ends with Snakemake, so that a killed Snakemake leaves no job behind."""
-    (tmp_path / "config").mkdir()
-    os.mkfifo(tmp_path / "config/smoke.yaml")  # nobody writes: who reads waits
+    make_waiting_project(tmp_path)
     found = warm.start()
     server = warm._open.pop()
     assert isinstance(server, subprocess.Popen) and server.stdin is not None
@@ -69,6 +68,14 @@ def test_the_forked_processes_end_with_the_server(tmp_path: Path) -> None:
     wait_for(lambda: not working_in(tmp_path))
     assert [client.wait() for client in clients] == [1, 1]
     server.wait()
+
+
+def make_waiting_project(root: Path) -> None:
+    """A project whose configuration is a pipe into which nobody writes: who reads it waits."""
+    for folder in ("config", "methods"):
+        (root / folder).mkdir()
+    (root / "data.dvc").touch()
+    os.mkfifo(root / "config/smoke.yaml")
 
 
 def working_in(folder: Path) -> list[str]:

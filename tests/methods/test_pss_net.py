@@ -515,7 +515,7 @@ def test_what_the_paper_scale_runs_is_accepted(setting: str) -> None:
 )
 def test_a_file_that_is_no_table_is_named(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:
-        (tmp_path / "table.json").write_text(content)
+        (tmp_path / "table.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=f"table.json .*{message}|table.json {message}"):
         LatencyTable.load(tmp_path / "table.json")
 

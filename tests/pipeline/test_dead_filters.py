@@ -62,7 +62,7 @@ for name in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     root = copy_tree(tmp_path_factory.mktemp("dead"), data_root)
-    (root / "stages.py").write_text(SCRIPT)
+    (root / "stages.py").write_text(SCRIPT, encoding="utf-8")
     process = run_module(root, *DENSE, *BINARY, module="stages")
     assert process.returncode == 0, process.stderr[-3000:]
     return root
@@ -71,9 +71,9 @@ def root(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
 @pytest.mark.parametrize("run", [*DENSE, *BINARY])
 def test_it_is_evaluated_timed_and_packed(root: Path, run: str) -> None:
     folder = root / "results" / run
-    quality = json.loads((folder / "evaluate/metrics.json").read_text())["quality"]
+    quality = json.loads((folder / "evaluate/metrics.json").read_text(encoding="utf-8"))["quality"]
     assert all(torch.tensor(value).isfinite() for value in quality.values() if isinstance(value, float))
-    latency = json.loads((folder / "latency/latency.json").read_text())
+    latency = json.loads((folder / "latency/latency.json").read_text(encoding="utf-8"))
     assert {"torch_eager", "onnxruntime"} <= {entry["executor"] for entry in latency["measurements"]}
 
     final = folder / "finetune" if (folder / "finetune").exists() else folder / "compress"

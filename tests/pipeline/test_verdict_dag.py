@@ -24,14 +24,14 @@ def test_the_run_that_rewrites_reports_is_compared_with_what_was_there(smoke: Sm
     root = tmp_path / "project"
     shutil.copytree(smoke.root, root, symlinks=True)
     config = root / "config/smoke.yaml"
-    config.write_text(config.read_text() + "\nreport_seeds: [0]\n")
-    computed = (root / "results/smoke/report" / SEEDS).read_text()
+    config.write_text(config.read_text(encoding="utf-8") + "\nreport_seeds: [0]\n", encoding="utf-8")
+    computed = (root / "results/smoke/report" / SEEDS).read_text(encoding="utf-8")
     first, second, *rest = computed.splitlines(keepends=True)
     cells, value = second.rsplit(",", 1)
     committed = root / "reports" / SEEDS
     committed.parent.mkdir(parents=True)
-    committed.write_text("".join([first, f"{cells},{float(value) + 1}\n", *rest]))
+    committed.write_text("".join([first, f"{cells},{float(value) + 1}\n", *rest]), encoding="utf-8")
     process = snakemake(root, "--config", "scale=smoke")
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "1 difference, 0 missing" in (root / "reports/verdict.md").read_text()
-    assert committed.read_text() == computed
+    assert "1 difference, 0 missing" in (root / "reports/verdict.md").read_text(encoding="utf-8")
+    assert committed.read_text(encoding="utf-8") == computed

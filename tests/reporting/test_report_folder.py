@@ -44,14 +44,20 @@ def test_the_seeds_of_a_scale_without_claim_do_not_matter() -> None:
 
 def small_project(root: Path) -> Path:
     """Two methods, and a desk scale that claims the seeds 0 and 1."""
-    for name in ("methods/__init__.py", "methods/baselines/__init__.py", "config/desk.yaml", "config/smoke.yaml"):
+    for name in (
+        "methods/__init__.py",
+        "methods/baselines/__init__.py",
+        "config/desk.yaml",
+        "config/smoke.yaml",
+        "data.dvc",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     for name in ("recu", "baselines/bnn"):
         shutil.copytree(ROOT / "methods" / name, root / "methods" / name)
     config = root / "config/desk.yaml"
-    claim = next(line for line in config.read_text().splitlines() if line.startswith("report_seeds:"))
-    config.write_text(config.read_text().replace(claim, "report_seeds: [0, 1]"))
+    claim = next(line for line in config.read_text(encoding="utf-8").splitlines() if line.startswith("report_seeds:"))
+    config.write_text(config.read_text(encoding="utf-8").replace(claim, "report_seeds: [0, 1]"), encoding="utf-8")
     return root
 
 
@@ -66,7 +72,7 @@ def write_results(root: Path, seeds: tuple[int, ...]) -> None:
         for name, content in contents.items():
             file = root / "results" / run.name / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(content))
+            file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def report(root: Path, *arguments: str, command: str = "report") -> tuple[int, str]:

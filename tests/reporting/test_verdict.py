@@ -178,7 +178,7 @@ def test_the_table_has_every_number_of_metrics_and_records_and_no_time(report: S
     table = seeds_table(collect(report.results, "desk", report.runs))
     assert not table.duplicated(KEY).any()
     folder = report.results / "desk" / OPTG / "seed1"
-    metrics = json.loads((folder / "evaluate/metrics.json").read_text())
+    metrics = json.loads((folder / "evaluate/metrics.json").read_text(encoding="utf-8"))
     own = table[(table.method == "optg") & (table.setting == "p98") & (table.seed == 1)].set_index("name").value
     quality = metrics.pop("quality")
     assert own.to_dict() == metrics | {"quality.top1": quality["top1"]}
@@ -194,12 +194,12 @@ def test_a_written_table_has_all_digits(tmp_path: Path) -> None:
     again = read_seeds(write_seeds(table, tmp_path / "seeds.csv"))
     pd.testing.assert_frame_equal(again, table)
     assert again.value[0] == 0.30000000000000004
-    assert ",4089184\n" in (tmp_path / "seeds.csv").read_text()
+    assert ",4089184\n" in (tmp_path / "seeds.csv").read_text(encoding="utf-8")
 
 
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     for content in ("", "dataset,seed,value\na,0,1\n", "seed,value\nzero,one\n"):
-        (tmp_path / "seeds.csv").write_text(content)
+        (tmp_path / "seeds.csv").write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=r"seeds\.csv cannot be read .* restore it"):
             read_seeds(tmp_path / "seeds.csv")
 
@@ -212,16 +212,18 @@ def test_a_report_is_compared_with_what_was_committed_before_it(
 
     def written() -> str:
         write(results, "desk", chosen, report.declarations, report.root / "methods", out, committed=out, complete=True)
-        return (out / "verdict.md").read_text()
+        return (out / "verdict.md").read_text(encoding="utf-8")
 
     assert f"Nothing to compare with: {out / SEEDS} does not exist." in written()
     first = (out / SEEDS).read_bytes()
     assert "0 differences, 0 missing" in written() and (out / SEEDS).read_bytes() == first
     file = results / "desk" / OPTG / "seed0/evaluate/metrics.json"
-    metrics = json.loads(file.read_text())
-    file.write_text(json.dumps(metrics | {"quality": {"top1": math.nextafter(metrics["quality"]["top1"], 0)}}))
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(
+        json.dumps(metrics | {"quality": {"top1": math.nextafter(metrics["quality"]["top1"], 0)}}), encoding="utf-8"
+    )
     assert "1 difference, 0 missing" in written()
-    assert f"<li>{OPTG}/seed0 quality.top1: " in (out / "verdict.html").read_text()
+    assert f"<li>{OPTG}/seed0 quality.top1: " in (out / "verdict.html").read_text(encoding="utf-8")
     changed = pd.read_csv(out / "verdict.csv")
     assert list(zip(changed.method, changed.setting, changed.seed, changed.name, strict=True)) == [
         ("optg", "p98", 0, "quality.top1")
