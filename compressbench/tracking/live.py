@@ -66,7 +66,7 @@ class Tracker:
     def _start(self) -> None:
         client = self._client = store.connect(self.root, create=False)
         experiment = store.experiment_of(self.root, client, self.tags["scale"])
-        alive = {PROCESS: this_process()} | results.source_tags(self.tags, provenance.code_version(self.root))
+        alive = {PROCESS: this_process()} | results.source_tags(self.tags["stage"], provenance.code_version(self.root))
         if results.is_pretraining(self.tags):
             tags = results.run_tags(self.root, self.tags) | {"stage": "pretrain"}
             self._run = client.create_run(

@@ -150,13 +150,10 @@ def stage_tags(tags: dict[str, str]) -> dict[str, str]:
     return tags | {KIND: STAGE, RUN: as_run(tags).name}
 
 
-def source_tags(tags: dict[str, str], code_version: str) -> dict[str, str]:
+def source_tags(command: str, code_version: str) -> dict[str, str]:
     """What ran, and which version of the code, as MLflow's columns Source and Version show it."""
-    name = as_run(tags).name
-    if is_pretraining(tags):
-        name = " ".join(tags[key] for key in ("scale", "dataset", "model", "seed"))
     return {
-        "mlflow.source.name": f"compressbench {tags['stage']} {name}",
+        "mlflow.source.name": f"compressbench {command}".strip(),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": code_version,
     }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COSTS = ("quality", "ssim", "params", "macs", "bit_operations", "stored_bytes")
+DIGITS = 4  # MLflow's tables print a number as it is
 
 
 class Summary:
@@ -54,12 +55,12 @@ class Summary:
         main = max(points, key=lambda point: points[point].get("macs", 0.0))
         named = {f"{point}.{key}": value for point, own in points.items() if point for key, value in own.items()}
         seconds = finite({"training_seconds": self._runs[run][main]["seconds"]})
-        return points[main] | named | seconds
+        return points[main] | named | {key: round(value, 1) for key, value in seconds.items()}
 
     def _point(self, run: Run, point: str, row: dict[str, Any]) -> dict[str, float]:
         setting = self._setting(run, point)
         timed = {"speedup": setting.get("best_speedup"), "latency_ms": setting.get("fastest_ms")}
-        return finite({key: row[key] for key in COSTS} | timed)
+        return {key: round(value, DIGITS) for key, value in finite({key: row[key] for key in COSTS} | timed).items()}
 
     def _setting(self, run: Run, point: str = "") -> dict[str, Any]:
         name = f"{run.setting}{self._at}{point}" if point else run.setting

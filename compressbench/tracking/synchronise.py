@@ -174,7 +174,7 @@ class RunWriter:
 
     def _log(self, result: Result, name: str, tags: dict[str, str]) -> str:
         """A stage from its files; FINISHED comes last."""
-        tags = tags | results.source_tags(result.tags, str(result.content.get("code_version", "")))
+        tags = tags | results.source_tags(result.tags["stage"], str(result.content.get("code_version", "")))
         run = self.client.create_run(self.experiment, start_time=result.started, tags=tags, run_name=name)
         metrics = writing.points(map(results.finite, result.history), 0, result.ended)
         metrics += writing.points([results.finite(results.final_metrics(result.folder))], 0, result.ended)
@@ -220,7 +220,7 @@ class RunWriter:
         metrics = {k: v for k, v in self.summary.metrics(run).items() if parent.data.metrics.get(k) != v}
         parameters = {k: v for k, v in self._parameters().items() if k not in parent.data.params}
         tags = results.run_tags(self.root, last.tags) | self._about(run_id, run)
-        tags |= results.source_tags(last.tags | {"stage": "…"}, str(last.content.get("code_version", "")))
+        tags |= results.source_tags("", str(last.content.get("code_version", "")))
         tags = {k: v for k, v in tags.items() if parent.data.tags.get(k) != v}
         writing.log(self.client, run_id, writing.points([metrics], 0, ended), parameters, tags)
         if not (parent.inputs and parent.inputs.dataset_inputs):
