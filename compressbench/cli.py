@@ -264,6 +264,20 @@ def verdict(scale: str, methods: str = "", seeds: str = "") -> None:
     typer.echo(page.read_text(encoding="utf-8"))
 
 
+@command
+def quotes(reports: Path = Path("reports")) -> None:
+    """Write the numbers that READMEs quote from reports/tables anew, and the findings page; name claims that do not hold."""
+    from compressbench.registry import discover
+    from compressbench.reporting.findings import findings, write_findings
+    from compressbench.reporting.quotes import requote
+
+    changed, failing = requote(ROOT, reports / "tables")
+    write_findings(findings(ROOT / "methods", discover(ROOT)), reports)
+    typer.echo("\n".join([*changed, f"{len(changed)} numbers changed"]))
+    if failing:
+        raise UserError("what these claims say does not hold in the tables; mend the sentences:\n" + "\n".join(failing))
+
+
 def main() -> None:
     """Run the command line; a UserError, and a file that the system refuses, become one sentence and exit code 2."""
     environment.print_every_letter()

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressbench.files import read_text
+from compressbench.files import read_text, write_text
 from compressbench.reporting.published import folder_of
+from compressbench.reporting.quotes import strip
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
@@ -18,6 +19,14 @@ STYLE = (
 )
 
 
+def write_findings(text: str, out: Path) -> list[Path]:
+    """findings.md and findings.html in the folder `out`."""
+    pages = {out / "findings.md": text, out / "findings.html": to_html(text)}
+    for path, content in pages.items():
+        write_text(path, content)
+    return list(pages)
+
+
 def findings(methods_root: Path, declarations: Mapping[str, "Declaration"]) -> str:
     """The findings page in Markdown: one section per method, methods before baselines."""
     parts = [
@@ -27,7 +36,7 @@ def findings(methods_root: Path, declarations: Mapping[str, "Declaration"]) -> s
     for name in sorted(declarations, key=lambda n: (declarations[n].is_baseline, n)):
         path = folder_of(methods_root, name, declarations) / "README.md"
         if path.exists() and (section := read_section(read_text(path), HEADING)):
-            parts.append(f"## {declarations[name].title}\n\n*{declarations[name].paper}*\n\n{section}")
+            parts.append(f"## {declarations[name].title}\n\n*{declarations[name].paper}*\n\n{strip(section)}")
     if len(parts) == 2:
         parts.append("No method has written down a finding yet.")
     return "\n\n".join(parts) + "\n"

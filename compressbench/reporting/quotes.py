@@ -10,9 +10,9 @@ A reference is a cell, or arithmetic over cells with blanks around the operators
 - `TABLE/KEY/.../KEY:COLUMN`: any other table, with its keys in the order of `KEYS`, blanks in them written as `_`.
 - `*` in a name stands for anything: the cell is then a series of numbers, aligned by what the stars stand for.
 
-`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` above a table: its rows are those of NAME.md
-(`kernel_sums`: made here). A mark (`MARKS`) says for all numbers before it in the sentence, back to the comment before it,
-where they come from instead.
+`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` stands above a table whose rows are those of NAME.md
+(`kernel_sums`: made here). A mark (`MARKS`) says where the numbers before it come from instead: all of its sentence, back to
+the comment before it.
 """
 
 import ast
@@ -48,7 +48,9 @@ MARKS = {
 }
 COMMENT = re.compile(r"<!--\s*(?P<content>.*?)\s*-->", re.DOTALL)
 NUMBER = r"[+−-]?\d[\d,]*(?:\.\d+)?"
-QUOTE = re.compile(rf"(?P<number>{NUMBER})(?: ± (?P<half>{NUMBER}))?(?P<comment><!--\s*(?P<reference>.*?)\s*-->)")
+QUOTE = re.compile(
+    rf"(?P<number>{NUMBER})(?: ± (?P<half>{NUMBER}))?(?P<comment><!--\s*(?P<reference>(?!assert ).*?)\s*-->)"
+)
 INTERVAL = rf"(?: ± {NUMBER})?"
 TABLE = re.compile(r"(?P<mark><!--table (?P<name>\w+)-->\n)(?:\|.*\n)*")
 UNIT_NAME = r"(?:%|points?\b|dB\b|[kM]?B\b|[mµ]?s\b|seconds?\b|times\b)"
@@ -63,6 +65,7 @@ NO_PROSE = re.compile(
 )
 PERCENT = re.compile(r"(?:(?:,| and| to| or)? ?[\d.]+)* ?%")
 SENTENCE_END = re.compile(r"[.;:!?][*)]*\s")
+FIELDS = ("value", "low", "high")
 LEVEL = re.compile(r"(?<![a-z])[pm](\d\d)(?!\d)")
 OPERATORS = {"+", "-", "*", "/", "<", "<=", ">", ">=", "==", "(", ")"}
 FUNCTIONS = {"min": np.min, "max": np.max, "mean": np.mean, "abs": np.abs}
@@ -89,7 +92,7 @@ class Cells:
         self.folder = tables
         self.has_seeds = (tables / "seeds.csv").exists()
         overview = pd.read_csv(tables / "overview.csv")
-        models = {f"{row.dataset}_{row.model}": row.model for row in overview.itertuples()}
+        models = dict(zip(overview.dataset + "_" + overview.model, overview.model, strict=True))
         parts = [_by_setting(table, model) for table, model in _per_group(tables, "comparison", models)]
         parts += [_by_setting(table, model) for table, model in _per_group(tables, "time_to_quality", models)]
         parts.append(_records(tables / "records.csv"))
@@ -102,19 +105,21 @@ class Cells:
             parts.append(_single_seeds(tables / "seeds.csv"))
         table = pd.concat(parts)
         self.table = table[~table.index.duplicated()].sort_index()  # a record has the name of a column: the column
+        self.by_column: dict[str, list[str]] = {}
+        for path in self.table.index:
+            self.by_column.setdefault(path.partition(":")[2], []).append(path)
         self.levels = set(LEVEL.findall(" ".join(p for p in self.table.index if p.split("/")[0] not in KEYS)))
 
     def find(self, reference: str, own: str) -> pd.DataFrame:
         """Columns value, low and high of the cells that a reference names, by what its stars stand for. Raises Unknown."""
         path, _, column = reference.partition(":")
         parts = path.split("/")
-        table = parts[0] in KEYS
         if len(parts) == 1:
             parts = [own, *parts]
-        pattern = "/".join(parts) + ":" + (column or "quality")
-        exact = re.escape(pattern).replace(r"\*", "([^/:#]*)")
-        anywhere = r"[^/]+/" if len(parts) == 2 and not table else ""
-        matches = {p: m for p in self.table.index if (m := re.fullmatch(anywhere + exact, p))}
+        exact = re.escape("/".join(parts)).replace(r"\*", "([^/:#]*)")
+        anywhere = r"[^/]+/" if len(parts) == 2 and parts[0] not in KEYS else ""
+        candidates = self.by_column.get(column or "quality", [])
+        matches = {p: m for p in candidates if (m := re.fullmatch(f"{anywhere}{exact}:[^:]*", p))}
         if not matches:
             raise Unknown(f"no table has {reference}")
         if anywhere and len({p.split("/")[0] for p in matches}) > 1:
@@ -144,20 +149,12 @@ def _by_keys(name: str, table: pd.DataFrame) -> pd.DataFrame:
 def _long(table: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
     """One row for every number of a wide table: value, and low and high where there are columns of these names."""
     numbers = table.apply(pd.to_numeric, errors="coerce").set_axis(paths)
-    rows = [
-        pd.DataFrame({name: numbers.get(c, np.nan) for name, c in zip(FIELDS, _interval(column), strict=True)}).rename(
-            lambda path, column=column: f"{path}:{column}"
-        )
-        for column in numbers
-    ]
+    rows = []
+    for column in numbers:
+        names = zip(FIELDS, (column, f"{column}_low", f"{column}_high"), strict=True)
+        own = pd.DataFrame({field: numbers.get(name, np.nan) for field, name in names}, index=numbers.index)
+        rows.append(own.set_axis(own.index + f":{column}"))
     return pd.concat(rows).dropna(subset="value")
-
-
-FIELDS = ("value", "low", "high")
-
-
-def _interval(column: str) -> tuple[str, str, str]:
-    return column, f"{column}_low", f"{column}_high"
 
 
 def _records(path: Path) -> pd.DataFrame:
@@ -168,9 +165,11 @@ def _records(path: Path) -> pd.DataFrame:
 
 def _break_even(path: Path) -> pd.DataFrame:
     sums = pd.read_csv(path).query("form == 'sparse' and threads == 1")
-    groups = sums.groupby(["network", "kernel", "n"])
-    even = groups[["sparsity", "speedup"]].apply(lambda own: break_even(list(own.itertuples(index=False, name=None))))
-    return _by_keys("break_even", even.rename("sparsity").reset_index().astype(str))
+    rows = [
+        [*key, break_even(list(zip(own["sparsity"], own["speedup"], strict=True)))]
+        for key, own in sums.groupby(KEYS["break_even"])
+    ]
+    return _by_keys("break_even", pd.DataFrame(rows, columns=[*KEYS["break_even"], "sparsity"]).astype(str))
 
 
 def _best_dense(path: Path) -> pd.DataFrame:
@@ -262,30 +261,33 @@ def readmes(root: Path) -> dict[Path, str]:
     return {root / "README.md": ""} | {path: path.parent.name for path in sorted(root.glob("methods/**/README.md"))}
 
 
-def requote(root: Path, tables: Path) -> list[str]:
+def requote(root: Path, tables: Path) -> tuple[list[str], list[str]]:
     """Write all quoted numbers and tables in the READMEs below `root` anew.
 
     Returns:
         A line for every number that changed, and one for every claim that does not hold.
 
     Raises:
-        UserError: a reference is to no cell.
+        UserError: a reference is to no cell; no README was changed.
     """
     cells = Cells(tables)
-    report: list[str] = []
+    changed: list[str] = []
+    failing: list[str] = []
+    texts: dict[Path, str] = {}
     for path, own in readmes(root).items():
-        text = path.read_text(encoding="utf-8")
-        name = path.relative_to(root)
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(root)
         try:
-            changed = [q for q in quotes(text, cells, own) if q.written != q.right]
-            failing = [f"{name}:{n}: does not hold: {c}" for n, c in claims(text) if not holds(c, cells, own)]
-            new = rewrite(text, cells, own)
+            changed += [
+                f"{name}:{q.line}: {q.written} → {q.right}" for q in quotes(text, cells, own) if q.written != q.right
+            ]
+            failing += [f"{name}:{line}: {claim}" for line, claim in claims(text) if not holds(claim, cells, own)]
+            texts[path] = rewrite(text, cells, own)
         except Unknown as error:
             raise UserError(f"{name}: {error}; mend the reference.") from None
-        report += [f"{name}:{q.line}: {q.written} → {q.right}" for q in changed] + failing
-        if new != text:
-            path.write_text(new, encoding="utf-8")
-    return report
+    for path, text in texts.items():
+        if text != path.read_text(encoding="utf-8"):
+            path.write_text(text, encoding="utf-8")
+    return changed, failing
 
 
 def rewrite(text: str, cells: Cells, own: str) -> str:
@@ -337,7 +339,7 @@ def unreferenced(text: str, levels: set[str]) -> list[tuple[int, str]]:
     findings = [m.span() for m in FINDINGS.finditer(text)] or [(0, len(text))] * text.startswith("# compressbench\n")
     found = []
     for item in re.finditer(r"(?:(?!\n\s*\n|\n\s*[-|] ).)+", blank, re.DOTALL):
-        comments = list(COMMENT.finditer(item[0]))
+        comments = [c for c in COMMENT.finditer(item[0]) if not c["content"].startswith("assert ")]
         pattern = MEASURED if any(a <= item.start() < b for a, b in findings) else WITH_UNIT
         for number in pattern.finditer(COMMENT.sub(_blank, item[0])):
             level = number[0] in levels and PERCENT.match(item[0], number.end())

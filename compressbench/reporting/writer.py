@@ -11,7 +11,7 @@ from compressbench.errors import UserError
 from compressbench.files import write_text
 from compressbench.reporting import figures, latent, peers, pictures, points, quantization, sessions, sparsity, tables
 from compressbench.reporting.collect import Results, collect
-from compressbench.reporting.findings import findings, to_html
+from compressbench.reporting.findings import findings, to_html, write_findings
 from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.outputs import SEEDS, figures_of, tables_of
 from compressbench.reporting.published import facts_table, read_published
@@ -49,7 +49,7 @@ def write_report(
     summaries = [summarize(results, group, published) for group in groups]
     recomputed = facts_table(facts or results_root / scale / "facts.json", published)
     written = _verdict(results, declarations, committed, out)
-    written += _pages(findings(methods_root, declarations), out)
+    written += write_findings(findings(methods_root, declarations), out)
     written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
     with styled():
         for group, summary in zip(groups, summaries, strict=True):
@@ -72,15 +72,8 @@ def _verdict(
     before = read_seeds(source) if source and source.exists() else None
     table, page = verdict(computed, before, declarations, seeds, results.scale, source, out / "verdict.csv")
     written = tables.write_table(out, "verdict", table, page)
-    (out / "verdict.html").write_text(to_html(page, "Verdict"), encoding="utf-8")
+    write_text(out / "verdict.html", to_html(page, "Verdict"))
     return [*written, out / "verdict.html", write_seeds(computed, out / SEEDS)]
-
-
-def _pages(text: str, out: Path) -> list[Path]:
-    pages = {out / "findings.md": text, out / "findings.html": to_html(text)}
-    for path, content in pages.items():
-        write_text(path, content)
-    return list(pages)
 
 
 def _tables(
