@@ -10,6 +10,6 @@ from compressbench.tracking.gate import gate
 from compressbench.tracking.live import Tracker, tracked
 from compressbench.tracking.results import final_metrics
 from compressbench.tracking.store import uri
-from compressbench.tracking.synchronise import prepare, synchronise
+from compressbench.tracking.mirror import prepare, synchronise
 
 __all__ = ["Tracker", "final_metrics", "gate", "prepare", "synchronise", "tracked", "uri"]

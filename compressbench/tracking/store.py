@@ -55,6 +55,7 @@ def guarded(root: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        answers(root)  # a server that is gone, a damaged or locked file: each has its sentence
         raise Unusable(f"MLflow's store {uri(root)} cannot be used: {_reason(error)}") from error
 
 
@@ -79,6 +80,7 @@ def connect(root: Path, create: bool = True) -> Any:
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises, as a traceback
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         answers(root, create)
         client = MlflowClient(tracking_uri=uri(root))
         client.search_experiments(max_results=1)  # the first question opens the database and compares its schema

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,25 +59,35 @@ def test_a_second_call_has_nothing_to_do(smoke: Smoke) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_every_stage_is_an_mlflow_run_with_tags_and_metrics(smoke: Smoke) -> None:
+def mlflow_runs(root: Path, store: str = "mlflow.db") -> tuple[Any, list[Any]]:
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{smoke.root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("compressbench")
-    runs = client.search_runs([experiment.experiment_id], max_results=5000)
+    client = MlflowClient(f"sqlite:///{root / store}")
+    experiment = client.get_experiment_by_name("compressbench smoke")
+    return client, list(client.search_runs([experiment.experiment_id], max_results=5000))
+
+
+def test_every_network_is_an_mlflow_run_and_every_stage_is_nested_in_it(smoke: Smoke) -> None:
+    client, runs = mlflow_runs(smoke.root)
     assert {r.info.status for r in runs} == {"FINISHED"}
     plan = Plan(smoke.root, "smoke")
-    expected = {(r.dataset, r.model, r.method, r.setting, str(r.seed), s) for r in plan.runs for s in plan.stages(r)}
+    names = {r.info.run_id: r.data.tags["run"] for r in runs if r.data.tags["kind"] == "run"}
+    assert {r.name for r in plan.runs} <= set(names.values())
     keys = ("dataset", "model", "method", "setting", "seed", "stage")
-    logged = {tuple(r.data.tags[k] for k in keys) for r in runs}
-    assert expected <= logged
-    training = next(r for r in runs if r.data.tags["stage"] == "pretrain" and r.data.tags["model"] == "resnet_mini")
+    expected = {(r.dataset, r.model, r.method, r.setting, str(r.seed), s) for r in plan.runs for s in plan.stages(r)}
+    stages = [r for r in runs if r.data.tags["kind"] == "stage"]
+    assert {tuple(r.data.tags[k] for k in keys) for r in stages} == expected and len(stages) == len(expected)
+    assert all(names[r.data.tags["mlflow.parentRunId"]] == r.data.tags["run"] for r in stages)
+    evaluated = [r for r in runs if r.data.tags["kind"] == "run" and r.data.tags["method"] != "pretrain"]
+    assert all({"quality", "stored_bytes", "macs", "params"} <= r.data.metrics.keys() for r in evaluated)
+    training = next(r for r in runs if r.data.tags.get("stage") == "pretrain" and r.data.tags["model"] == "resnet_mini")
     assert (
         len(client.get_metric_history(training.info.run_id, "loss"))
         == plan.scale.pairs["digits/resnet_mini"].pretrain.epochs
     )
     assert training.data.params
-    assert {"run.json", "history.csv"} <= {a.path for a in client.list_artifacts(training.info.run_id)}
+    files = {a.path for a in client.list_artifacts(training.info.run_id)}
+    assert {"run.json", "history.csv", "model.safetensors"} <= files
 
 
 def test_the_report_is_complete_and_names_nothing_missing(smoke: Smoke) -> None:
@@ -130,36 +142,29 @@ def test_a_failing_method_leaves_the_others_and_is_named(smoke: Smoke, tmp_path:
     assert "random" in missing and "snip" not in missing
 
 
-def test_losing_the_tracking_store_loses_no_result(smoke: Smoke, tmp_path: Path, data_root: Path) -> None:
+def test_a_store_that_cannot_be_used_is_one_warning_of_the_dag(smoke: Smoke, tmp_path: Path, data_root: Path) -> None:
     root = copy_tree(tmp_path, data_root)
-    process = run_module(
-        root,
-        "pretrain",
-        "smoke",
-        "digits",
-        "plain_mini",
-        "0",
-        env={"MLFLOW_TRACKING_URI": "sqlite:////nowhere/mlflow.db"},
-    )
+    target = "results/smoke/digits/plain_mini/pretrain/seed0/model.safetensors"
+    start = time.monotonic()
+    process = snakemake(root, target, "--config", "scale=smoke", env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     assert process.returncode == 0, process.stderr[-2000:]
-    assert "MLflow tracking is off" in process.stderr
-    folder = root / "results/smoke/digits/plain_mini/pretrain/seed0"
-    reference = smoke.root / "results/smoke/digits/plain_mini/pretrain/seed0"
+    assert time.monotonic() - start < 120
+    assert process.stderr.count("the runs are not tracked") == 1
+    assert "no MLflow server answers at http://127.0.0.1:9" in process.stderr
+    assert "tracking is off" not in "".join(log.read_text(encoding="utf-8") for log in root.glob("logs/**/*.log"))
     for name in ("model.safetensors", "history.csv"):
-        assert (folder / name).read_bytes() == (reference / name).read_bytes()
+        folder = Path("results/smoke/digits/plain_mini/pretrain/seed0")
+        assert (root / folder / name).read_bytes() == (smoke.root / folder / name).read_bytes()
 
 
 def test_a_lost_store_is_rebuilt_from_the_results(smoke: Smoke, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
     store = f"sqlite:///{tmp_path / 'new.db'}"
     process = run_module(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
-    results = list(smoke.root.glob("results/**/run.json"))
+    results = len(list(smoke.root.glob("results/**/run.json")))
     assert process.returncode == 0, process.stderr[-2000:]
-    assert f"{len(results)} results logged" in process.stdout
+    assert f"{results} results logged; it has {results} of {results}" in process.stdout
     again = run_module(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
-    assert "0 results logged" in again.stdout
-    client = MlflowClient(store)
-    runs = client.search_runs([client.get_experiment_by_name("compressbench").experiment_id], max_results=5000)
-    evaluated = [r for r in runs if r.data.tags["stage"] == "evaluate"]
+    assert f"0 results logged; it has {results} of {results}" in again.stdout
+    _, runs = mlflow_runs(tmp_path, "new.db")
+    evaluated = [r for r in runs if r.data.tags.get("stage") == "evaluate"]
     assert evaluated and all("stored_bytes" in r.data.metrics for r in evaluated)
