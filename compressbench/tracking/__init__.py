@@ -8,8 +8,8 @@ cannot be used is one warning and never stops a stage.
 
 from compressbench.tracking.gate import gate
 from compressbench.tracking.live import Tracker, tracked
+from compressbench.tracking.mirror import prepare, synchronise
 from compressbench.tracking.results import final_metrics
 from compressbench.tracking.store import uri
-from compressbench.tracking.mirror import prepare, synchronise
 
 __all__ = ["Tracker", "final_metrics", "gate", "prepare", "synchronise", "tracked", "uri"]
