@@ -39,10 +39,11 @@ def experiment_tags(experiment: str, scale: str) -> dict[str, str]:
         "columnWidths": {"attributes.`Run Name`": 300},
         "viewMaximized": True,
     }
+    table = page(experiment).removeprefix("/")
     note = (
         f"All results of compressbench at {scale} scale. **A row is one network**: a method with one setting, trained with one "
-        f"seed; its page links to its stages. [Best quality first]({page(experiment)[1:]}), or filter with "
-        '`tags.method = "optg"`, `tags.model = "resnet_mini"`, `metrics.quality > 90`. The chart icon '
+        f"seed; its page links to its stages. [Best quality first]({table}), [as curves]({table}&compareRunsMode=CHART), "
+        'or filter with `tags.method = "optg"`, `tags.model = "resnet_mini"`, `metrics.quality > 90`. The chart icon '
         "draws the curves of the rows whose eye is open; mark rows and press Compare to see them side by side. The switch at "
         "the upper left belongs at *Model training*.\n\n"
         "`quality`: test accuracy in % or PSNR in dB. `stored_bytes`: the packed network. `speedup`: over the dense network, "
