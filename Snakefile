@@ -47,5 +47,5 @@ onstart:
 
 onerror:
     # Some stage failed: report what there is, beside the last complete report, and name what is missing.
-    shell("{command}", command=report_command(INCOMPLETE))
+    shell("{command}", command=f"{STAGE} {report_arguments(INCOMPLETE)}")
     shell("{command}", command=f"{STAGE} tracking --optional")

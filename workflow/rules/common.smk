@@ -41,8 +41,8 @@ DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"
 INCOMPLETE = f"results/{PLAN.scale_name}/incomplete_report"
 
 
-def report_command(out):
-    return f"{STAGE} report {PLAN.scale_name} {shlex.quote(str(out))} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
+def report_arguments(out):
+    return f"report {PLAN.scale_name} {shlex.quote(str(out))} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
 
 
 COMMITTED_SEEDS = f"{PLAN.committed_report}/{reporting.SEEDS}" if PLAN.committed_report else None

@@ -25,7 +25,7 @@ rule report:
     output:
         REPORTS,
     params:
-        command=report_command(OUT),
+        arguments=report_arguments(OUT),
     log:
         f"logs/{PLAN.scale_name}/report.log",
     threads: 1
@@ -33,4 +33,4 @@ rule report:
         mem_mb=2000,
         runtime=30,
     shell:
-        "({params.command}) > {log:q} 2>&1"
+        "{STAGE} {params.arguments} > {log:q} 2>&1"
