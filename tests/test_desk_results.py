@@ -87,7 +87,7 @@ def test_comparison_tables_are_the_means_of_the_single_seeds(complete: pd.DataFr
             if name == "quality":
                 assert (row.quality_low, row.quality_high) == pytest.approx((low, high), rel=1e-9)
                 compared += 1
-    assert compared > 50
+    assert compared > 40
 
 
 def test_records_are_the_means_of_the_single_seeds(complete: pd.DataFrame) -> None:
@@ -99,7 +99,7 @@ def test_records_are_the_means_of_the_single_seeds(complete: pd.DataFrame) -> No
     stored = complete[(complete.name == "stored_bytes") & (complete.point == "")].merge(points, on=key[:-1])
     single = pd.concat([single, stored.assign(name="stored_bytes_of_all_points")])
     means = single.groupby(key).value.mean()
-    assert len(means) > 500 and set(means.index.get_level_values("name")).isdisjoint(NOT_BY_SEED)
+    assert len(means) > 200 and set(means.index.get_level_values("name")).isdisjoint(NOT_BY_SEED)
     pd.testing.assert_series_equal(means, table.reindex(means.index), check_names=False, rtol=1e-9)
 
 
