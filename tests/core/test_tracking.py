@@ -91,7 +91,7 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def make_project(root: Path, empty_store: Path | None) -> Path:
     root.mkdir()
-    for name in ("methods", "config", "compressbench"):
+    for name in ("methods", "config", "compressbench", "data.dvc"):
         (root / name).symlink_to(ROOT / name)
     if empty_store:
         shutil.copy(empty_store, root / store.DATABASE)
@@ -307,7 +307,7 @@ def test_the_store_lies_in_the_project_whatever_its_folder_is_called(
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
     assert list(root.glob("mlartifacts/*/artifacts/model.safetensors"))
     assert {path.name for path in root.iterdir()} == {
-        "methods", "config", "compressbench", "results", "mlflow.db", "mlartifacts",
+        "methods", "config", "compressbench", "data.dvc", "results", "mlflow.db", "mlartifacts",
     }  # fmt: skip
 
 
