@@ -43,7 +43,7 @@ class Plan:
         self.scale: Scale = load_scale(root, scale)
         chosen = list(registry.files(root) if methods is None else methods)
         self.declarations: dict[str, Declaration] = {name: registry.declaration(root, name) for name in chosen}
-        self.seeds = self.scale.seeds if seeds is None else tuple(self._seed(s) for s in seeds)
+        self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(self._runs())
         if not self.runs:

@@ -176,7 +176,7 @@ def _read_pin(root: Path) -> dict[str, Any]:
 def _dvc(root: Path, *arguments: str) -> str:
     """Runs the installed DVC below `root` and returns what it prints."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONIOENCODING": "utf-8"}
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}
     done = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="backslashreplace"
     )

@@ -95,6 +95,11 @@ def test_wrong_seed(tree: Path, seeds: list) -> None:
         Plan(tree, "smoke", None, seeds)
 
 
+def test_a_seed_that_is_named_twice_runs_once() -> None:
+    plan = Plan(ROOT, "smoke", ["snip"], [1, 0, 1])
+    assert plan.seeds == (1, 0) and len(plan.runs) == len(set(plan.runs))
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
