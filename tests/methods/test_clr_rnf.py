@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -322,7 +323,7 @@ def test_controls_have_the_same_widths_and_every_run_the_same_bits(
 def test_scratch_trains_for_the_total_budget(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx, used = make_context(data_root, tmp_path, "finetune"), []
     monkeypatch.setattr(ctx, "fit", lambda model, recipe: used.append(recipe) or model)
-    monkeypatch.setattr(type(ctx), "recipes", type(ctx.recipes)("total", "dense", "after"))
+    monkeypatch.setattr(type(ctx), "recipes", SimpleNamespace(scratch="total", finetune="after"))
     for weights in ("inherited", "scratch", "short_scratch"):
         method(ratio=0.5, weights=weights).finetune(ctx, nn.Identity())
     assert used == ["after", "total", "after"]

@@ -1,6 +1,7 @@
 """L1 filter pruning: ranking, equal cost, and its controls."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ def test_a_share_of_the_macs_is_cut_out_of_every_inner_layer(data_root: Path, tm
 def test_scratch_trains_for_the_total_budget(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx, used = make_context(data_root, tmp_path, "finetune"), []
     monkeypatch.setattr(ctx, "fit", lambda model, recipe: used.append(recipe) or model)
-    monkeypatch.setattr(type(ctx), "recipes", type(ctx.recipes)("total", "dense", "after"))
+    monkeypatch.setattr(type(ctx), "recipes", SimpleNamespace(scratch="total", finetune="after"))
     for weights in ("inherited", "scratch"):
         L1Filter(L1Filter.Config(weights=weights)).finetune(ctx, nn.Identity())
     assert used == ["after", "total"]
