@@ -140,7 +140,7 @@ def _from_debian(scratch: Path) -> Path:
         _run(["apt-get", "update"], scratch)
         _run(["apt-get", "download", _DEBIAN_PACKAGE], scratch)
     package = next(scratch.glob("*.deb"))
-    _run(["dpkg", "-x", str(package), "unpacked"], scratch)
+    _run(["dpkg", "-x", package.name, "unpacked"], scratch)
     return scratch / "unpacked" / _DEBIAN_FOLDER
 
 

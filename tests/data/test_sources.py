@@ -29,14 +29,19 @@ def test_what_the_wheels_ship_is_what_is_pinned(tmp_path):
     assert fetched == {name: md5 for name, md5 in pinned.items() if not name.startswith("fashion_mnist")}
 
 
-def test_debian_package_is_the_fallback_and_is_decompressed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("relative", [False, True])
+def test_debian_package_is_the_fallback_and_is_decompressed(tmp_path, monkeypatch, relative):
     commands = []
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = Path("data") if relative else tmp_path / "data"  # the command line has a relative one
 
     def run(command: list[str], folder: Path) -> None:
         commands.append(command[:2])
         if command[1] == "download":
             (folder / "dataset.deb").touch()
         if command[0] == "dpkg":
+            assert (folder / command[2]).is_file()
             target = folder / "unpacked" / sources._DEBIAN_FOLDER
             target.mkdir(parents=True)
             for name in sources.IDX_FILES:
@@ -44,8 +49,8 @@ def test_debian_package_is_the_fallback_and_is_decompressed(tmp_path, monkeypatc
 
     monkeypatch.setattr(sources, "_from_torchvision", broken)
     monkeypatch.setattr(sources, "_run", run)
-    sources._fetch_fashion_mnist(tmp_path)
-    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
+    sources._fetch_fashion_mnist(data)
+    assert {path.name: path.read_text(encoding="utf-8") for path in data.iterdir()} == {
         name: name for name in sources.IDX_FILES
     }
     assert commands == [["apt-get", "download"], ["dpkg", "-x"]]
