@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from compressbench.errors import UserError
-from compressbench.files import write_atomically
+from compressbench.files import write_text
 from compressbench.reporting.collect import AT, Results
 
 CELL = ["dataset", "model", "method", "setting", "point", "name"]
@@ -24,7 +24,7 @@ def seeds_table(results: Results) -> pd.DataFrame:
 def write_seeds(table: pd.DataFrame, path: Path) -> Path:
     """A CSV file in which every value has all of its digits: reading it gives the same floating-point numbers."""
     exact = table.assign(value=[repr(float(v)).removesuffix(".0") for v in table.value])
-    write_atomically(path, lambda p: exact.to_csv(p, index=False, lineterminator="\n"))
+    write_text(path, exact.to_csv(index=False, lineterminator="\n"))
     return path
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 from compressbench import processes, provenance, reporting, tracking, warm
 from compressbench.data import versioning
 from compressbench.errors import UserError
-from compressbench.files import write_atomically
+from compressbench.files import write_text
 from compressbench.job import MODEL_FILES, Run
 from compressbench.plan import Plan
 
@@ -82,7 +82,7 @@ DATA = {name: f"results/data/{versioning.record_name(name, pinned)}" for name, p
 
 CHANGED = ".snakemake/compressbench/changed_configuration_or_data"  # newer than every result
 if workflow.is_main_process:
-    write_atomically(Path(CHANGED), lambda path: path.write_text(f"{time.time_ns()}\n", encoding="utf-8"))
+    write_text(Path(CHANGED), f"{time.time_ns()}\n")
 
 
 def inputs_of(stage):
