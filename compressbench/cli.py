@@ -54,12 +54,12 @@ def data(
     ] = False,
 ) -> None:
     """Fetch data/, compare it with data.dvc, and bring it into the DVC cache."""
-    from compressbench.data import versioning
+    from compressbench.data import sources, versioning
     from compressbench.files import write_json
 
     if repin:
         typer.echo(versioning.repin(ROOT))
-    hashes = versioning.prepare(ROOT)
+    hashes = sources.prepare(ROOT)
     for name, digest in hashes.items():
         typer.echo(f"{name}: {digest}")
         if record:

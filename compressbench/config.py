@@ -24,6 +24,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class MethodConfig(Frozen):
+    """Base of a method's hyper-parameters; the defaults are the paper's."""
+
+
 class Recipe(Frozen):
     """How a network is trained."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from compressbench.config import Latency, Workload
 
 if TYPE_CHECKING:
-    from compressbench.method import MethodConfig
+    from compressbench.config import MethodConfig
 
 MODEL_FILES = ("model.safetensors", "model.json")
 SYNTHETIC_FILE = "synthetic.safetensors"

@@ -9,7 +9,8 @@ from compressbench.config import Declaration, parse, read_yaml
 from compressbench.errors import UserError
 
 if TYPE_CHECKING:
-    from compressbench.method import Method, MethodConfig
+    from compressbench.config import MethodConfig
+    from compressbench.method import Method
 
 
 def discover(root: Path) -> dict[str, Declaration]:

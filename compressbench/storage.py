@@ -8,11 +8,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-import compressbench.compression.all_layers  # noqa: F401  (registers every kind of compressed layer)
+import compressbench.layers.all_layers  # noqa: F401  (registers every kind of compressed layer)
 from compressbench import models
-from compressbench.compression.registry import LAYER_KINDS, CompressedLayer
 from compressbench.errors import UserError
 from compressbench.files import read_json, write_bytes, write_json
+from compressbench.layers.registry import LAYER_KINDS, CompressedLayer
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -23,9 +23,9 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The project's folder with data/ fetched and checked, as `make reproduce` does it."""
-    from compressbench.data import versioning
+    from compressbench.data import sources
 
-    versioning.prepare(ROOT)
+    sources.prepare(ROOT)
     return ROOT
 
 

@@ -23,8 +23,8 @@ from compressbench.accounting import (
     stored_bytes,
     weight_layers,
 )
-from compressbench.compression.layers import mask_layer
 from compressbench.errors import UserError
+from compressbench.layers.masked import mask_layer
 from compressbench.torchvision_compat import torchvision
 
 IMAGENET, CIFAR = (3, 224, 224), (3, 32, 32)

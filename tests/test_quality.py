@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from compressbench import data, models, quality
-from compressbench.compression.distillation import peer_accuracies
 from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import Pair
 from compressbench.errors import UserError
 from compressbench.finite import NotFinite
+from compressbench.method.tasks import TASKS
 from compressbench.models.vit import EarlyExit
-from compressbench.tasks import TASKS
+from compressbench.training.distillation import peer_accuracies
 
 
 def photograph(seed: int, side: int = 64) -> torch.Tensor:

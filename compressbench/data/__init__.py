@@ -17,6 +17,7 @@ from compressbench.data.classification import (
 from compressbench.data.datasets import DATASETS, DatasetInfo, info
 from compressbench.data.incremental import PROTOCOLS, ClassIncrementalData, load_sessions
 from compressbench.data.super_resolution import Pair, PatchBatches, SuperResolutionData, load_div2k, load_photographs
+from compressbench.data.synthetic import SyntheticImages
 
 __all__ = [
     "DATASETS",
@@ -30,6 +31,7 @@ __all__ = [
     "PatchBatches",
     "Split",
     "SuperResolutionData",
+    "SyntheticImages",
     "info",
     "load",
 ]

@@ -27,6 +27,12 @@ _DEBIAN_PACKAGE = "dataset-fashion-mnist"
 _DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
 
 
+def prepare(root: Path) -> dict[str, str]:
+    """The data stage: fetches what is missing, checks everything, returns the pinned hash of each data set."""
+    fetch(root)
+    return versioning.check(root)
+
+
 def fetch(root: Path) -> list[str]:
     """Brings what is missing in root/data and returns the names of the data sets that came from their public source."""
     missing = _missing(root)

@@ -25,14 +25,6 @@ log = logging.getLogger(__name__)
 PIN = "data.dvc"
 
 
-def prepare(root: Path) -> dict[str, str]:
-    """The data stage: fetches what is missing, checks everything, returns the pinned hash of each data set."""
-    from compressbench.data import sources  # it asks this module to restore from DVC first
-
-    sources.fetch(root)
-    return check(root)
-
-
 def check(root: Path) -> dict[str, str]:
     """Compares data/ with the pin, brings it into DVC's cache, and returns the pinned hash of each data set."""
     if problems := differences(root):

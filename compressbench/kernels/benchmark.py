@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import models
-from compressbench.compression.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
-from compressbench.compression.masks import apply_masks
 from compressbench.errors import UserError
 from compressbench.kernels import machine, native
 from compressbench.kernels.binary import BinaryConv2d
@@ -30,6 +28,8 @@ from compressbench.kernels.executors import make_executor
 from compressbench.kernels.latency import DEFAULT_EXECUTORS, WINDOW, Times, interleaved_times, measuring
 from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.trial import Call, fastest
+from compressbench.pruning.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
+from compressbench.pruning.masks import apply_masks
 from compressbench.seeding import derive_seed, generator
 
 NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {

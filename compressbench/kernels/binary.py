@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressbench.compression.binary import Encoding, sign_ste
 from compressbench.kernels.native import (
     Binary,
     Isa,
@@ -18,6 +17,7 @@ from compressbench.kernels.native import (
     per_channel,
     runnable,
 )
+from compressbench.layers.binary import Encoding, sign_ste
 
 
 class BinaryConv2d:

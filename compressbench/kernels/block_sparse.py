@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressbench.compression.blocks import BlockSparse
 from compressbench.kernels.native import (
     Convolution,
     Isa,
@@ -24,6 +23,7 @@ from compressbench.kernels.native import (
     runnable,
 )
 from compressbench.kernels.trial import fastest
+from compressbench.pruning.blocks import BlockSparse
 
 INFINITY = float("inf")
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32)

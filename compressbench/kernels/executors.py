@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.deploy import deploy
 from compressbench.errors import UserError
 from compressbench.kernels import machine
 from compressbench.kernels.integer import NoIntegerForm, has_codes, integer_network
 from compressbench.kernels.trial import Call, fastest
+from compressbench.layers.deployment import deploy
 
 INTEGER_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
 FLOAT_OPERATORS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")

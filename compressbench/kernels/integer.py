@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressbench.compression.binary import BinaryLayer
-from compressbench.compression.deploy import deploy, foldable_pairs
-from compressbench.compression.folding import scale_and_shift
-from compressbench.compression.packing import QuantizedWeight, pack_weight
-from compressbench.compression.quantized_layers import QuantizedActivation
-from compressbench.compression.quantizers import Grid, positive
-from compressbench.compression.registry import replace_modules
-from compressbench.compression.replaceable import LINEAR, ZERO_PADDED
+from compressbench.layers.binary import BinaryLayer
+from compressbench.layers.deployment import deploy, foldable_pairs
+from compressbench.layers.folding import scale_and_shift
+from compressbench.layers.packing import QuantizedWeight, pack_weight
+from compressbench.layers.quantized import QuantizedActivation
+from compressbench.layers.quantizers import Grid, positive
+from compressbench.layers.registry import replace_modules
+from compressbench.layers.replaceable import LINEAR, ZERO_PADDED
 
 LEAST_STEP = 2**-12  # of a channel, over the largest step of its layer
 

@@ -14,7 +14,6 @@ import torch
 import torch.utils.deterministic
 from torch import Tensor, nn
 
-from compressbench.compression.deploy import deploy, simulated_kinds
 from compressbench.finite import finite
 from compressbench.kernels import (
     machine,
@@ -22,7 +21,8 @@ from compressbench.kernels import (
 )
 from compressbench.kernels.executors import Skip, make_executor
 from compressbench.kernels.trial import Call
-from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
+from compressbench.layers.deployment import deploy, simulated_kinds
+from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.seeding import derive_seed, generator
 
 Clock = Callable[[], float]

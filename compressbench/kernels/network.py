@@ -13,20 +13,6 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional as F
 
-from compressbench.compression.binary import BinaryLayer
-from compressbench.compression.blocks import encode_bsr
-from compressbench.compression.deploy import deploy, foldable_pairs, simulated_kinds
-from compressbench.compression.folding import ModulesAsLeaves, only_argument, scale_and_shift
-from compressbench.compression.layers import MaskedConv2d
-from compressbench.compression.replaceable import (
-    CONVOLUTION,
-    LINEAR,
-    SIZES,
-    Replaceable,
-    equal_pair,
-    numbers,
-    one_of,
-)
 from compressbench.kernels import native
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
@@ -36,7 +22,13 @@ from compressbench.kernels.native import Isa
 from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.pooling import GlobalMean
 from compressbench.kernels.trial import Call, fastest
+from compressbench.layers.binary import BinaryLayer
+from compressbench.layers.deployment import deploy, foldable_pairs, simulated_kinds
+from compressbench.layers.folding import ModulesAsLeaves, only_argument, scale_and_shift
+from compressbench.layers.masked import MaskedConv2d
+from compressbench.layers.replaceable import CONVOLUTION, LINEAR, SIZES, Replaceable, equal_pair, numbers, one_of
 from compressbench.models.resnet import PadShortcut
+from compressbench.pruning.blocks import encode_bsr
 
 Action = Callable[[dict[fx.Node, Tensor]], None]
 Own = BlockSparseConv2d | DepthwiseConv2d | GlobalMean

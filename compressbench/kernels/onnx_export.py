@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.replaceable import Replaceable, one_of
+from compressbench.layers.replaceable import Replaceable, one_of
 
 AVERAGE_POOL = Replaceable(
     nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"), divisor_override=one_of(None)

@@ -14,11 +14,11 @@ from compressbench.files import make_folder, read_json, write_json
 from compressbench.finite import NotFinite
 from compressbench.job import SYNTHETIC_FILE, Job, Run
 from compressbench.kernels import machine
-from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
+from compressbench.method import Context
+from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.plan import Plan
 from compressbench.processes import alone_in
 from compressbench.seeding import make_deterministic
-from compressbench.stages.context import Context
 from compressbench.stages.runner import Stage, running
 
 KEPT = "kept.safetensors"
@@ -89,7 +89,7 @@ def _method_stage(root: Path, job: Job, running_stage: Stage) -> None:
     ctx = _context(root, job, running_stage)
     method = registry.method_class(root, job.run.method)(job.configuration)  # type: ignore[arg-type]
     if job.stage == "synthesize":
-        from compressbench.compression.synthesis import save_synthetic
+        from compressbench.data_free.synthesis import save_synthetic
 
         save_synthetic(method.synthesize(ctx), ctx)
     else:
@@ -121,7 +121,7 @@ def _recalibrate(ctx: Context, model: nn.Module) -> None:
 
 def _evaluate(root: Path, job: Job, running_stage: Stage) -> None:
     from compressbench import accounting
-    from compressbench.compression.packing import packed_tensors
+    from compressbench.layers.packing import packed_tensors
 
     ctx = _context(root, job, running_stage)
     final, folder = root / job.inputs["model"].folder, running_stage.folder

@@ -1,22 +1,20 @@
 """CF-ViT (arXiv 2203.03821): a transformer reads a coarse image, and its important regions again where it is unsure."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench import quality
+from compressbench.config import MethodConfig
 from compressbench.data.mixing import MixedBatches
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.method import Context, Fact, Method
 from compressbench.models import ModelSpec
 from compressbench.models.vit import CoarseOnly, CoarseToFineViT
 from compressbench.seeding import derive_seed
 from compressbench.training import Hook, State, WeightAverage, adamw
 from methods.cf_vit.losses import MixTokenBatches, token_labelling_loss, two_pass_loss
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class Selection(Hook):
@@ -51,7 +49,7 @@ class CFViT(Method):
 
     config: Config
 
-    def build(self, ctx: "Context") -> CoarseToFineViT:
+    def build(self, ctx: Context) -> CoarseToFineViT:
         """The pair's transformer with a coarse pass."""
         c = self.config
         if ctx.spec.architecture != "vit":
@@ -65,7 +63,7 @@ class CFViT(Method):
             )
         return ctx.build(ModelSpec("coarse_to_fine_vit", {"backbone": ctx.spec.arguments, **arguments}))
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, c = ctx.recipes.scratch, self.config
         if c.select_after >= recipe.epochs - 1:
             raise UserError(
@@ -90,7 +88,7 @@ class CFViT(Method):
         record_regions(model, ctx)
         return model
 
-    def batches(self, ctx: "Context", grid: int) -> Any:
+    def batches(self, ctx: Context, grid: int) -> Any:
         """Batches with soft labels: mixed, or with a box of MixToken on the coarse grid of side `grid`."""
         recipe, c = ctx.recipes.scratch, self.config
         source, smoothing, seed = ctx.batches(recipe), recipe.label_smoothing, derive_seed(ctx.seed, "mixing")
@@ -109,7 +107,7 @@ class CFViT(Method):
         return recompute()
 
 
-def record_regions(model: CoarseToFineViT, ctx: "Context") -> None:
+def record_regions(model: CoarseToFineViT, ctx: Context) -> None:
     """Accuracy on validation images with both passes, when other regions than the important ones are refined."""
     for regions in ("top", "random", "lowest", "all"):
         model.regions = regions

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.filters import Rates, Widths, widths_from_rates
 from compressbench.method import Fact, Structure
 from compressbench.models.published import PublishedNetwork
+from compressbench.pruning.filters import Rates, Widths, widths_from_rates
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
-from compressbench.compression.filters import (
+from compressbench.config import MethodConfig
+from compressbench.errors import UserError
+from compressbench.method import Context, Fact, Method, Structure
+from compressbench.models import Coupling
+from compressbench.pruning.filters import (
     Shape,
     Widths,
     cost_of,
@@ -21,16 +25,10 @@ from compressbench.compression.filters import (
     uniform_widths,
     widths_within,
 )
-from compressbench.compression.one_shot import record_untrained_quality
-from compressbench.compression.surgery import keep_filters
-from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig, Structure
-from compressbench.models import Coupling
+from compressbench.pruning.one_shot import record_untrained_quality
+from compressbench.pruning.surgery import keep_filters
 from methods.clr_rnf import facts
 from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 Kept = Mapping[str, Tensor]
 
@@ -75,7 +73,7 @@ class CLRRNF(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         dense = ctx.dense()
         widths = self._widths(ctx, dense)
         if self.config.weights != "inherited":
@@ -87,11 +85,11 @@ class CLRRNF(Method):
             record_untrained_quality(ctx, model)
         return model
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         scratch = self.config.weights == "scratch"
         return ctx.fit(model, ctx.recipes.scratch if scratch else ctx.recipes.finetune)
 
-    def _widths(self, ctx: "Context", dense: nn.Module) -> Widths:
+    def _widths(self, ctx: Context, dense: nn.Module) -> Widths:
         config, cost = self.config, macs(ctx.info.image_shape)
         total = cost(dense)
         if config.structure == "uniform":

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.filters import Widths, widths_from_rates
-from compressbench.compression.surgery import build_narrow
 from compressbench.config import read_yaml
 from compressbench.method import Fact, Structure
 from compressbench.models.published import PublishedNetwork
+from compressbench.pruning.filters import Widths, widths_from_rates
+from compressbench.pruning.surgery import build_narrow
 
 
 @dataclass(frozen=True)

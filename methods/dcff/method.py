@@ -1,32 +1,23 @@
 """DCFF (arXiv 2107.06916): a narrow network is trained from scratch through mixtures of full layers of filters."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
 from compressbench import models
-from compressbench.compression.filters import (
-    Widths,
-    inner_keys,
-    macs,
-    uniform_widths,
-    widths_from_rates,
-    widths_within,
-)
-from compressbench.compression.surgery import build_narrow
+from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig, Structure
+from compressbench.method import Context, Fact, Method, Structure
 from compressbench.models import Coupling
 from compressbench.models.structure import initialise_kaiming
+from compressbench.pruning.filters import Widths, inner_keys, macs, uniform_widths, widths_from_rates, widths_within
+from compressbench.pruning.surgery import build_narrow
 from compressbench.seeding import derive_seed
 from compressbench.training import Hook, State
 from methods.dcff import facts
 from methods.dcff.fusion import FusedConv2d, Schedule, export, fused_layers
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 Initialisation = Literal["framework", "kaiming_fan_in", "kaiming_fan_out"]
 
@@ -117,7 +108,7 @@ class DCFF(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, config = ctx.recipes.scratch, self.config
         with torch.device("meta"):
             full = models.build(ctx.spec.architecture, **ctx.spec.arguments)
@@ -129,14 +120,14 @@ class DCFF(Method):
         with torch.random.fork_rng(devices=[]):
             return export(model, build_narrow(full, widths).to(ctx.device))
 
-    def _widths(self, ctx: "Context", full: nn.Module) -> Widths:
+    def _widths(self, ctx: Context, full: nn.Module) -> Widths:
         if self.config.rates is not None:
             return widths_from_rates(full, self.config.rates)
         cost, keys = macs(ctx.info.image_shape), inner_keys(full)
         target = int(cost(full) * (1 - self.config.macs_cut))  # type: ignore[operator]
         return widths_within(full, lambda rate: uniform_widths(full, keys, rate), cost, target)
 
-    def _start(self, ctx: "Context", full: nn.Module, widths: Widths) -> nn.Module:
+    def _start(self, ctx: Context, full: nn.Module, widths: Widths) -> nn.Module:
         """The fused network before epoch 0; its weights depend on the run's seed only."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(ctx.seed, "initialisation"))
@@ -158,7 +149,7 @@ class DCFF(Method):
         return facts.structures()
 
 
-def _record(ctx: "Context", model: nn.Module) -> None:
+def _record(ctx: Context, model: nn.Module) -> None:
     """How the selection behaved, over all epochs and layers."""
     layers = [layer for _, layer in fused_layers(model)]
     ctx.record("fused_layers", len(layers))

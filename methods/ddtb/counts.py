@@ -4,8 +4,8 @@ import torch
 
 from compressbench import models
 from compressbench.accounting import layer_table
-from compressbench.compression.super_resolution import body_convolutions
 from compressbench.method import Fact
+from compressbench.quantization.super_resolution import body_convolutions
 
 NETWORKS = {f"{network}_x{scale}": (network, scale) for network in ("edsr", "rdn", "srresnet") for scale in (4, 2)}
 PATCH = 16

@@ -1,15 +1,18 @@
 """DDTB: activations quantized between two trainable bounds, which a gate rescales per sample in the most dynamic layers."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressbench.compression.bounds import BoundedActivation, Bounds, bounded_activations
-from compressbench.compression.gates import GateGradient
-from compressbench.compression.super_resolution import (
+from compressbench.config import MethodConfig
+from compressbench.layers.bounds import BoundedActivation, Bounds, bounded_activations
+from compressbench.layers.gates import GateGradient
+from compressbench.layers.ranged import RangedConv2d, WeightRange
+from compressbench.method import Context, Fact, Method
+from compressbench.quantization.super_resolution import (
     calibrate,
     first_forward,
     quantization_points,
@@ -17,13 +20,8 @@ from compressbench.compression.super_resolution import (
     quantize_points,
     teacher_loss,
 )
-from compressbench.compression.weight_quantized import RangedConv2d, WeightRange
-from compressbench.method import Fact, Method, MethodConfig
 from compressbench.training import Hook, LearningRate, State, schedule_factor
 from methods.ddtb.counts import recomputed_facts
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 PAPER_EPOCHS = 60
 PAPER_REGULARISED = 5
@@ -139,11 +137,11 @@ class DDTB(Method):
     Config = DDTBConfig
     config: DDTBConfig
 
-    def _chosen(self, ctx: "Context", key: str) -> Any:
+    def _chosen(self, ctx: Context, key: str) -> Any:
         value = getattr(self.config, key)
         return PER_NETWORK[ctx.spec.architecture][key] if value is None else value
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         model, recipe, batches = ctx.dense(), ctx.recipes.finetune, ctx.batches(ctx.recipes.finetune)
         steps = recipe.steps_per_epoch or batches.steps_per_epoch
         ranges = Ranges(model, quantization_points(model))
@@ -160,7 +158,7 @@ class DDTB(Method):
     def _gated(self) -> bool:
         return self.config.gates and self.config.bounds == "dual" and self.config.bits < 32
 
-    def _quantize(self, ctx: "Context", model: nn.Module, gates: Mapping[str, int]) -> nn.Module:
+    def _quantize(self, ctx: Context, model: nn.Module, gates: Mapping[str, int]) -> nn.Module:
         """Put the quantizers in; `gates`: name -> channels of those that get one."""
         config = self.config
         percentile, weight_range = self._chosen(ctx, "percentile"), self._chosen(ctx, "weight_range")
@@ -180,7 +178,7 @@ class DDTB(Method):
         set_gating(quantized, False)
         return quantized
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         if not self.config.trained or self.config.bits == 32:
             return model
         recipe, batches = ctx.recipes.finetune, ctx.batches(ctx.recipes.finetune)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compressbench.compression.data_free import Rounded, Signal, relu_moments, taps
+from compressbench.data_free.closed_forms import Rounded, Signal, relu_moments, taps
 
 THRESHOLD = 0.7  # of the mean magnitude: ternary weight networks
 

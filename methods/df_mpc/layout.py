@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.data_free import Pair, consecutive_pairs
+from compressbench.data_free.closed_forms import Pair, consecutive_pairs
 from compressbench.errors import UserError
 
 

@@ -1,12 +1,12 @@
 """DF-MPC (arXiv 2307.00498): ternary layers, and the next layer of more bits makes up for each. No data."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from compressbench.compression.data_free import (
+from compressbench.data_free.closed_forms import (
     DataFreeConfig,
     Pair,
     Rounded,
@@ -20,15 +20,12 @@ from compressbench.compression.data_free import (
     store,
     uniform,
 )
-from compressbench.compression.folding import scale_and_shift
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method
+from compressbench.layers.folding import scale_and_shift
+from compressbench.method import Context, Fact, Method
 from methods.df_mpc import facts
 from methods.df_mpc.compensation import Outputs, change, coefficients, loss, reader_change, ternary
 from methods.df_mpc.layout import mean_bits, mixed_pairs
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class DFMPC(Method):
@@ -59,7 +56,7 @@ class DFMPC(Method):
     config: Config
 
     @torch.no_grad()
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         model = ctx.dense()
         if self.config.low_bits is not None:
             signals = input_signals(model)  # of the original network: pairs do not influence each other

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.statistics import NormInputs
+from compressbench.data import SyntheticImages
+from compressbench.data_free.norm_statistics import NormInputs
 from compressbench.errors import UserError
 from compressbench.finite import best_class
-from compressbench.method import SyntheticImages
 
 
 class Statistics(NamedTuple):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.generator import Generator
-from compressbench.compression.quantized_layers import insert_quantizers
+from compressbench.data_free.generator import Generator
+from compressbench.layers.quantized import insert_quantizers
 from compressbench.method import Fact
 from compressbench.models.published import PublishedNetwork
 from methods.fdda.centres import first_aligned_layer

@@ -1,24 +1,22 @@
 """The generator's training: what a step draws, its loss, its learning rate, and how it passes from stage to stage."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressbench.compression.boxes import Boxes, resize_boxes
-from compressbench.compression.generator import NOISE, Generator
-from compressbench.compression.statistics import NormInputs
+from compressbench.data import SyntheticImages
+from compressbench.data_free.boxes import Boxes, resize_boxes
+from compressbench.data_free.generator import NOISE, Generator
+from compressbench.data_free.norm_statistics import NormInputs
 from compressbench.finite import best_class
-from compressbench.method import SyntheticImages
+from compressbench.method import Context
 from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, State
 from methods.fdda.centres import ClassCentres, Statistics, distance, distorted, first_aligned_layer, layer_weights
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
-    from methods.fdda.method import FDDA
+from methods.fdda.config import FDDAConfig
 
 EARLY_EPOCHS = 5  # with all classes, and noise as the target where the teacher errs on the centre (code only)
 EARLY_FACTOR = 2.0
@@ -71,7 +69,7 @@ class Generated(NamedTuple):
 class GeneratorLoss:
     """loss_G = ½ L_ce + 0.2 L_bns + ½ L_ce' + 0.9 L_D + 0.01 L_C; with L_D and L_C switched off L_ce + 0.2 L_bns."""
 
-    def __init__(self, teacher: nn.Module, centres: ClassCentres, config: "FDDA.Config"):
+    def __init__(self, teacher: nn.Module, centres: ClassCentres, config: FDDAConfig):
         self.teacher, self.centres, self.config = teacher, centres, config
         channels, device = centres.channels, centres.means.device
         self.aligned = layer_weights(channels, first_aligned_layer(len(channels))).to(device)
@@ -124,7 +122,7 @@ class Trainee(NamedTuple):
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def fresh(cls, ctx: "Context", config: "FDDA.Config") -> Self:
+    def fresh(cls, ctx: Context, config: FDDAConfig) -> Self:
         """Untrained. The weights depend on the run's seed, not on the stage."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(ctx.seed, "fdda", "generator"))
@@ -132,14 +130,14 @@ class Trainee(NamedTuple):
         made = made.to(ctx.device).train()
         return cls(made, torch.optim.Adam(made.parameters(), lr=config.generator_lr, betas=(0.5, 0.999)))
 
-    def keep(self, ctx: "Context") -> None:
+    def keep(self, ctx: Context) -> None:
         """Weights and Adam's moments, for the later stages."""
         moments = self.optimizer.state_dict()["state"]
         ctx.keep("generator", self.generator.state_dict())
         ctx.keep("adam", {f"{i}.{name}": t for i, state in moments.items() for name, t in state.items()})
 
     @classmethod
-    def kept(cls, ctx: "Context", config: "FDDA.Config") -> Self:
+    def kept(cls, ctx: Context, config: FDDAConfig) -> Self:
         """As the synthesize stage left it."""
         trainee = cls.fresh(ctx, config)
         moments: dict[int, dict[str, Tensor]] = {}
@@ -188,7 +186,7 @@ def sample(generator: Generator, count: int, batch: int, classes: int, random: t
 
 
 @torch.no_grad()
-def describe(ctx: "Context", loss: GeneratorLoss, generator: Generator, batch: int) -> None:
+def describe(ctx: Context, loss: GeneratorLoss, generator: Generator, batch: int) -> None:
     """Records, means over classes: L_C of real images to their own and to another centre, and of generated ones.
 
     Real images outside the calibration set only serve as the reference here.

@@ -2,29 +2,26 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench import quality
-from compressbench.compression.boxes import Boxes, random_boxes
-from compressbench.compression.distillation import distillation_loss
-from compressbench.compression.generator import Generator
-from compressbench.compression.quantized_layers import insert_quantizers, track_ranges
-from compressbench.compression.synthesis import SyntheticBatches, check_teacher, frozen_teacher
 from compressbench.config import Recipe
+from compressbench.data import SyntheticImages
+from compressbench.data_free.boxes import Boxes, random_boxes
+from compressbench.data_free.generator import Generator
+from compressbench.data_free.synthesis import SyntheticBatches, check_teacher, frozen_teacher
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig, SyntheticImages
+from compressbench.layers.quantized import insert_quantizers, track_ranges
+from compressbench.method import Context, Fact, Method
 from compressbench.seeding import generator
 from compressbench.training import schedule_factor
+from compressbench.training.distillation import distillation_loss
 from methods.fdda import facts
 from methods.fdda.centres import calibration_indices, class_centres
+from methods.fdda.config import FDDAConfig
 from methods.fdda.generation import Draw, Draws, GeneratorLoss, Joint, Rate, Trainee, describe, sample, student_batch
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 AUGMENTED_BOX = 0.5  # smallest area fraction of the box of augment_generated
 
@@ -32,57 +29,10 @@ AUGMENTED_BOX = 0.5  # smallest area fraction of the box of augment_generated
 class FDDA(Method):
     """Align generated images with class centres, calibrate activation ranges, distil into the quantized copy."""
 
-    class Config(MethodConfig):
-        """Defaults: ImageNet. Half of the recipe's batch is real, half generated; a generator batch is one half."""
+    Config = FDDAConfig
+    config: FDDAConfig
 
-        weight_bits: int = Field(4, ge=1, le=16)
-        activation_bits: int = Field(4, ge=1, le=16)
-        first_last_bits: int | None = Field(
-            None,
-            ge=1,
-            le=16,
-            description="weights of first and last layer, first and last activation; default: as the others",
-        )
-
-        images_per_class: int = Field(
-            1, ge=1, description="real images of the calibration set; together they are the centre"
-        )
-        generator_width: int = Field(128, ge=2, multiple_of=2)
-        generator_lr: float = Field(1e-3, gt=0)
-        generator_milestones: tuple[int, ...] = Field((100, 200, 300), description="epochs that divide its rate by 10")
-        warmup_epochs: int = Field(50, ge=1, description="epochs in which only the generator learns")
-        bns_weight: float = Field(0.2, ge=0, description="of L_bns, the distance to the teacher's running statistics")
-        centralised_weight: float = Field(0.01, ge=0, description="of L_C, the distance to the class centre")
-        distorted_weight: float = Field(0.9, ge=0, description="of L_D, the distance to the centre with noise")
-        mean_noise: float = Field(0.5, ge=0, description="deviation of the noise on the means of L_D")
-        variance_noise: float = Field(1.0, ge=0, description="the same on the variances")
-        images: int = Field(1000, ge=1, description="generated images to store at the end of the warm-up")
-
-        range_source: Literal["generated_early", "generated_end_of_warmup", "calibration"] = Field(
-            "generated_early",
-            description="images that set the activation ranges: of the generator's first steps (the authors' choice), the "
-            "stored ones, or the calibration images, augmented",
-        )
-        range_steps: int = Field(800, ge=1, description="forward passes that move the ranges: four epochs of 200")
-
-        finetuning: Literal["mixed", "calibration", "none"] = Field(
-            "mixed", description="calibration: the real half of the batch alone; none: the quantizer alone"
-        )
-        temperature: float = Field(20, gt=0, description="τ of the distillation")
-        alpha: float = Field(20, ge=0, description="α: weight of the distillation term, times τ²")
-        crop: float = Field(0.08, gt=0, le=1, description="smallest area fraction of a box of a calibration image")
-        augment_generated: bool = Field(
-            False, description="one random box for the generated half, as a later version of the authors' code intends"
-        )
-        cosine_steps: int | None = Field(
-            20_000,
-            ge=1,
-            description="steps in which the student's rate falls to 0; as released, it then rises again. null: the recipe's",
-        )
-
-    config: Config
-
-    def synthesize(self, ctx: "Context") -> SyntheticImages:
+    def synthesize(self, ctx: Context) -> SyntheticImages:
         """The calibration list and the generator are kept beside its images."""
         config, labels = self.config, ctx.data.train.labels
         index = calibration_indices(labels, ctx.info.classes, config.images_per_class, ctx.generator("calibration"))
@@ -101,7 +51,7 @@ class FDDA(Method):
 
     def _fit_generator(
         self,
-        ctx: "Context",
+        ctx: Context,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss: Callable[..., Tensor],
@@ -124,7 +74,7 @@ class FDDA(Method):
             validate=lambda _: {},
         )
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         check_teacher(ctx)
         config = self.config
         student = insert_quantizers(
@@ -145,7 +95,7 @@ class FDDA(Method):
         ctx.record("before_finetuning_top1", quality.top1(student, ctx.data.test))
         return student
 
-    def _track_in_training(self, ctx: "Context", student: nn.Module) -> None:
+    def _track_in_training(self, ctx: Context, student: nn.Module) -> None:
         """The first steps of the generator once more, to the bit, this time with the student looking on."""
         draws, generator_loss = self._generator_training(ctx, ctx.kept("calibration")["index"])
         trainee = Trainee.fresh(ctx, self.config)
@@ -159,7 +109,7 @@ class FDDA(Method):
         joint = Joint(student, trainee.generator)  # one model, so that a checkpoint has the ranges too
         self._fit_generator(ctx, joint, trainee.optimizer, loss, draws, 1, self.config.range_steps)
 
-    def _range_images(self, ctx: "Context") -> Iterator[Tensor]:
+    def _range_images(self, ctx: Context) -> Iterator[Tensor]:
         """`range_steps` batches of stored or of calibration images."""
         steps = range(self.config.range_steps)
         if self.config.range_source == "generated_end_of_warmup":
@@ -168,7 +118,7 @@ class FDDA(Method):
         batches = self._real_batches(ctx, "ranges")
         return (batches(step)[0].to(ctx.device) for step in steps)
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         check_teacher(ctx)
         if self.config.finetuning == "none":
             return model
@@ -179,7 +129,7 @@ class FDDA(Method):
         return self._finetune_in_turns(ctx, model, optimizer, hook, real)
 
     def _finetune_on_calibration(
-        self, ctx: "Context", model: nn.Module, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
+        self, ctx: Context, model: nn.Module, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
     ) -> nn.Module:
         """The baseline: distillation on the few real images."""
         teacher = frozen_teacher(ctx)
@@ -202,7 +152,7 @@ class FDDA(Method):
         )
 
     def _finetune_in_turns(
-        self, ctx: "Context", model: nn.Module, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
+        self, ctx: Context, model: nn.Module, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
     ) -> nn.Module:
         """A generator step and a student step in each iteration, on the same generated images.
 
@@ -238,30 +188,30 @@ class FDDA(Method):
     def _student_loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         return distillation_loss(student, teacher, labels, self.config.temperature, self.config.alpha)
 
-    def _box(self, ctx: "Context", step: int) -> Boxes | None:
+    def _box(self, ctx: Context, step: int) -> Boxes | None:
         """One box for the whole generated half, where it is augmented."""
         if not self.config.augment_generated:
             return None
         return random_boxes(1, ctx.info.size, ctx.info.size, AUGMENTED_BOX, generator(ctx.seed, "fdda", "box", step))
 
-    def _generator_training(self, ctx: "Context", index: Tensor) -> tuple[Draws, GeneratorLoss]:
+    def _generator_training(self, ctx: Context, index: Tensor) -> tuple[Draws, GeneratorLoss]:
         """Against the teacher and the centres of the calibration images `index`."""
         teacher = frozen_teacher(ctx)
         centres = class_centres(teacher, _calibration(ctx, index), ctx.info.classes)
         draws = Draws(ctx.seed, _half_batch(ctx), _steps_per_epoch(ctx), centres)
         return draws, GeneratorLoss(teacher, centres, self.config)
 
-    def _real_batches(self, ctx: "Context", purpose: str) -> SyntheticBatches:
+    def _real_batches(self, ctx: Context, purpose: str) -> SyntheticBatches:
         """The calibration images, augmented: half a batch, or all where there are fewer."""
         calibration = _calibration(ctx, ctx.kept("calibration")["index"])
         return SyntheticBatches(calibration, _half_batch(ctx), self.config.crop, ctx.seed, purpose)
 
-    def generator_rate(self, ctx: "Context") -> Callable[[int], float]:
+    def generator_rate(self, ctx: Context) -> Callable[[int], float]:
         """Step, counted from the start of the warm-up -> learning rate: a tenth from every milestone on."""
         config, length = self.config, _steps_per_epoch(ctx)
         return lambda step: config.generator_lr * 0.1 ** sum(step // length >= m for m in config.generator_milestones)
 
-    def student_rate(self, ctx: "Context") -> Callable[[int], float]:
+    def student_rate(self, ctx: Context) -> Callable[[int], float]:
         """Step of the student -> learning rate, ½ lr (1 + cos(π t / cosine_steps)), which is periodic, or the recipe's."""
         recipe, steps = ctx.recipes.finetune, self.config.cosine_steps
         if steps is not None:
@@ -274,20 +224,20 @@ class FDDA(Method):
         return facts.recompute()
 
 
-def _steps_per_epoch(ctx: "Context") -> int:
+def _steps_per_epoch(ctx: Context) -> int:
     """Of generator and student alike."""
     recipe: Recipe = ctx.recipes.finetune
     return ctx.steps(recipe) // recipe.epochs
 
 
-def _half_batch(ctx: "Context") -> int:
+def _half_batch(ctx: Context) -> int:
     size = ctx.recipes.finetune.batch_size
     if size < 2:
         raise UserError(f"recipes.finetune.batch_size is {size}: half of it is real and half generated; use 2 or more.")
     return size // 2
 
 
-def _calibration(ctx: "Context", index: Tensor) -> SyntheticImages:
+def _calibration(ctx: Context, index: Tensor) -> SyntheticImages:
     """The real images of the list, as the network sees them in evaluation."""
     train = ctx.data.train
     return SyntheticImages(train.images[index].to(ctx.device), train.labels[index].to(ctx.device))

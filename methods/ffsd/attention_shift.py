@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressbench.compression.distillation import attention, unit_norm
+from compressbench.training.distillation import attention, unit_norm
 
 LEAST_POSITIONS = 3
 

@@ -1,27 +1,20 @@
 """FFSD (arXiv 2103.14473): a leader is distilled online from students that learn from each other; only the leader is kept."""
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressbench.compression.distillation import (
-    attention_loss,
-    normalised_mse,
-    peer_accuracies,
-    softened_divergence,
-)
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.config import MethodConfig
+from compressbench.method import Context, Fact, Method
 from compressbench.training import Hook, State
+from compressbench.training.distillation import attention_loss, normalised_mse, peer_accuracies, softened_divergence
 from methods.ffsd import facts
 from methods.ffsd.attention_shift import diversity_loss, shift
 from methods.ffsd.networks import Cohort, Decoder, Seen
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 def ramp(epoch: int, length: int) -> float:
@@ -76,7 +69,7 @@ class FFSD(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, cohort = ctx.recipes.scratch, Cohort.build(ctx, self.config.students)
         ctx.record("trained_params", sum(p.numel() for p in cohort.parameters()))
         ctx.fit(
@@ -91,7 +84,7 @@ class FFSD(Method):
             ctx.record(f"{name}_top1", value)
         return cohort.leader
 
-    def optimizers(self, ctx: "Context", cohort: Cohort) -> list[torch.optim.Optimizer]:
+    def optimizers(self, ctx: Context, cohort: Cohort) -> list[torch.optim.Optimizer]:
         """The recipe's for the networks and, with a weight decay of its own, the fusion; Adam for the decoders."""
         config, networks = self.config, [p for module in cohort.networks() for p in module.parameters()]
         groups: list[dict[str, Any]] = [

@@ -3,18 +3,16 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.distillation import forward_with_taps, peer_logits
 from compressbench.errors import UserError
+from compressbench.method import Context
 from compressbench.models.structure import conv_unit
+from compressbench.training.distillation import forward_with_taps, peer_logits
 from methods.ffsd.attention_shift import LEAST_POSITIONS
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 def mixer(inputs: int, outputs: int) -> nn.Sequential:
@@ -110,7 +108,7 @@ class Cohort(nn.Module):
             initialise(module)
 
     @classmethod
-    def build(cls, ctx: "Context", students: int) -> Self:
+    def build(cls, ctx: Context, students: int) -> Self:
         """The leader starts from the weights that every method starts from, each student from its own."""
         leader, *others = (ctx.build(member=member) for member in range(students + 1))
         channels = tap_channels(leader, ctx.info.image_shape)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.generator import Generator
+from compressbench.data_free.generator import Generator
 from compressbench.method import Fact
 from compressbench.models.published import PublishedNetwork
 

@@ -1,22 +1,19 @@
 """The images that calibrate the activation ranges (not the training images): those of a throw-away generator in training."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressbench.compression.generator import NOISE, Generator
-from compressbench.compression.statistics import NormInputs
 from compressbench.data import DatasetInfo
-
-if TYPE_CHECKING:
-    from methods.intraq.method import IntraQ
+from compressbench.data_free.generator import NOISE, Generator
+from compressbench.data_free.norm_statistics import NormInputs
+from methods.intraq.config import IntraQConfig
 
 
 def calibration_images(
-    teacher: nn.Module, config: "IntraQ.Config", info: DatasetInfo, random: torch.Generator, device: torch.device
+    teacher: nn.Module, config: IntraQConfig, info: DatasetInfo, random: torch.Generator, device: torch.device
 ) -> Iterator[Tensor]:
     """`calibration_steps` batches [calibration_batch, C, H, W], from a generator that learns CE(T(x), y) + 0.1 L_BN(x)."""
     count = config.calibration_batch

@@ -1,19 +1,15 @@
 """Synthesis (§4 of the paper): pixels optimised against the teacher, diverse within each class."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from compressbench.compression.boxes import random_boxes, resize_boxes
-from compressbench.compression.statistics import NormInputs
-from compressbench.compression.synthesis import class_means, features_of, forward_with_features
-from compressbench.method import SyntheticImages
-
-if TYPE_CHECKING:
-    from methods.intraq.method import IntraQ
+from compressbench.data import SyntheticImages
+from compressbench.data_free.boxes import random_boxes, resize_boxes
+from compressbench.data_free.norm_statistics import NormInputs
+from compressbench.data_free.synthesis import class_means, features_of, forward_with_features
+from methods.intraq.config import IntraQConfig
 
 
 def soft_targets(count: int, epsilon: float, generator: torch.Generator) -> Tensor:
@@ -42,7 +38,7 @@ class Synthesizer:
         self,
         teacher: nn.Module,
         classes: int,
-        config: "IntraQ.Config",
+        config: IntraQConfig,
         generator: torch.Generator,
         device: torch.device,
     ):

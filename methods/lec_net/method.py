@@ -1,23 +1,21 @@
 """LEC-Net (arXiv 2104.02281): every session expands the nodes tentatively, and gates switch off most of what it added."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.compression.incremental import features, through_sessions
+from compressbench.config import MethodConfig
 from compressbench.data import Split
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.method import Context, Fact, Method
 from compressbench.models.growing import GrowingClassifier, GrowingHead, norm
 from compressbench.seeding import derive_seed, generator
+from compressbench.sessions import features, through_sessions
 from compressbench.training import Hook, State, fit
 from methods.lec_net import facts
 from methods.lec_net.losses import distillation, gate_penalty, sharpness
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class StoreGates(Hook):
@@ -83,7 +81,7 @@ class LECNet(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         base: GrowingClassifier = ctx.dense()  # type: ignore[assignment]
 
         def learn(head: GrowingHead, shots: Split, session: int, draw: int) -> GrowingHead:
@@ -95,7 +93,7 @@ class LECNet(Method):
         return base.with_head(self.form(heads[0]))
 
     def learn(
-        self, ctx: "Context", base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
+        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
     ) -> GrowingHead:
         """One session on the features of its shots, changing `head`."""
         x, labels = features(base, shots.images), shots.labels.to(ctx.device)
@@ -147,7 +145,7 @@ class LECNet(Method):
         """The network that is stored and judged."""
         return head.compact(self.config.threshold) if self.config.form == "compact" else head
 
-    def _record(self, ctx: "Context", heads: list[GrowingHead]) -> None:
+    def _record(self, ctx: Context, heads: list[GrowingHead]) -> None:
         """Means over the draws: what the gates of the last session do, and how many rows a compact network keeps."""
         if not self.config.expansion:
             return

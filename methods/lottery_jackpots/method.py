@@ -1,19 +1,19 @@
 """Lottery Jackpots (arXiv 2104.08700): search a mask for a trained network whose weights never change."""
 
 import copy
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import Masks, apply_masks, exchanged
-from compressbench.compression.pruning import record_densities
-from compressbench.config import Recipe
+from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.layers.masked import masked_layers
+from compressbench.method import Context, Fact, Method
+from compressbench.pruning.config import record_densities
+from compressbench.pruning.masks import Masks, apply_masks, exchanged
 from compressbench.training import Hook, State
 from methods.lottery_jackpots import facts
 from methods.lottery_jackpots.search import (
@@ -30,10 +30,6 @@ from methods.lottery_jackpots.search import (
     scattered_masks,
     scores,
 )
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
-
 
 CURVE_BATCHES = 10  # recompute the statistics of a copy before each validation: masks move faster than running averages
 
@@ -106,7 +102,7 @@ class LotteryJackpots(Method):
     def check(self, network: nn.Module) -> None:
         inner_weights(network)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         config, dense = self.config, ctx.dense()
         removed = QUOTAS[config.quotas](inner_weights(dense), config.sparsity)
         network = dense if config.weights == "pretrained" else ctx.build().eval()
@@ -142,7 +138,7 @@ class LotteryJackpots(Method):
             Recipe.model_validate(tuning) if config.tuning_epochs else None,
         )
 
-    def _search(self, ctx: "Context", network: nn.Module, start: Masks, magnitude: Masks, recipe: Recipe) -> nn.Module:
+    def _search(self, ctx: Context, network: nn.Module, start: Masks, magnitude: Masks, recipe: Recipe) -> nn.Module:
         """`network` with the masks found from `start`. Batch norms are in train mode, their scale and shift frozen."""
         config = self.config
         epochs, steps = ctx.sliced(recipe, config.slices)
@@ -165,7 +161,7 @@ class LotteryJackpots(Method):
         return facts.recompute()
 
 
-def _record(ctx: "Context", model: nn.Module, magnitude: Masks) -> None:
+def _record(ctx: Context, model: nn.Module, magnitude: Masks) -> None:
     """Densities, the overlap with the magnitude masks and its chance level, and the sparsity of the whole network."""
     masks = searched_masks(model, magnitude)
     record_densities(ctx, model)

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked_layers
-from compressbench.compression.masks import Masks, apply_masks, keep_largest, prunable, removed_count
-from compressbench.compression.registry import replace_modules
 from compressbench.errors import UserError
+from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked_layers
+from compressbench.layers.registry import replace_modules
+from compressbench.pruning.masks import Masks, apply_masks, keep_largest, prunable, removed_count
 
 Quotas = dict[str, int]
 Restriction = Literal["none", "quartic", "released"]

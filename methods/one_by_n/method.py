@@ -1,14 +1,17 @@
 """1xN pattern (arXiv 2105.14713): remove blocks of N consecutive output kernels that read one input channel."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench import accounting, models
-from compressbench.compression.blocks import (
+from compressbench.config import MethodConfig, Recipe
+from compressbench.errors import UserError
+from compressbench.method import Context, Fact, Method
+from compressbench.pruning.blocks import (
     Rows,
     block_mask,
     block_statistics,
@@ -20,15 +23,9 @@ from compressbench.compression.blocks import (
     removed_blocks,
     weights_of,
 )
-from compressbench.compression.masks import apply_masks, zero_removed
-from compressbench.compression.one_shot import record_untrained_quality
-from compressbench.compression.surgery import permute_filters
-from compressbench.config import Recipe
-from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.pruning.masks import apply_masks, zero_removed
+from compressbench.pruning.one_shot import record_untrained_quality
+from compressbench.pruning.surgery import permute_filters
 
 WARMUP = 5
 
@@ -56,7 +53,7 @@ class OneByN(Method):
         straddle = config.straddle and config.rows != "uniform"
         check_network(network, prunable_layers(network, config.prune_classifier), config.n, straddle)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         model = ctx.dense()
         masks = self.masks(model)
         weights = weights_of(model, masks)
@@ -98,7 +95,7 @@ class OneByN(Method):
         apply_masks(model, blocks, block=n)
         return apply_masks(model, {name: mask for name, mask in masks.items() if name not in blocks})
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         recipe, frozen = ctx.recipes.finetune, self.config.freeze_classifier_bias
         if self.config.as_published if frozen is None else frozen:
             for name, parameter in model.named_parameters():

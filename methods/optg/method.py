@@ -2,24 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressbench import accounting
-from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked, masked_layers
-from compressbench.compression.masks import Masks, apply_masks, exchanged
-from compressbench.compression.pruning import record_densities
-from compressbench.compression.registry import replace_modules
+from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked, masked_layers
+from compressbench.layers.registry import replace_modules
+from compressbench.method import Context, Fact, Method
 from compressbench.models.published import PublishedNetwork
+from compressbench.pruning.config import record_densities
+from compressbench.pruning.masks import Masks, apply_masks, exchanged
 from compressbench.training import Hook, State
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class StraightThroughMask(torch.autograd.Function):
@@ -180,7 +177,7 @@ class OptG(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, config = ctx.recipes.scratch, self.config
         slices, steps = ctx.sliced(recipe, config.slices)
         try:
@@ -202,7 +199,7 @@ class OptG(Method):
         self._record_reranking(ctx, model)
         return result
 
-    def _record_reranking(self, ctx: "Context", model: nn.Module) -> None:
+    def _record_reranking(self, ctx: Context, model: nn.Module) -> None:
         """What the authors' evaluation does: rank the final scores once more, and use those masks."""
         for name, value in ctx.validate(model).items():
             ctx.record(f"{name}_last_masks", value)

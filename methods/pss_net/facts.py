@@ -5,10 +5,10 @@ import math
 import torch
 
 from compressbench import accounting, models
-from compressbench.compression.supernet import Constraint
 from compressbench.method import Fact
 from compressbench.models.subnets import Layout, rounded_channels
 from compressbench.models.switchable import Switchable
+from compressbench.supernet.config import Constraint
 from methods.pss_net.pools import annealed
 
 NETWORKS = {

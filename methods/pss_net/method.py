@@ -1,22 +1,21 @@
 """PSS-Net (Chen et al. 2023): a supernet that trains the best structures of every budget more often than others."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.compression.latency_table import LatencyTable, measured_table
-from compressbench.compression.supernet import Budget, Supernet, SupernetConfig, prepare, sandwich
-from compressbench.method import Fact, Method
+from compressbench.method import Context, Fact, Method
 from compressbench.models.subnets import Layout, Subnet
+from compressbench.supernet.config import SupernetConfig
+from compressbench.supernet.latency_table import LatencyTable, measured_table
+from compressbench.supernet.space import Budget
+from compressbench.supernet.training import Supernet, prepare, sandwich
 from compressbench.training import Hook, State
 from methods.pss_net.pools import Pools, annealed
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 Choice = Literal["best", "worst", "random"]
 
@@ -94,7 +93,7 @@ class PSSNet(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         supernet = prepare(ctx, self.config, self._table(ctx))
         trained = Prioritized(supernet, self.config).to(ctx.device)
         supernet.train(trained.loss, trained, hooks=[Annealing(trained)])
@@ -111,7 +110,7 @@ class PSSNet(Method):
             supernet.record_mean(name, model)
         return models[self.config.deployed]
 
-    def _table(self, ctx: "Context") -> LatencyTable | None:
+    def _table(self, ctx: Context) -> LatencyTable | None:
         """The latency of every block of the space, where a budget is in latency."""
         if not self.config.timed_devices:
             return None

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.binary import BinaryConv2d, standardise, standardised_sign, triangular_slope, with_slope
-from compressbench.compression.latent import laplace_quantile, laplace_scale
+from compressbench.layers.binary import BinaryConv2d, standardise, standardised_sign, triangular_slope, with_slope
+from compressbench.quantization.latent_weights import laplace_quantile, laplace_scale
 
 GAIN = 2 * math.sqrt(2)  # the deviation of a Laplace law of scale 2
 

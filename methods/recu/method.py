@@ -1,21 +1,18 @@
 """ReCU (arXiv 2103.12369): latent weights in the tails of a Laplace law are clamped before the sign."""
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from compressbench.compression.binary import binarise, binary_layers
-from compressbench.compression.binary_counts import binary_facts
-from compressbench.compression.latent import bit_entropy
-from compressbench.method import Fact, Method
+from compressbench.layers.binary import binarise, binary_layers
+from compressbench.method import Context, Fact, Method
+from compressbench.quantization.binary_counts import binary_facts
+from compressbench.quantization.binary_training import BinaryConfig, Flips, train_binary
+from compressbench.quantization.latent_weights import bit_entropy
 from compressbench.training import Hook, State
-from compressbench.training.binary import BinaryConfig, Flips, train_binary
 from methods.recu.layer import RectifiedClampConv2d
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class ClampSchedule(Hook):
@@ -74,13 +71,13 @@ class ReCU(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         config, model = self.config, self.network(ctx)
         groups = convolutions_and_classifier(model) if config.decay != "all" else None
         hooks = [ClampSchedule(config.tau_min, config.tau_max), Flips()]
         return train_binary(ctx, model, groups=groups, hooks=hooks, rate=config.rate)
 
-    def network(self, ctx: "Context") -> nn.Module:
+    def network(self, ctx: Context) -> nn.Module:
         """The authors' form of the pair's architecture, the scales drawn uniformly from [0, 1)."""
         model = binarise(ctx.build(form="recu"), lambda layer: RectifiedClampConv2d.rebuild(layer, {}))
         random = ctx.generator("scales")

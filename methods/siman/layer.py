@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.binary import BinaryConv2d, standardise, standardised_sign, with_slope
+from compressbench.layers.binary import BinaryConv2d, standardise, standardised_sign, with_slope
 
 
 class MagnitudeConv2d(BinaryConv2d):

@@ -1,21 +1,18 @@
 """SiMaN (arXiv 2102.07981): the larger half of a filter's magnitudes becomes +1, the smaller half -1."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressbench.compression.binary import binarise, binary_layers
-from compressbench.compression.binary_counts import BINARY_NETWORKS, binary_facts
-from compressbench.method import Fact, Method
+from compressbench.layers.binary import binarise, binary_layers
+from compressbench.method import Context, Fact, Method
+from compressbench.quantization.binary_counts import BINARY_NETWORKS, binary_facts
+from compressbench.quantization.binary_training import BinaryConfig, train_binary
 from compressbench.training import Hook, State
-from compressbench.training.binary import BinaryConfig, train_binary
 from methods.siman.layer import MagnitudeConv2d
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class ClippingSchedule(Hook):
@@ -70,12 +67,12 @@ class SiMaN(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         config, model = self.config, self.network(ctx)
         groups = parameter_groups(model, config.decay_latent)
         return train_binary(ctx, model, groups=groups, hooks=[ClippingSchedule(config.p)], rate=config.rate)
 
-    def network(self, ctx: "Context") -> nn.Module:
+    def network(self, ctx: Context) -> nn.Module:
         """The authors' form of the pair's architecture; the scales are mean magnitudes of torch's default initialisation."""
         own = {"project_in_evaluation": self.config.project_in_evaluation}
         model = binarise(ctx.build(form="siman"), lambda layer: MagnitudeConv2d.rebuild(layer, own))

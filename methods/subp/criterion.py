@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressbench.compression.blocks import expand_blocks
 from compressbench.errors import UserError
+from compressbench.pruning.blocks import expand_blocks
 
 Criterion = Literal["bpar", "l1", "l2"]
 Ramp = Literal["cubic", "linear", "cos", "exp"]

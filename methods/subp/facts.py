@@ -10,9 +10,9 @@ from torch import nn
 
 from compressbench import accounting, models
 from compressbench.accounting import LayerCount
-from compressbench.compression.blocks import prunable_layers, weights_of
 from compressbench.config import read_yaml
 from compressbench.method import Fact
+from compressbench.pruning.blocks import prunable_layers, weights_of
 from methods.subp.criterion import Schedule
 
 SHORTCUTS = ("*.shortcut.conv",)

@@ -1,19 +1,19 @@
 """SUBP (arXiv 2310.06218): equally many 1xN blocks in every row, from random weights, in one soft run."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from compressbench import models
-from compressbench.compression.blocks import block_mask, block_statistics, check_network, connected_share, weights_of
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.pruning import record_densities
-from compressbench.config import Recipe
+from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.layers.masked import masked_layers
+from compressbench.method import Context, Fact, Method
 from compressbench.models.structure import initialise_kaiming
+from compressbench.pruning.blocks import block_mask, block_statistics, check_network, connected_share, weights_of
+from compressbench.pruning.config import record_densities
 from compressbench.seeding import derive_seed
 from methods.subp import facts
 from methods.subp.criterion import (
@@ -28,9 +28,6 @@ from methods.subp.criterion import (
 )
 from methods.subp.facts import SHORTCUTS, block_layers
 from methods.subp.soft import Gradient, MaskUpdates, RemovedDecay, Scored, export, soften
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class SUBP(Method):
@@ -62,7 +59,7 @@ class SUBP(Method):
     def check(self, network: nn.Module) -> None:
         self.layers(network)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, config = ctx.recipes.scratch, self.config
         model = self.start(ctx)
         soften(model, set(self.layers(model)), config.n, config.gradient)
@@ -96,7 +93,7 @@ class SUBP(Method):
             check_kernel(weight, name)
         return names
 
-    def start(self, ctx: "Context") -> nn.Module:
+    def start(self, ctx: Context) -> nn.Module:
         """The network before epoch 0; its weights depend on the run's seed only."""
         if self.config.initialisation == "shared":
             return ctx.build()
@@ -104,11 +101,11 @@ class SUBP(Method):
             torch.manual_seed(derive_seed(ctx.seed, "initialisation"))
             return initialise(models.build(ctx.spec.architecture, **ctx.spec.arguments)).to(ctx.device)
 
-    def _sampler(self, ctx: "Context", e: int, layer: str) -> Sampler:
+    def _sampler(self, ctx: Context, e: int, layer: str) -> Sampler:
         return sampler(ctx.generator(f"regrowth/{e}/{layer}")) if self.config.regrowth else most_important
 
     @torch.no_grad()
-    def _record(self, ctx: "Context", model: nn.Module) -> None:
+    def _record(self, ctx: Context, model: nn.Module) -> None:
         """Row lengths of the masks beside those that 1xN's ranking of the whole layer gives on the same weights."""
         n, layers = self.config.n, masked_layers(model)
         record_densities(ctx, model)

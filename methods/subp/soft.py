@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.layers import MaskedConv2d, masked, masked_layers
-from compressbench.compression.masks import exchanged, pull_removed, zero_removed
-from compressbench.compression.registry import replace_modules
 from compressbench.errors import UserError
+from compressbench.layers.masked import MaskedConv2d, masked, masked_layers
+from compressbench.layers.registry import replace_modules
+from compressbench.pruning.masks import exchanged, pull_removed, zero_removed
 from compressbench.training import Hook, State
 from methods.subp.criterion import Criterion, Sampler, Schedule, expand, importance, update
 

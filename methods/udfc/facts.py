@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compressbench import accounting
-from compressbench.compression.data_free import consecutive_pairs
-from compressbench.compression.data_free_pruning import kept_count
-from compressbench.compression.filters import Widths, producer_weights
+from compressbench.data_free.closed_forms import consecutive_pairs
+from compressbench.data_free.pruning import kept_count
 from compressbench.method import Fact
 from compressbench.models.published import PublishedNetwork
+from compressbench.pruning.filters import Widths, producer_weights
 
 BITS = 6
 HIDDEN = 512

@@ -1,20 +1,17 @@
 """UDFC (arXiv 2308.07209): filters removed and weights rounded at once, and the next layer remixed in closed form. No data."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressbench.compression.data_free import recalibrated
-from compressbench.compression.data_free_pruning import DataFreePruningConfig, prune_and_quantize, selection
-from compressbench.method import Fact, Method
+from compressbench.data_free.closed_forms import recalibrated
+from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
+from compressbench.method import Context, Fact, Method
 from methods.udfc import facts
 from methods.udfc.reconstruction import Objective, channels, closed_form, errors
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class UDFC(Method):
@@ -35,7 +32,7 @@ class UDFC(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         left: list[float] = []
 
         def rebuild(layer: nn.Conv2d, norm: _BatchNorm, kept: Tensor, rounded: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressbench.compression.data_free import folded
-from compressbench.compression.data_free_pruning import selection
+from compressbench.data_free.closed_forms import folded
+from compressbench.data_free.pruning import selection
 
 Objective = Literal["folded", "normalised"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from compressbench import accounting
-from compressbench.compression.filters import producer_weights
 from compressbench.method import Fact
 from compressbench.models.published import PublishedNetwork
+from compressbench.pruning.filters import producer_weights
 from methods.white_box.layout import Layout, lay_out
 from methods.white_box.voting import FlopsAtWidths, floor_width
 

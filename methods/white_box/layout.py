@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from compressbench.compression.filters import couplings_like, inner_keys, producer_weights
 from compressbench.models import Coupling
+from compressbench.pruning.filters import couplings_like, inner_keys, producer_weights
 from methods.white_box.voting import FlopsAtWidths, Lot, largest_cut
 
 

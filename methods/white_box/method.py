@@ -1,31 +1,23 @@
 """White-Box (arXiv 2104.11883): channels get a mask per class, all classes vote, FLOPs decide how many stay."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from compressbench.compression.filters import (
-    from_scratch,
-    producer_weights,
-    random_filters,
-    strongest_filters,
-)
-from compressbench.compression.surgery import keep_filters
-from compressbench.config import Recipe
+from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.finite import best_class
-from compressbench.method import Fact, Method, MethodConfig
+from compressbench.method import Context, Fact, Method
+from compressbench.pruning.filters import from_scratch, producer_weights, random_filters, strongest_filters
+from compressbench.pruning.surgery import keep_filters
 from compressbench.seeding import derive_seed
 from methods.white_box.class_masks import ClassMasks, class_loss
 from methods.white_box.facts import PUBLISHED
 from methods.white_box.layout import Layout, lay_out
 from methods.white_box.narrowing import fold_masks, renew, reset_norms, scale_norms
 from methods.white_box.voting import Election, FlopsAtWidths, Lot, vote
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 BATCH = 100
 Counter = Literal["with_bn", "with_bn_window_pool", "with_bn_no_pool", "macs"]
@@ -82,7 +74,7 @@ class WhiteBox(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         network = ctx.build()
         config = self.config
         layout = lay_out(network, config.layers, config.outer, config.last == "random", config.last_width)
@@ -109,7 +101,7 @@ class WhiteBox(Method):
                 f"channels at least, so that {reachable:.4f} can be removed; lower flops_cut or min_preserve."
             )
 
-    def _train_masks(self, ctx: "Context", network: nn.Module, layout: Layout) -> ClassMasks:
+    def _train_masks(self, ctx: Context, network: nn.Module, layout: Layout) -> ClassMasks:
         """One optimiser for weights and masks: same rate, same decay."""
         config = self.config
         masks = ClassMasks(network, layout.names, layout.sites(config.before_norm), ctx.info.classes, config.noise)
@@ -117,7 +109,7 @@ class WhiteBox(Method):
         ctx.fit(masks, recipe, name="class_training", loss=class_loss(config.strength, recipe.label_smoothing))
         return masks
 
-    def _narrow(self, ctx: "Context", masks: ClassMasks, layout: Layout, election: Election) -> nn.Module:
+    def _narrow(self, ctx: Context, masks: ClassMasks, layout: Layout, election: Election) -> nn.Module:
         """The kept channels with the mean masks in their batch norms (or with fresh ones)."""
         config, network = self.config, masks.network
         voted = self._chosen(ctx, network, election)
@@ -134,7 +126,7 @@ class WhiteBox(Method):
             renew(narrow, from_scratch(ctx, network, election.last.widths), config.fresh)
         return narrow
 
-    def _chosen(self, ctx: "Context", network: nn.Module, election: Election) -> dict[str, Tensor]:
+    def _chosen(self, ctx: Context, network: nn.Module, election: Election) -> dict[str, Tensor]:
         """The elected channels, or the controls' choice of as many."""
         if self.config.filters == "voted":
             return election.kept
@@ -145,14 +137,14 @@ class WhiteBox(Method):
         return {key: random_filters(w, widths[key], generator) for key, w in weights.items()}
 
     @staticmethod
-    def _drawn(ctx: "Context", network: nn.Module, lot: Lot | None, election: Election) -> dict[str, Tensor]:
+    def _drawn(ctx: Context, network: nn.Module, lot: Lot | None, election: Election) -> dict[str, Tensor]:
         """The channels of the layer that does not vote."""
         if lot is None:
             return {}
         weight = producer_weights(network, [lot.key])[lot.key]
         return {lot.key: random_filters(weight, election.last.widths[lot.key], ctx.generator("last layer"))}
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         recipe, config = ctx.recipes.scratch, self.config
         epochs = config.finetune_epochs or recipe.epochs
         if config.weights == "scratch":
@@ -172,7 +164,7 @@ def class_recipe(recipe: Recipe, epochs: int) -> Recipe:
 
 
 @torch.no_grad()
-def record_label_dependence(ctx: "Context", masks: ClassMasks) -> None:
+def record_label_dependence(ctx: Context, masks: ClassMasks) -> None:
     """Validation accuracy (%) when the forward pass is told the true labels, wrong ones, or none (the mean mask).
 
     Accuracy while labels enter the forward pass measures the masks' hint, not the network.

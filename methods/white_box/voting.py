@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import accounting
-from compressbench.compression.filters import Shape, Widths
 from compressbench.errors import UserError
 from compressbench.models import Coupling
+from compressbench.pruning.filters import Shape, Widths
 
 FIRST_RATE, STEP = 0.9, 0.01
 

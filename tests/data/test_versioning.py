@@ -70,7 +70,7 @@ def test_what_differs_is_named_and_never_pinned(pinned):
 def test_fetch_takes_the_data_from_the_cache_before_the_source(pinned, monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", {"a": lambda folder: pytest.fail("asked the source")})
     shutil.rmtree(pinned / "data")
-    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert sources.prepare(pinned).keys() == {"a", "a-b"}
 
 
 def test_fetch_takes_the_data_from_a_remote(pinned, monkeypatch, tmp_path):
@@ -79,7 +79,7 @@ def test_fetch_takes_the_data_from_a_remote(pinned, monkeypatch, tmp_path):
     dvc(pinned, "push")
     shutil.rmtree(pinned / "data")
     shutil.rmtree(pinned / ".dvc/cache")
-    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert sources.prepare(pinned).keys() == {"a", "a-b"}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_damage_in_the_cache_is_dropped_and_the_public_source_is_asked(pinned, m
     monkeypatch.setattr(sources, "SOURCES", {name: source(name) for name in ("a", "a-b")})
     for _ in range(2):
         shutil.rmtree(pinned / "data")
-        assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+        assert sources.prepare(pinned).keys() == {"a", "a-b"}
     assert json.loads(dvc(pinned, "status", "--json")) == {}
     assert versioning._md5(victim) == victim.parent.name + victim.name.removesuffix(".dir")
 
@@ -149,7 +149,7 @@ def test_damage_in_a_remote_is_not_kept(pinned, monkeypatch, tmp_path):
     shutil.copytree(pinned / "data/a", tmp_path / "a")
     shutil.rmtree(pinned / "data")
     shutil.rmtree(pinned / ".dvc/cache")
-    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert sources.prepare(pinned).keys() == {"a", "a-b"}
     assert versioning._md5(versioning._cached(pinned, md5)) == md5
 
 
@@ -187,8 +187,8 @@ def test_following_the_advice_helps(pinned, monkeypatch):
     (pinned / "data/external").mkdir()
     shutil.move(pinned / "data/new.bin", pinned / "data/external")
     shutil.rmtree(pinned / "data/a")
-    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert sources.prepare(pinned).keys() == {"a", "a-b"}
     (pinned / "data/a-b/z.bin").write_bytes(b"meant")
     versioning.repin(pinned)
-    assert versioning.prepare(pinned).keys() == {"a", "a-b"}
+    assert sources.prepare(pinned).keys() == {"a", "a-b"}
     assert (pinned / "data/external/new.bin").read_bytes() == b"own"

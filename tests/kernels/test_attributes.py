@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.compression.binary import SignConv2d
-from compressbench.compression.deploy import deploy
-from compressbench.compression.folding import convolution_norm_pairs, fold_norms
-from compressbench.compression.layers import MaskedConv2d, mask_layer, masked
-from compressbench.compression.learned_steps import LearnedStepActivation
-from compressbench.compression.quantized_layers import QuantizedActivation, quantize_layer
-from compressbench.compression.replaceable import Replaceable
-from compressbench.compression.weight_quantized import RangedConv2d
 from compressbench.kernels import network
 from compressbench.kernels.executors import Skip, make_executor
+from compressbench.layers.binary import SignConv2d
+from compressbench.layers.deployment import deploy
+from compressbench.layers.folding import convolution_norm_pairs, fold_norms
+from compressbench.layers.learned_steps import LearnedStepActivation
+from compressbench.layers.masked import MaskedConv2d, mask_layer, masked
+from compressbench.layers.quantized import QuantizedActivation, quantize_layer
+from compressbench.layers.ranged import RangedConv2d
+from compressbench.layers.replaceable import Replaceable
 
 SHAPE = (1, 4, 9, 9)
 MODES = ("reflect", "replicate", "circular")

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from compressbench.compression.blocks import BlockSparse, encode_bsr, random_block_mask
 from compressbench.kernels import native
 from compressbench.kernels.block_sparse import BLOCK_SIZES, BlockSparseConv2d
+from compressbench.pruning.blocks import BlockSparse, encode_bsr, random_block_mask
 
 INF = float("inf")
 

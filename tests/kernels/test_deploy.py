@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import models
-from compressbench.compression.deploy import deploy, simulated_kinds
-from compressbench.compression.layers import masked, masked_layers
-from compressbench.compression.quantized_layers import quantize_layer
+from compressbench.layers.deployment import deploy, simulated_kinds
+from compressbench.layers.masked import masked, masked_layers
+from compressbench.layers.quantized import quantize_layer
 
 NETWORKS = [
     ("resnet_cifar", {"blocks": [1, 1, 1], "stem_stride": 2, "in_channels": 1, "shortcut": "conv"}, (1, 28, 28)),

@@ -3,11 +3,11 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import models
-from compressbench.compression.layers import masked, masked_layers
-from compressbench.compression.quantized_layers import quantize_activation, quantize_layer
-from compressbench.compression.registry import replace_modules
 from compressbench.errors import UserError
 from compressbench.kernels.executors import EXECUTORS, Skip, make_executor
+from compressbench.layers.masked import masked, masked_layers
+from compressbench.layers.quantized import quantize_activation, quantize_layer
+from compressbench.layers.registry import replace_modules
 
 LIBRARIES = ["torch_eager", "torch_compiled", "onnxruntime"]
 

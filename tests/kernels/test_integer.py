@@ -6,22 +6,17 @@ import torch
 from torch import nn
 
 from compressbench import models
-from compressbench.compression import post_training
-from compressbench.compression.bounds import BoundedActivation
-from compressbench.compression.learned_steps import (
-    DorefaConv2d,
-    LearnedStepActivation,
-    LearnedStepConv2d,
-    PactActivation,
-)
-from compressbench.compression.observed import ObservedActivation, observe
-from compressbench.compression.post_training import PostTrainingConfig, quantize_post_training
-from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
-from compressbench.compression.registry import replace_modules
-from compressbench.compression.weight_quantized import RangedConv2d
 from compressbench.kernels.executors import Skip, make_executor
 from compressbench.kernels.integer import NoIntegerForm, integer_network
 from compressbench.kernels.onnx_export import export
+from compressbench.layers.bounds import BoundedActivation
+from compressbench.layers.learned_steps import DorefaConv2d, LearnedStepActivation, LearnedStepConv2d, PactActivation
+from compressbench.layers.observed import ObservedActivation, observe
+from compressbench.layers.quantized import quantize_activation, quantize_layer, track_ranges
+from compressbench.layers.ranged import RangedConv2d
+from compressbench.layers.registry import replace_modules
+from compressbench.quantization import post_training
+from compressbench.quantization.post_training import PostTrainingConfig, quantize_post_training
 
 
 def intraq_network(bits: int) -> nn.Module:

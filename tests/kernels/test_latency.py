@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import models
-from compressbench.compression.quantized_layers import quantize_layer
 from compressbench.finite import NotFinite
 from compressbench.kernels import latency
 from compressbench.kernels.executors import EXECUTORS, Executor, Skip
 from compressbench.kernels.latency import OutputMismatch, interleaved_times, measure, ratio_of_medians
+from compressbench.layers.quantized import quantize_layer
 
 
 class FakeClock:

@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from compressbench.compression.blocks import encode_bsr
 from compressbench.errors import UserError
 from compressbench.kernels import native
 from compressbench.kernels.block_sparse import BlockSparseConv2d
+from compressbench.pruning.blocks import encode_bsr
 from tests.conftest import ROOT
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from compressbench import models
-from compressbench.compression.binary import OneBitConv2d, SignConv2d, binarise, binary_layers
-from compressbench.compression.blocks import prunable_layers, random_block_mask, weights_of
-from compressbench.compression.layers import masked
-from compressbench.compression.masks import apply_masks
-from compressbench.compression.registry import replace_modules
 from compressbench.kernels import native
 from compressbench.kernels.network import NativeNetwork
+from compressbench.layers.binary import OneBitConv2d, SignConv2d, binarise, binary_layers
+from compressbench.layers.masked import masked
+from compressbench.layers.registry import replace_modules
+from compressbench.pruning.blocks import prunable_layers, random_block_mask, weights_of
+from compressbench.pruning.masks import apply_masks
 
 
 def pruned(architecture: str, n: int, **arguments: object) -> nn.Module:

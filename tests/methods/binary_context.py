@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from compressbench.stages.context import Context
+from compressbench.method import Context
 
 from .context import make_context
 

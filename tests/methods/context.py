@@ -8,8 +8,8 @@ from compressbench import storage
 from compressbench.config import Pair
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
+from compressbench.method import Context
 from compressbench.plan import Plan, Run
-from compressbench.stages.context import Context
 from tests.conftest import ROOT
 
 RECIPE = {"epochs": 1, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4}

@@ -8,8 +8,8 @@ from compressbench.config import Pair
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
 from compressbench.data.incremental import PROTOCOLS, Protocol, in_sessions
+from compressbench.method import Context
 from compressbench.plan import Plan, Run
-from compressbench.stages.context import Context
 from tests.conftest import ROOT
 
 from .context import context_of

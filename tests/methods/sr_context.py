@@ -7,7 +7,7 @@ import torch
 from compressbench import data, storage
 from compressbench.config import Pair
 from compressbench.data.super_resolution import SuperResolutionData, make_pair
-from compressbench.stages.context import Context
+from compressbench.method import Context
 
 RECIPE = {
     "epochs": 3, "steps_per_epoch": 2, "batch_size": 3, "optimizer": "adam", "lr": 5e-4,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compressbench.compression.binary import OneBitConv2d, binary_layers
+from compressbench.layers.binary import OneBitConv2d, binary_layers
 from compressbench.training import State
 from methods.baselines.bnn.method import BNN, ClipLatent
 from tests.compression.test_binary import binary_network

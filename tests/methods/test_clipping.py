@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compressbench.compression.post_training import InputRange, PostTrainingConfig, calibration_ranges
+from compressbench.quantization.post_training import InputRange, PostTrainingConfig, calibration_ranges
 from methods.baselines.clipping.method import Clipping
 from tests.methods.test_minmax import CTX, X, quantized_layers
 

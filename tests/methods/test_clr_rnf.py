@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressbench import accounting, models
-from compressbench.compression.filters import RATE_STEP, cost_of, couplings_like, macs
-from compressbench.compression.surgery import keep_filters
 from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.plan import Plan, Run
+from compressbench.pruning.filters import RATE_STEP, cost_of, couplings_like, macs
+from compressbench.pruning.surgery import keep_filters
 from compressbench.training import schedule_factor
 from compressbench.training.checkpoint import same_bits
 from methods.baselines.l1_filter.method import L1Filter

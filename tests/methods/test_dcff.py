@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from compressbench import accounting, models, storage
 from compressbench.accounting import CONVENTIONS
-from compressbench.compression.filters import (
+from compressbench.config import read_yaml
+from compressbench.errors import UserError
+from compressbench.plan import Plan, Run
+from compressbench.pruning.filters import (
     inner_keys,
     macs,
     producer_weights,
@@ -22,10 +25,7 @@ from compressbench.compression.filters import (
     widths_from_rates,
     widths_within,
 )
-from compressbench.compression.surgery import build_narrow
-from compressbench.config import read_yaml
-from compressbench.errors import UserError
-from compressbench.plan import Plan, Run
+from compressbench.pruning.surgery import build_narrow
 from compressbench.reporting.published import _compare
 from compressbench.training import fit
 from compressbench.training.checkpoint import Checkpoint, same_bits

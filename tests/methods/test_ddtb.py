@@ -8,9 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import data, models, storage
-from compressbench.compression.bounds import BoundedActivation, bounded_activations
-from compressbench.compression.distillation import attention_loss
-from compressbench.compression.super_resolution import (
+from compressbench.config import Recipe
+from compressbench.data.super_resolution import Pair, SuperResolutionData
+from compressbench.errors import UserError
+from compressbench.layers.bounds import BoundedActivation, bounded_activations
+from compressbench.layers.ranged import RangedConv2d
+from compressbench.method.tasks import TASKS
+from compressbench.plan import Plan, Run
+from compressbench.quantization.super_resolution import (
     body_convolutions,
     first_forward,
     quantization_points,
@@ -18,13 +23,8 @@ from compressbench.compression.super_resolution import (
     quantize_points,
     teacher_loss,
 )
-from compressbench.compression.weight_quantized import RangedConv2d
-from compressbench.config import Recipe
-from compressbench.data.super_resolution import Pair, SuperResolutionData
-from compressbench.errors import UserError
-from compressbench.plan import Plan, Run
-from compressbench.tasks import TASKS
 from compressbench.training import State, schedule_factor
+from compressbench.training.distillation import attention_loss
 from methods.ddtb.method import (
     DDTB,
     DDTBConfig,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from compressbench.compression.layers import masked_layers
+from compressbench.layers.masked import masked_layers
 from methods.baselines.dense.method import Dense
 
 from .context import make_context

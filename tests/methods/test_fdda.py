@@ -10,19 +10,19 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import accounting, models, registry, storage
-from compressbench.compression import synthesis
-from compressbench.compression.distillation import distillation_loss
-from compressbench.compression.generator import NOISE, Generator
-from compressbench.compression.quantized_layers import QuantConv2d, QuantizedActivation, QuantLinear, insert_quantizers
-from compressbench.compression.statistics import NormInputs
 from compressbench.config import Pair
+from compressbench.data import SyntheticImages
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
+from compressbench.data_free import synthesis
+from compressbench.data_free.generator import NOISE, Generator
+from compressbench.data_free.norm_statistics import NormInputs
 from compressbench.errors import UserError
-from compressbench.method import SyntheticImages
+from compressbench.layers.quantized import QuantConv2d, QuantizedActivation, QuantLinear, insert_quantizers
+from compressbench.method import Context
 from compressbench.plan import Plan
-from compressbench.stages.context import Context
 from compressbench.training.checkpoint import Checkpoint, same_bits
+from compressbench.training.distillation import distillation_loss
 from methods.fdda import facts
 from methods.fdda import method as fdda
 from methods.fdda.centres import (

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import accounting, models, storage
-from compressbench.compression.distillation import attention, forward_with_taps
 from compressbench.config import load_scale
 from compressbench.errors import UserError
 from compressbench.training import LearningRate, State
 from compressbench.training.checkpoint import same_bits
+from compressbench.training.distillation import attention, forward_with_taps
 from methods.baselines.mutual_learning.method import student_loss
 from methods.ffsd import facts
 from methods.ffsd.attention_shift import diversity_loss, shift, shifted_attention

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressbench.compression.layers import masked, masked_layers
-from compressbench.compression.masks import kept_weights, removed_count
+from compressbench.layers.masked import masked, masked_layers
+from compressbench.pruning.masks import kept_weights, removed_count
 from compressbench.training import Hook, State
 from methods.baselines.gradual_magnitude.method import CubicSchedule, GradualMagnitude, GradualPruning
 

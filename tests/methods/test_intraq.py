@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressbench import models, registry
-from compressbench.compression.quantized_layers import QuantConv2d, QuantizedActivation, QuantLinear, track_ranges
 from compressbench.config import Recipe
 from compressbench.data import Split
 from compressbench.errors import UserError
+from compressbench.layers.quantized import QuantConv2d, QuantizedActivation, QuantLinear, track_ranges
 from compressbench.training import fit
 from methods.intraq.generator import Generator
 from methods.intraq.images import Synthesizer, marginal_distance_loss, soft_inception_loss, soft_targets

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from compressbench import accounting, models
-from compressbench.compression.filters import Widths, cost_of, inner_keys, uniform_widths, widths_within
-from compressbench.compression.layers import masked_layers
 from compressbench.errors import UserError
+from compressbench.layers.masked import masked_layers
+from compressbench.pruning.filters import Widths, cost_of, inner_keys, uniform_widths, widths_within
 from methods.baselines.l1_filter.method import (
     Budget,
     L1Filter,

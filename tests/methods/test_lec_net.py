@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from compressbench import storage
-from compressbench.compression.incremental import features
 from compressbench.data import Split
 from compressbench.models.growing import GrowingClassifier, GrowingHead
+from compressbench.sessions import features
 from compressbench.training.checkpoint import same_bits
 from methods.lec_net import facts
 from methods.lec_net.losses import distillation, gate_penalty, sharpness

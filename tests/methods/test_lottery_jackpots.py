@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import accounting, models, registry, storage
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import Masks, exchanged
 from compressbench.config import Pair, Recipe, read_yaml
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
 from compressbench.errors import UserError
+from compressbench.layers.masked import masked_layers
+from compressbench.method import Context
 from compressbench.plan import Plan
+from compressbench.pruning.masks import Masks, exchanged
 from compressbench.reporting.published import _compare
-from compressbench.stages.context import Context
 from compressbench.training import fit, schedule_factor
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.lottery_jackpots.method import LotteryJackpots, MaskSearch

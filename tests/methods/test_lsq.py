@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressbench import storage
-from compressbench.compression.learned_steps import (
+from compressbench.layers.learned_steps import (
     LearnedStepActivation,
     LearnedStepConv2d,
     initial_step,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from compressbench import storage
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import removed_count
+from compressbench.layers.masked import masked_layers
+from compressbench.pruning.masks import removed_count
 from methods.baselines.magnitude.method import Magnitude
 
 from .context import make_context

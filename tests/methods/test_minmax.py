@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from compressbench import models, registry
-from compressbench.compression.folding import FoldedNorm, fold_norms
-from compressbench.compression.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
-from compressbench.compression.quantized_layers import QuantConv2d, QuantLinear
 from compressbench.data import Split
 from compressbench.errors import UserError
+from compressbench.layers.folding import FoldedNorm, fold_norms
+from compressbench.layers.quantized import QuantConv2d, QuantLinear
+from compressbench.quantization.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
 from compressbench.storage import load_model, save_model
 from methods.baselines.minmax.method import MinMax
 

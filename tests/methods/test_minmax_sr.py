@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressbench import storage
-from compressbench.compression.observed import ObservedActivation
+from compressbench.layers.observed import ObservedActivation
 from methods.baselines.minmax_sr.method import MinMaxSR
 from tests.methods.sr_context import make_sr_context
 

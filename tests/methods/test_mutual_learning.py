@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressbench.compression.distillation import softened_divergence
 from compressbench.training import State
 from compressbench.training.checkpoint import same_bits
+from compressbench.training.distillation import softened_divergence
 from methods.baselines.mutual_learning.method import MutualLearning, Peers, Turns, simultaneous_loss, student_loss
 
 from .context import make_context

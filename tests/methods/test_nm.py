@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import models, storage
-from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked_layers
-from compressbench.compression.masks import apply_masks, prunable
 from compressbench.config import Pair
-from compressbench.stages.context import Context
+from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked_layers
+from compressbench.method import Context
+from compressbench.pruning.masks import apply_masks, prunable
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.baselines.nm.method import NM, Reselection, nm_mask, nm_masks, straight_through

@@ -10,18 +10,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressbench import accounting, models, storage
-from compressbench.compression.blocks import (
-    block_mask,
-    encode_bsr,
-    prunable_layers,
-    rearranged_block_mask,
-    rearrangement,
-)
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import apply_masks
 from compressbench.config import Pair, Recipe
 from compressbench.errors import UserError
-from compressbench.stages.context import Context
+from compressbench.layers.masked import masked_layers
+from compressbench.method import Context
+from compressbench.pruning.blocks import block_mask, encode_bsr, prunable_layers, rearranged_block_mask, rearrangement
+from compressbench.pruning.masks import apply_masks
 from compressbench.training import fit, schedule_factor
 from methods.one_by_n.method import OneByN, published
 

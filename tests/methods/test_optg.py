@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressbench import models, storage
-from compressbench.compression.layers import masked, masked_layers
-from compressbench.compression.masks import kept_weights
 from compressbench.errors import UserError
+from compressbench.layers.masked import masked, masked_layers
+from compressbench.pruning.masks import kept_weights
 from compressbench.training import fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.optg.method import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressbench import storage
-from compressbench.compression.learned_steps import PactActivation, dorefa_weight, pact_quantize
+from compressbench.layers.learned_steps import PactActivation, dorefa_weight, pact_quantize
 from methods.baselines.pact.method import PACT
 from tests.methods.sr_context import make_sr_context
 

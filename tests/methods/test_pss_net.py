@@ -9,24 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import accounting, models, registry, storage
-from compressbench.compression.latency_table import LatencyTable, keys_of, measured_table
-from compressbench.compression.supernet import (
-    Constraint,
-    Sampler,
-    Space,
-    SupernetConfig,
-    decayed,
-    prepare,
-    sandwich,
-)
 from compressbench.config import Declaration, Pair, load_scale, parse, read_yaml
 from compressbench.errors import UserError
+from compressbench.method import Context
+from compressbench.method.operating_points import Adaptive, Blockwise
 from compressbench.models.mobilenet import round_channels
 from compressbench.models.subnets import Layout, Subnet, as_tensors, block_of, rounded_channels
 from compressbench.models.switchable import Switchable
-from compressbench.operating_points import Adaptive, Blockwise
 from compressbench.plan import Plan
-from compressbench.stages.context import Context
+from compressbench.supernet.config import Constraint, SupernetConfig
+from compressbench.supernet.latency_table import LatencyTable, keys_of, measured_table
+from compressbench.supernet.space import Sampler, Space
+from compressbench.supernet.training import decayed, prepare, sandwich
 from methods.baselines.separate_subnets.method import SeparateSubnets
 from methods.baselines.uniform_subnets.method import UniformSubnets
 from methods.pss_net.facts import distinct_networks, network_at
@@ -619,7 +613,7 @@ def test_one_iteration_at_full_size(pair: str, setting: str, tmp_path: Path, mon
     monkeypatch.setattr(ctx, "validate", lambda _: {})
     declared = parse(Declaration, read_yaml(ROOT / "methods/pss_net/config.yaml"), "pss_net")
     config = declared.settings[setting] | {"samples": 2000, "recalibration_batches": 1}
-    monkeypatch.setattr("compressbench.compression.supernet.Supernet.by_lot", lambda _: {})
+    monkeypatch.setattr("compressbench.supernet.training.Supernet.by_lot", lambda _: {})
     model = PSSNet(parse(PSSNetConfig, config, "test")).compress(ctx)
     assert len(model.points) == 3 and model.full_resolution == 224
     assert all(torch.isfinite(p).all() for p in model.parameters())

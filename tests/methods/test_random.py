@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from compressbench import storage
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import removed_count
+from compressbench.layers.masked import masked_layers
+from compressbench.pruning.masks import removed_count
 from methods.baselines.random.method import Random
 
 from .context import make_context

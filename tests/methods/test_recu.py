@@ -13,19 +13,12 @@ from torch.distributions import Laplace
 from torch.nn import functional as F
 
 from compressbench import models, storage
-from compressbench.compression.binary import (
-    EPSILON,
-    OneBitConv2d,
-    binarise,
-    binary_layers,
-    triangular_slope,
-    with_slope,
-)
-from compressbench.compression.binary_counts import binary_counts
 from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
 from compressbench.kernels.network import NativeNetwork
+from compressbench.layers.binary import EPSILON, OneBitConv2d, binarise, binary_layers, triangular_slope, with_slope
+from compressbench.quantization.binary_counts import binary_counts
+from compressbench.quantization.binary_training import Flips
 from compressbench.training import State
-from compressbench.training.binary import Flips
 from methods.recu.layer import RectifiedClampConv2d
 from methods.recu.method import ClampSchedule, ReCU, convolutions_and_classifier
 from tests.conftest import ROOT

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import accounting, models, storage
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import apply_masks, kept_weights, prunable, removed_count
+from compressbench.layers.masked import masked_layers
+from compressbench.pruning.masks import apply_masks, kept_weights, prunable, removed_count
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.baselines.rigl.method import (

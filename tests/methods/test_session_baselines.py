@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from compressbench import storage
-from compressbench.compression.incremental import features
+from compressbench.sessions import features
 from compressbench.training.checkpoint import same_bits
 from methods.baselines.nearest_class_mean.method import NearestClassMean, class_means
 from methods.baselines.session_fine_tuning.method import SessionFineTuning

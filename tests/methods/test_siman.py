@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import models
-from compressbench.compression.binary import (
+from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
+from compressbench.kernels.network import NativeNetwork
+from compressbench.layers.binary import (
     EPSILON,
     binarise,
     binary_layers,
@@ -19,10 +21,8 @@ from compressbench.compression.binary import (
     triangular_slope,
     with_slope,
 )
-from compressbench.compression.binary_counts import binary_counts
-from compressbench.compression.latent import bit_entropy
-from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
-from compressbench.kernels.network import NativeNetwork
+from compressbench.quantization.binary_counts import binary_counts
+from compressbench.quantization.latent_weights import bit_entropy
 from compressbench.training import State
 from methods.siman.layer import MagnitudeConv2d, median_bits, percentile, project
 from methods.siman.method import ClippingSchedule, SiMaN, magnitude_layers, parameter_groups

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from compressbench import models
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import global_masks, kept_weights, prunable, removed_count
+from compressbench.layers.masked import masked_layers
+from compressbench.pruning.masks import global_masks, kept_weights, prunable, removed_count
 from methods.baselines.snip.method import Snip, balanced_sample, connection_gradients, saliencies
 
 from .context import RESNET, make_context

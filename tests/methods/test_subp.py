@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import accounting, models, storage
-from compressbench.compression.blocks import block_mask, encode_bsr
-from compressbench.compression.layers import MaskedConv2d, masked_layers
 from compressbench.config import Pair, read_yaml
 from compressbench.errors import UserError
 from compressbench.kernels.network import NativeNetwork
+from compressbench.layers.masked import MaskedConv2d, masked_layers
+from compressbench.method import Context
 from compressbench.plan import Plan, Run
-from compressbench.stages.context import Context
+from compressbench.pruning.blocks import block_mask, encode_bsr
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.subp.criterion import (

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import accounting, storage
-from compressbench.compression.batchnorm_statistics import recompute_statistics
-from compressbench.compression.packing import packed_tensors
-from compressbench.compression.quantized_layers import QuantConv2d
+from compressbench.layers.packing import packed_tensors
+from compressbench.layers.quantized import QuantConv2d
 from compressbench.plan import Plan
 from compressbench.reporting.published import _compare
+from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import same_bits
 from methods.udfc.facts import PUBLISHED, recompute
 from methods.udfc.method import UDFC

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressbench import accounting, models, quality, registry
-from compressbench.compression.filters import Widths, build_narrow
 from compressbench.config import load_scale
 from compressbench.data.classification import Split
 from compressbench.errors import UserError
+from compressbench.method import Context
 from compressbench.plan import Plan, Run
-from compressbench.stages.context import Context
+from compressbench.pruning.filters import Widths, build_narrow
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.white_box.class_masks import ClassMasks, class_loss, mixture, scaled
 from methods.white_box.facts import PUBLISHED

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compressbench.compression.binary import binary_layers
+from compressbench.layers.binary import binary_layers
 from methods.baselines.xnor.method import XNOR
 
 from .binary_context import make_binary_context

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from compressbench import accounting, models, storage
-from compressbench.compression.deploy import deploy
+from compressbench.layers.deployment import deploy
 from compressbench.models.growing import GrowingHead, norm
 
 F, N, SESSIONS = 7, 5, (4, 2, 3)

@@ -10,8 +10,8 @@ from torch import Tensor
 from compressbench import models, storage
 from compressbench.accounting import account
 from compressbench.errors import UserError
+from compressbench.method.operating_points import Adaptive, ImageDependent
 from compressbench.models.vit import Coarse, CoarseOnly, CoarseToFineViT, EarlyExit, child_tokens
-from compressbench.operating_points import Adaptive, ImageDependent
 
 MINI = {
     "image_size": 28,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compressbench import storage
-from compressbench.compression.packing import pack_weight
+from compressbench.layers.packing import pack_weight
 from tests.conftest import copy_tree, run_module
 
 pytestmark = pytest.mark.pipeline
@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from compressbench import models, storage
-from compressbench.compression.binary import binary_layers
+from compressbench.layers.binary import binary_layers
 from compressbench.plan import Plan, parse_run
 from compressbench.stages.stages import run_stage
 

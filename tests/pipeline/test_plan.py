@@ -22,9 +22,9 @@ TOY_METHOD = '''
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.layers import masked, masked_layers
+from compressbench.layers.masked import masked, masked_layers
 from compressbench.method import Method, MethodConfig
-from compressbench.stages.context import Context
+from compressbench.method.context import Context
 import torch
 
 

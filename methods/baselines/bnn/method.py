@@ -1,17 +1,12 @@
 """Sign-STE binarisation (Hubara et al. 2016, BNN): signs in the forward pass, clipped straight-through gradients."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
-from compressbench.compression.binary import SignConv2d, binarise, binary_layers
-from compressbench.method import Method
+from compressbench.layers.binary import SignConv2d, binarise, binary_layers
+from compressbench.method import Context, Method
+from compressbench.quantization.binary_training import Flips, train_binary
 from compressbench.training import Hook, State
-from compressbench.training.binary import Flips, train_binary
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class ClipLatent(Hook):
@@ -26,7 +21,7 @@ class ClipLatent(Hook):
 class BNN(Method):
     """One run from random latent weights, in the network of ReCU (hardtanh)."""
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         settings = {"scaling": "none"}
         model = binarise(ctx.build(form="recu"), lambda layer: SignConv2d.rebuild(layer, settings))
         latent = [layer.weight for layer in binary_layers(model).values()]

@@ -1,14 +1,11 @@
 """Post-training quantization that clips: percentile ranges, or the shrunken MinMax range of least squared error."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import nn
 
-from compressbench.compression.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
-from compressbench.method import Method
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.method import Context, Method
+from compressbench.quantization.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
 
 
 class Clipping(Method):
@@ -21,7 +18,7 @@ class Clipping(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         model = ctx.dense()
         ranges = calibration_ranges(model, ctx, self.config, self.config.rule)
         return quantize_post_training(model, ranges, self.config, self.config.rule)

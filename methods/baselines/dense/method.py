@@ -1,14 +1,12 @@
 """The unmodified network: the reference of every table."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
 
-from compressbench.method import Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.config import MethodConfig
+from compressbench.method import Context, Method
 
 
 class Dense(Method):
@@ -23,7 +21,7 @@ class Dense(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         if self.config.source == "checkpoint":
             return ctx.dense()
         return ctx.fit(ctx.build(), ctx.recipes.scratch)

@@ -1,19 +1,15 @@
 """Gradual magnitude pruning (Zhu & Gupta 2017): a cubic schedule of sparsity during training."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.masks import Scope, apply_masks, masked_layers, prunable, ranked_masks, zero_removed
-from compressbench.compression.pruning import PruningConfig, record_densities
-from compressbench.method import Method
+from compressbench.method import Context, Method
+from compressbench.pruning.config import PruningConfig, record_densities
+from compressbench.pruning.masks import Scope, apply_masks, masked_layers, prunable, ranked_masks, zero_removed
 from compressbench.training import Hook, State
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class GradualMagnitude(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         layers = prunable(model, config.keep_first, config.keep_last)
         apply_masks(model, {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()})

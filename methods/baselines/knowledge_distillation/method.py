@@ -1,18 +1,14 @@
 """Vanilla knowledge distillation: labels, and the softened logits of a larger network that was trained first."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench import quality
-from compressbench.compression.distillation import softened_divergence
-from compressbench.method import Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.config import MethodConfig
+from compressbench.method import Context, Method
+from compressbench.training.distillation import softened_divergence
 
 
 class KnowledgeDistillation(Method):
@@ -26,7 +22,7 @@ class KnowledgeDistillation(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         teacher = ctx.teacher()
         ctx.record("teacher_top1", quality.top1(teacher, ctx.data.test))
         ctx.record("teacher_params", sum(p.numel() for p in teacher.parameters()))

@@ -1,14 +1,18 @@
 """L1-norm filter pruning (Li et al. 2017), one shot, at the cost of the methods that it is compared with."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressbench import accounting
-from compressbench.compression.blocks import connected_share, prunable_layers, weights_of
-from compressbench.compression.filters import (
+from compressbench.config import MethodConfig
+from compressbench.errors import UserError
+from compressbench.layers.masked import masked_layers
+from compressbench.method import Context, Method
+from compressbench.pruning.blocks import connected_share, prunable_layers, weights_of
+from compressbench.pruning.filters import (
     Shape,
     Widths,
     cost_of,
@@ -20,15 +24,9 @@ from compressbench.compression.filters import (
     uniform_widths,
     widths_within,
 )
-from compressbench.compression.layers import masked_layers
-from compressbench.compression.masks import apply_masks, removed_count
-from compressbench.compression.one_shot import record_untrained_quality
-from compressbench.compression.surgery import keep_filters
-from compressbench.errors import UserError
-from compressbench.method import Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.pruning.masks import apply_masks, removed_count
+from compressbench.pruning.one_shot import record_untrained_quality
+from compressbench.pruning.surgery import keep_filters
 
 Budget = Literal["weights", "macs"]
 
@@ -98,13 +96,13 @@ class L1Filter(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         dense = ctx.dense()
         model = self._masked(ctx, dense) if self.config.form == "masked" else self._narrow(ctx, dense)
         record_untrained_quality(ctx, model)
         return model
 
-    def _masked(self, ctx: "Context", dense: nn.Module) -> nn.Module:
+    def _masked(self, ctx: Context, dense: nn.Module) -> nn.Module:
         weights = weights_of(dense, prunable_layers(dense))
         counts = {name: len(w) - removed_count(len(w), self.config.sparsity) for name, w in weights.items()}
         model = masked_filters(dense, self._kept(ctx, weights, counts))
@@ -112,19 +110,19 @@ class L1Filter(Method):
         ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
         return model
 
-    def _narrow(self, ctx: "Context", dense: nn.Module) -> nn.Module:
+    def _narrow(self, ctx: Context, dense: nn.Module) -> nn.Module:
         widths = self._widths(ctx, dense)
         if self.config.weights == "scratch":
             return from_scratch(ctx, dense, widths)
         return keep_filters(dense, self._kept(ctx, producer_weights(dense, list(widths)), widths))
 
-    def _kept(self, ctx: "Context", weights: dict[str, Tensor], counts: Widths) -> dict[str, Tensor]:
+    def _kept(self, ctx: Context, weights: dict[str, Tensor], counts: Widths) -> dict[str, Tensor]:
         generator = ctx.generator("filters")
         if self.config.filters == "random":
             return {name: random_filters(w, counts[name], generator) for name, w in weights.items()}
         return {name: strongest_filters(w, counts[name]) for name, w in weights.items()}
 
-    def _widths(self, ctx: "Context", dense: nn.Module) -> Widths:
+    def _widths(self, ctx: Context, dense: nn.Module) -> Widths:
         config, shape = self.config, ctx.info.image_shape
         keys, budget = prunable_producers(dense), config.budget
         if config.macs_cut is None:
@@ -141,6 +139,6 @@ class L1Filter(Method):
         ctx.record("budget_used", cost_of(dense, widths, lambda m: cost(m, shape, budget)) / target)
         return widths
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         scratch = self.config.weights == "scratch"
         return ctx.fit(model, ctx.recipes.scratch if scratch else ctx.recipes.finetune)

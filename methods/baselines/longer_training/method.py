@@ -1,15 +1,10 @@
 """The network alone, for as much computation as a method that trains several networks at once."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 from torch import nn
 
-from compressbench.config import Recipe
-from compressbench.method import Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.config import MethodConfig, Recipe
+from compressbench.method import Context, Method
 
 
 class LongerTraining(Method):
@@ -22,7 +17,7 @@ class LongerTraining(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         return ctx.fit(ctx.build(), stretched(ctx.recipes.scratch, self.config.factor))
 
 

@@ -1,21 +1,19 @@
 """LSQ: learned step sizes for the weights and activations of a super-resolution body."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.learned_steps import LearnedStepActivation, LearnedStepConv2d
-from compressbench.compression.super_resolution import (
+from compressbench.config import MethodConfig
+from compressbench.layers.learned_steps import LearnedStepActivation, LearnedStepConv2d
+from compressbench.method import Context, Method
+from compressbench.quantization.super_resolution import (
     first_forward,
     quantize_convolutions,
     quantize_points,
     teacher_loss,
 )
-from compressbench.method import Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 def parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[dict[str, Any]]:
@@ -44,14 +42,14 @@ class LSQ(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         settings = {"weight_bits": self.config.bits, "input_bits": self.config.bits}
         model = quantize_points(ctx.dense(), lambda *_: LearnedStepActivation(self.config.bits))
         model = quantize_convolutions(model, lambda _, layer: LearnedStepConv2d.rebuild(layer, settings)).to(ctx.device)
         first_forward(model, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device), train=True)
         return model
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         recipe = ctx.recipes.finetune
         groups = parameter_groups(model, recipe.lr, self.config.input_lr_ratio)
         loss = teacher_loss(ctx.dense(), self.config.attention_weight)

@@ -1,16 +1,11 @@
 """One-shot magnitude pruning of a trained network, then fine-tuning with fixed masks."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
-from compressbench.compression.masks import apply_masks, prunable, ranked_masks
-from compressbench.compression.one_shot import record_untrained_quality
-from compressbench.compression.pruning import PruningConfig, record_densities
-from compressbench.method import Method
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.method import Context, Method
+from compressbench.pruning.config import PruningConfig, record_densities
+from compressbench.pruning.masks import apply_masks, prunable, ranked_masks
+from compressbench.pruning.one_shot import record_untrained_quality
 
 
 def magnitudes(model: nn.Module, keep_first: bool = False, keep_last: bool = False) -> dict[str, Tensor]:
@@ -24,7 +19,7 @@ class Magnitude(Method):
     Config = PruningConfig
     config: PruningConfig
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         config, model = self.config, ctx.dense()
         weights = magnitudes(model, config.keep_first, config.keep_last)
         apply_masks(model, ranked_masks(weights, config.sparsity, config.scope))
@@ -32,5 +27,5 @@ class Magnitude(Method):
         record_untrained_quality(ctx, model)
         return model
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         return ctx.fit(model, ctx.recipes.finetune)

@@ -1,14 +1,9 @@
 """MinMax post-training quantization: the range of a tensor is its minimum and maximum."""
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
-from compressbench.compression.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
-from compressbench.method import Method
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.method import Context, Method
+from compressbench.quantization.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
 
 
 class MinMax(Method):
@@ -17,7 +12,7 @@ class MinMax(Method):
     Config = PostTrainingConfig
     config: PostTrainingConfig
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         model = ctx.dense()
         ranges = calibration_ranges(model, ctx, self.config, "minmax")
         return quantize_post_training(model, ranges, self.config, "minmax")

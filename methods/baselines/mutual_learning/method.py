@@ -1,18 +1,16 @@
 """Deep mutual learning: students of equal rank learn from labels and from each other's logits; one of them is kept."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressbench.compression.distillation import peer_accuracies, peer_logits, softened_divergence
-from compressbench.method import Method, MethodConfig
+from compressbench.config import MethodConfig
+from compressbench.method import Context, Method
 from compressbench.training import Hook, State
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.training.distillation import peer_accuracies, peer_logits, softened_divergence
 
 Batch = tuple[Tensor, Tensor]
 
@@ -79,7 +77,7 @@ class MutualLearning(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, turns = ctx.recipes.scratch, Turns()
         in_turn = self.config.updates == "in_turn"
         peers = Peers([ctx.build(member=member) for member in range(self.config.students)]).to(ctx.device)

@@ -1,18 +1,13 @@
 """Nearest class mean: the features of the base session, and a mean for every class. Nothing is trained."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.compression.incremental import features, through_sessions
 from compressbench.data import Split
-from compressbench.method import Method
+from compressbench.method import Context, Method
 from compressbench.models.growing import GrowingClassifier, GrowingHead
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.sessions import features, through_sessions
 
 
 def class_means(x: Tensor, labels: Tensor) -> Tensor:
@@ -24,7 +19,7 @@ def class_means(x: Tensor, labels: Tensor) -> Tensor:
 class NearestClassMean(Method):
     """Predicts argmax_c cos(f(x), μ_c), with μ_c from all images of a base class and from the few of a later one."""
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         base: GrowingClassifier = ctx.dense()  # type: ignore[assignment]
         train = ctx.data.train
         means = class_means(features(base, train.images), train.labels.to(ctx.device))

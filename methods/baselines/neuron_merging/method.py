@@ -1,19 +1,16 @@
 """Neuron Merging (Kim, Park, Lee & Kim, NeurIPS 2020): each pruned channel is a kept one, scaled. No data."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressbench.compression.data_free import recalibrated
-from compressbench.compression.data_free_pruning import DataFreePruningConfig, prune_and_quantize, selection
-from compressbench.compression.quantizers import positive
-from compressbench.method import Method
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.data_free.closed_forms import recalibrated
+from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
+from compressbench.layers.quantizers import positive
+from compressbench.method import Context, Method
 
 Scale = Literal["derived", "published"]
 Sigma = Literal["deviation", "variance"]
@@ -89,7 +86,7 @@ class NeuronMerging(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         model = prune_and_quantize(ctx.dense(), self.config, self.mixing)
         return recalibrated(ctx, model, self.config)
 

@@ -1,22 +1,20 @@
 """N:M sparsity: of every M consecutive input channels, N weights stay, per output channel and kernel position."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from compressbench.compression.layers import MaskedConv2d, MaskedLinear, masked, masked_layers
-from compressbench.compression.masks import Masks, apply_masks, prunable, pull_removed, zero_removed
-from compressbench.compression.one_shot import record_untrained_quality
-from compressbench.compression.pruning import record_densities
-from compressbench.compression.registry import replace_modules
+from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Method, MethodConfig
+from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked, masked_layers
+from compressbench.layers.registry import replace_modules
+from compressbench.method import Context, Method
+from compressbench.pruning.config import record_densities
+from compressbench.pruning.masks import Masks, apply_masks, prunable, pull_removed, zero_removed
+from compressbench.pruning.one_shot import record_untrained_quality
 from compressbench.training import Hook, State
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 @torch.no_grad()
@@ -106,7 +104,7 @@ class NM(Method):
     def check(self, network: nn.Module) -> None:
         self._masks(network)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         model = self._trained_from_scratch(ctx) if self.config.source == "scratch" else self._pruned(ctx)
         record_densities(ctx, model)
         sparse = masked_layers(model)
@@ -114,7 +112,7 @@ class NM(Method):
             ctx.record(f"density_{name}", 1.0)
         return model
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         return model if self.config.source == "scratch" else ctx.fit(model, ctx.recipes.finetune)
 
     def _masks(self, model: nn.Module) -> Masks:
@@ -126,13 +124,13 @@ class NM(Method):
             )
         return masks
 
-    def _pruned(self, ctx: "Context") -> nn.Module:
+    def _pruned(self, ctx: Context) -> nn.Module:
         model = ctx.dense()
         apply_masks(model, self._masks(model))
         record_untrained_quality(ctx, model)
         return model
 
-    def _trained_from_scratch(self, ctx: "Context") -> nn.Module:
+    def _trained_from_scratch(self, ctx: Context) -> nn.Module:
         model, config = ctx.build(), self.config
         masks = self._masks(model)
         straight_through(model, masks)

@@ -1,21 +1,19 @@
 """PACT with DoReFa's weights: one trained clip point per activation of a super-resolution body."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.learned_steps import PACT_START, DorefaConv2d, PactActivation
-from compressbench.compression.super_resolution import (
+from compressbench.config import MethodConfig
+from compressbench.layers.learned_steps import PACT_START, DorefaConv2d, PactActivation
+from compressbench.method import Context, Method
+from compressbench.quantization.super_resolution import (
     first_forward,
     quantize_convolutions,
     quantize_points,
     teacher_loss,
 )
-from compressbench.method import Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 def parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[dict[str, Any]]:
@@ -42,7 +40,7 @@ class PACT(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         config = self.config
         settings = {"weight_bits": config.bits, "input_bits": config.bits, "rescale": config.rescale}
         model = quantize_points(ctx.dense(), lambda *_: PactActivation(config.bits, start_at=config.start_at))
@@ -50,7 +48,7 @@ class PACT(Method):
         first_forward(model, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device), train=True)
         return model
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         recipe = ctx.recipes.finetune
         groups = parameter_groups(model, recipe.lr, self.config.alpha_lr_ratio)
         loss = teacher_loss(ctx.dense(), self.config.attention_weight)

@@ -1,16 +1,11 @@
 """Random masks at initialisation: the control of every learned choice of weights."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.masks import Scope, apply_masks, prunable, random_masks
-from compressbench.compression.pruning import PruningConfig, record_densities
-from compressbench.method import Method
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.method import Context, Method
+from compressbench.pruning.config import PruningConfig, record_densities
+from compressbench.pruning.masks import Scope, apply_masks, prunable, random_masks
 
 
 class Random(Method):
@@ -23,7 +18,7 @@ class Random(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         config, model = self.config, ctx.build()
         layers = prunable(model, config.keep_first, config.keep_last)
         shapes = {name: layer.weight.shape for name, layer in layers.items()}

@@ -1,11 +1,11 @@
 """Random blocks: the control of every block criterion. The 1xN pattern, drawn without replacement."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.blocks import (
+from compressbench.config import MethodConfig
+from compressbench.method import Context, Method
+from compressbench.pruning.blocks import (
     Rows,
     block_statistics,
     check_network,
@@ -14,12 +14,8 @@ from compressbench.compression.blocks import (
     random_block_mask,
     weights_of,
 )
-from compressbench.compression.masks import apply_masks
-from compressbench.compression.one_shot import record_untrained_quality
-from compressbench.method import Method, MethodConfig
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.pruning.masks import apply_masks
+from compressbench.pruning.one_shot import record_untrained_quality
 
 
 class RandomBlocks(Method):
@@ -37,7 +33,7 @@ class RandomBlocks(Method):
     def check(self, network: nn.Module) -> None:
         check_network(network, prunable_layers(network), self.config.n)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         config, model = self.config, ctx.dense()
         weights = weights_of(model, prunable_layers(model))
         generator = ctx.generator("blocks")
@@ -52,5 +48,5 @@ class RandomBlocks(Method):
         record_untrained_quality(ctx, model)
         return model
 
-    def finetune(self, ctx: "Context", model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         return ctx.fit(model, ctx.recipes.finetune)

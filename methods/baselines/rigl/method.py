@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressbench.compression.masks import (
+from compressbench.config import MethodConfig
+from compressbench.method import Context, Method
+from compressbench.pruning.config import record_densities
+from compressbench.pruning.masks import (
     Masks,
     apply_masks,
     exchanged,
@@ -19,12 +22,7 @@ from compressbench.compression.masks import (
     removed_count,
     zero_removed,
 )
-from compressbench.compression.pruning import record_densities
-from compressbench.method import Method, MethodConfig
 from compressbench.training import Hook, State
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 Distribution = Literal["erk", "uniform"]
 Shapes = Mapping[str, torch.Size]
@@ -162,7 +160,7 @@ class RigL(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         shapes = {name: layer.weight.shape for name, layer in prunable(model, keep_last=config.keep_last).items()}
         kept = kept_counts(shapes, config.sparsity, config.distribution)

@@ -1,16 +1,12 @@
 """Networks of several budgets, each trained on its own: what one set of weights for all of them has to be compared with."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 from torch import nn
 
-from compressbench.compression.supernet import SupernetConfig, decayed, prepare, switchable
-from compressbench.method import Method
+from compressbench.method import Context, Method
 from compressbench.models.subnets import Layout
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.supernet.config import SupernetConfig
+from compressbench.supernet.training import decayed, prepare, switchable
 
 
 class SeparateSubnetsConfig(SupernetConfig):
@@ -28,7 +24,7 @@ class SeparateSubnets(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         supernet, targets = prepare(ctx, self.config), self.config.targets
         chosen = {b: s for b, s in supernet.by_lot().items() if targets is None or b.target in targets}
         model = switchable(ctx, supernet.points(chosen), "separate_subnets").to(ctx.device)

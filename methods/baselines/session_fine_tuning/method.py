@@ -1,20 +1,18 @@
 """Fine-tuning only: what every class-incremental method has to beat, and what forgets at once."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.compression.incremental import features, through_sessions
+from compressbench.config import MethodConfig
 from compressbench.data import Split
-from compressbench.method import Method, MethodConfig
+from compressbench.method import Context, Method
 from compressbench.models.growing import GrowingClassifier, GrowingHead
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.sessions import features, through_sessions
 
 
 class SessionFineTuning(Method):
@@ -31,7 +29,7 @@ class SessionFineTuning(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         base: GrowingClassifier = ctx.dense()  # type: ignore[assignment]
         test = ctx.data.test.images
         if self.config.trained == "head":
@@ -41,7 +39,7 @@ class SessionFineTuning(Method):
         return final.with_head(final.classifier)
 
     def learn_all(
-        self, ctx: "Context", network: GrowingClassifier, shots: Split, session: int, draw: int
+        self, ctx: Context, network: GrowingClassifier, shots: Split, session: int, draw: int
     ) -> GrowingClassifier:
         """One session; batch norms keep the statistics of the base session."""
         network.eval().classifier.grow(len(shots.labels.unique()), rows=0)
@@ -49,14 +47,14 @@ class SessionFineTuning(Method):
         return network
 
     def learn_head(
-        self, ctx: "Context", base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
+        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
     ) -> GrowingHead:
         """One session on the features of a frozen backbone."""
         head.grow(len(shots.labels.unique()), rows=0)
         self._train(ctx, head, features(base, shots.images), shots.labels)
         return head
 
-    def _train(self, ctx: "Context", network: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    def _train(self, ctx: Context, network: nn.Module, inputs: Tensor, labels: Tensor) -> None:
         """Cross-entropy over all classes seen so far."""
         config, recipe, labels = self.config, ctx.recipes.finetune, labels.to(ctx.device)
         steps, lr = recipe.epochs if config.steps is None else config.steps, config.lr or recipe.lr

@@ -1,19 +1,15 @@
 """SNIP (Lee et al. 2019): one gradient at initialisation says which connections matter."""
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressbench.compression.masks import apply_masks, prunable, ranked_masks
-from compressbench.compression.pruning import PruningConfig, record_densities
-from compressbench.method import Method
+from compressbench.method import Context, Method
+from compressbench.pruning.config import PruningConfig, record_densities
+from compressbench.pruning.masks import apply_masks, prunable, ranked_masks
 from compressbench.training.loop import Loss
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 def connection_gradients(
@@ -51,7 +47,7 @@ class Snip(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         train = ctx.data.train
         chosen = balanced_sample(train.labels, config.images, ctx.generator("images"))

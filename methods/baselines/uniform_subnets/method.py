@@ -1,16 +1,12 @@
 """A supernet whose middle subnet is drawn by lot, as in US-Net (Yu and Huang 2019) and MutualNet (Yang et al. 2020)."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from compressbench.compression.supernet import SupernetConfig, prepare, sandwich
-from compressbench.method import Method
+from compressbench.method import Context, Method
 from compressbench.models.subnets import Layout
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
+from compressbench.supernet.config import SupernetConfig
+from compressbench.supernet.training import prepare, sandwich
 
 
 class UniformSubnets(Method):
@@ -22,7 +18,7 @@ class UniformSubnets(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         supernet = prepare(ctx, self.config)
         sampler = supernet.sampler
 

@@ -1,20 +1,16 @@
 """A vision transformer with labels, alone: on all fine patches, or on the coarse ones only."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
+from compressbench.config import MethodConfig
 from compressbench.data.mixing import MixedBatches
 from compressbench.errors import UserError
-from compressbench.method import Method, MethodConfig
+from compressbench.method import Context, Method
 from compressbench.models import ModelSpec
 from compressbench.seeding import derive_seed
 from compressbench.training import adamw
-
-if TYPE_CHECKING:
-    from compressbench.stages.context import Context
 
 
 class PlainViT(Method):
@@ -29,7 +25,7 @@ class PlainViT(Method):
 
     config: Config
 
-    def compress(self, ctx: "Context") -> nn.Module:
+    def compress(self, ctx: Context) -> nn.Module:
         recipe, c = ctx.recipes.scratch, self.config
         if ctx.spec.architecture != "vit":
             raise UserError(f"vit needs the architecture vit, not {ctx.spec.architecture}; choose another pair.")

@@ -1,1 +1,0 @@
-"""What several methods share: compressed layers, masks, quantizers, blocks, folding and surgery."""

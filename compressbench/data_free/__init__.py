@@ -1,0 +1,1 @@
+"""What methods without training data share: moments of batch norms, closed forms, synthetic images."""

@@ -1,0 +1,98 @@
+"""Batch normalisation folded into the convolution before it."""
+
+from collections import Counter, defaultdict
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compressbench.layers.registry import compressed_layer
+from compressbench.layers.replaceable import BATCH_NORM, CONVOLUTION
+
+
+@compressed_layer
+class FoldedNorm(nn.Identity):
+    """Stands where a batch normalisation was that is now part of the convolution before it."""
+
+    kind: ClassVar[str] = "folded_norm"
+
+    def config(self) -> dict[str, Any]:
+        """Nothing to remember."""
+        return {}
+
+    @classmethod
+    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
+        """A fresh one."""
+        return cls()
+
+
+class ModulesAsLeaves(fx.Tracer):
+    """Does not look into modules without children: compressed layers are opaque, like torch's own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(True for _ in m.children())
+
+
+def only_argument(node: fx.Node) -> fx.Node | None:
+    """What a call reads, where that is one value and it is given nothing else."""
+    (source,) = node.args if len(node.args) == 1 and not node.kwargs else (None,)
+    return source if isinstance(source, fx.Node) else None
+
+
+def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """(convolution, batch norm) by name, each once, in forward order.
+
+    The norm is the only reader of the convolution and reads nothing else, wherever they are used, and has running statistics.
+    """
+    calls: dict[str, list[fx.Node]] = defaultdict(list)
+    for node in ModulesAsLeaves().trace(model).nodes:
+        if node.op == "call_module":
+            calls[str(node.target)].append(node)
+    names = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+
+    def pair(norm: str) -> tuple[str, str] | None:
+        sources = [only_argument(node) for node in calls[norm]]
+        targets = {str(source.target) for source in sources if source is not None and source.op == "call_module"}
+        if len(targets) != 1 or {*calls[convolution := targets.pop()]} != {*sources}:
+            return None
+        layers = model.get_submodule(convolution), model.get_submodule(norm)
+        alone = all(len(node.users) == 1 for node in calls[convolution]) and all(names[layer] == 1 for layer in layers)
+        return (convolution, norm) if alone and CONVOLUTION.fits(layers[0]) and BATCH_NORM.covers(layers[1]) else None
+
+    return [found for norm in list(calls) if (found := pair(norm)) is not None]
+
+
+def scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What a normalisation in eval mode makes of x + bias: scale·x + shift, scale = γ/√(σ²+ε), shift = β + (bias − μ)·scale."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+    return scale, shift if bias is None else bias * scale + shift
+
+
+@torch.no_grad()
+def fold_norm(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
+    """W' = W·γ/√(σ²+ε), b' = β + (b − μ)·γ/√(σ²+ε) per output channel: the convolution gets a new weight and a bias.
+
+    The old weight stays as it is, for another layer may share it.
+    """
+    scale, shift = scale_and_shift(norm, convolution.bias)
+    weight = convolution.weight
+    convolution.weight = nn.Parameter(weight * scale.reshape(-1, 1, 1, 1), requires_grad=weight.requires_grad)
+    convolution.bias = nn.Parameter(shift)
+
+
+def fold_norms(model: nn.Module) -> nn.Module:
+    """Fold every batch normalisation that directly follows a plain convolution, in place; returns the model.
+
+    The same function of the input in eval mode, up to rounding.
+    """
+    for convolution, norm in convolution_norm_pairs(model):
+        layer = model.get_submodule(convolution)
+        if CONVOLUTION.covers(layer):
+            fold_norm(layer, model.get_submodule(norm))  # type: ignore[arg-type]
+            model.set_submodule(norm, FoldedNorm())
+    return model

@@ -1,0 +1,80 @@
+"""The shape of a method: the contract that every folder under methods/ fills."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from torch import nn
+
+from compressbench.config import MethodConfig
+from compressbench.data import SyntheticImages
+from compressbench.errors import UserError
+from compressbench.method.context import Context
+
+
+class Fact(NamedTuple):
+    """A number that needs no training, recomputed to stand beside the published one in published.csv."""
+
+    model: str
+    setting: str
+    metric: str
+    value: float
+
+
+class Structure(NamedTuple):
+    """A published structure by its widths: its latency needs no training.
+
+    `widths` goes into the architecture's `inner_widths`; `shape` is an image's [C, H, W].
+    """
+
+    model: str
+    setting: str
+    architecture: str
+    arguments: Mapping[str, Any]
+    widths: Mapping[str, int]
+    shape: tuple[int, int, int]
+
+
+class Method:
+    """A compression method. Implement the stage functions that config.yaml lists under `stages`, and no others.
+
+    Each stage gets a `Context` (data, dense model, budgets, shared training loop, seed) and returns its result;
+    the framework stores it, records it and hands it to the next stage. A stage must be a pure function of
+    (context, configuration): all randomness comes from `ctx.generator(purpose)` or from the seeded loop.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, config: MethodConfig):
+        self.config = config
+
+    def check(self, network: nn.Module) -> None:
+        """UserError where this configuration cannot be applied to `network`, so that it is known before anything runs.
+
+        network: the pair's, at full size and on the meta device: shapes without numbers.
+        """
+
+    def synthesize(self, ctx: Context) -> SyntheticImages:
+        """Images for methods without data. `ctx.dense()` is the teacher; `ctx.keep` leaves tensors to the later stages."""
+        raise self._lacks("synthesize")
+
+    def compress(self, ctx: Context) -> nn.Module:
+        """The compressed model, trained or not, from `ctx.dense()` or `ctx.build()`."""
+        raise self._lacks("compress")
+
+    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+        """`model` (the result of `compress`, as stored) after fine-tuning; may be changed in place."""
+        raise self._lacks("finetune")
+
+    def _lacks(self, stage: str) -> UserError:
+        name = type(self).__name__
+        return UserError(f"{name} has no function {stage}; write it, or take it out of `stages` in its config.yaml.")
+
+    @classmethod
+    def facts(cls) -> list[Fact]:
+        """Numbers of published.csv that follow from the architecture alone, recomputed."""
+        return []
+
+    @classmethod
+    def structures(cls) -> list[Structure]:
+        """The published structures that are known width by width: `compressbench bench-structures` times them."""
+        return []

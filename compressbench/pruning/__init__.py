@@ -1,0 +1,1 @@
+"""What pruning methods share: masks, blocks, filters, and cutting them out."""

@@ -1,0 +1,1 @@
+"""What quantization methods share: ranges after training, trained binary networks, super-resolution."""

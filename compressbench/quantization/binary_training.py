@@ -1,0 +1,73 @@
+"""Training of binary networks from random latent weights: what the methods of the family share."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from compressbench.config import MethodConfig
+from compressbench.layers.binary import binary_layers, one_bit, ties
+from compressbench.method import Context
+from compressbench.quantization.latent_weights import before_and_after, describe_latent, in_tail
+from compressbench.training import Hook, LearningRate, State, stepwise_cosine
+
+TIED_IMAGES = 500  # of the validation images, on which activations without a sign are counted
+
+
+class BinaryConfig(MethodConfig):
+    """What the methods with a published schedule share."""
+
+    rate: Literal["by_epoch", "recipe"] = Field(
+        "by_epoch",
+        description="warm-up and cosine of the authors, constant in every epoch, or the recipe's own schedule",
+    )
+
+
+class Flips(Hook):
+    """How many weights change their sign in an epoch, in %: of all (`flips`), and of those in the tails at its start.
+
+    Filters of equal weights have no tail; a network of nothing else flips 0 %.
+    """
+
+    def on_epoch_start(self, state: State) -> None:
+        layers = binary_layers(state.model)
+        self.before = {name: (layer.bits(), in_tail(layer.weight)) for name, layer in layers.items()}
+
+    def on_epoch_end(self, state: State) -> None:
+        layers = binary_layers(state.model)
+        changed = torch.cat([(layer.bits() != self.before[name][0]).flatten() for name, layer in layers.items()])
+        tail = torch.cat([self.before[name][1].flatten() for name in layers])
+        state.metrics["flips"] = 100 * changed.float().mean().item()
+        state.metrics["tail_flips"] = 100 * changed[tail].float().mean().item() if tail.any() else 0.0
+
+
+def train_binary(
+    ctx: Context,
+    model: nn.Module,
+    *,
+    groups: Iterable[Any] | None = None,
+    hooks: Sequence[Hook] = (),
+    rate: Literal["by_epoch", "recipe"] = "recipe",
+) -> nn.Module:
+    """Train a network with binary layers for the whole budget of the pair; the result holds one bit a weight.
+
+    Records `ties`, and leaves latent.safetensors for the report. groups: of the optimiser; default all parameters alike.
+    """
+    recipe = ctx.recipes.scratch
+    before = describe_latent(model)
+    steps = ctx.steps(recipe) // recipe.epochs
+    own = (
+        [LearningRate(stepwise_cosine(recipe.epochs, steps, round(recipe.warmup_epochs)))] if rate == "by_epoch" else []
+    )
+    ctx.fit(
+        model,
+        recipe,
+        optimizers=[ctx.optimizer(recipe, model.parameters() if groups is None else groups)],
+        hooks=[*own, *hooks],
+        schedule=None if own else "recipe",
+    )
+    ctx.save("latent", before_and_after(before, describe_latent(model)))
+    ctx.record("ties", ties(model, ctx.held_out.images[:TIED_IMAGES].to(ctx.device)))
+    return one_bit(model)

@@ -1,0 +1,426 @@
+"""Bad configuration ends before any job starts, with one sentence that names the file and the key."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from compressbench import models, provenance, registry
+from compressbench.config import Declaration, MethodConfig, Recipe, load_scale, parse
+from compressbench.data import versioning
+from compressbench.errors import UserError
+from compressbench.job import Run
+from compressbench.method import Method
+from compressbench.method.context import Recipes
+from compressbench.plan import Plan, parse_run
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one scale and one toy method, and no code."""
+    (tmp_path / "config").mkdir()
+    recipe = {"epochs": 1, "lr": 0.1}
+    pair = {"architecture": "plain", "scratch": recipe, "pretrain": recipe, "finetune": recipe}
+    (tmp_path / "config/smoke.yaml").write_text(
+        yaml.safe_dump({"seeds": [0], "pairs": {"digits/plain_mini": pair}}), encoding="utf-8"
+    )
+    (tmp_path / "data.dvc").write_text(yaml.safe_dump(pin(PINNED)), encoding="utf-8")
+    monkeypatch.setattr(registry, "method_class", lambda root, name: ToyMethod)
+    declare(tmp_path, "toy")
+    return tmp_path
+
+
+PINNED = {"digits/digits.csv": "1", "fashion_mnist/a": "2", "fashion_mnist/b": "3"}
+
+
+def pin(files: dict[str, str]) -> dict:
+    return {"outs": [{"md5": versioning.folder_hash(files)}], "meta": {"files": files}}
+
+
+class ToyConfig(MethodConfig):
+    ratio: float = 0.5
+    table: Path | None = None
+
+
+class ToyMethod(Method):
+    Config = ToyConfig
+
+
+def declare(root: Path, name: str, **changes: object) -> None:
+    content = {
+        "title": name, "paper": "none", "family": "filter", "task": ["classification"], "stages": ["compress"],
+        "starts_from": "dense", "settings": {"half": {}}, "scales": {"smoke": {"runs": {"digits/plain_mini": ["half"]}}},
+    }  # fmt: skip
+    folder = root / "methods" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(content | changes), encoding="utf-8")
+    forget()
+
+
+def forget() -> None:
+    """The files are read again when next asked for."""
+    registry.files.cache_clear()
+    registry.declaration.cache_clear()
+
+
+def test_unknown_scale_is_named_with_the_known_ones(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown scale 'huge'.*smoke"):
+        load_scale(tree, "huge")
+
+
+def test_unknown_method_is_named_with_the_known_ones(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown method 'optgg'.*toy"):
+        Plan(tree, "smoke", ["optgg"])
+
+
+def test_unknown_pair_names_file_and_key(tree: Path) -> None:
+    declare(tree, "toy", scales={"smoke": {"runs": {"digits/alexnet": ["half"]}}})
+    with pytest.raises(UserError, match=r"methods/toy/config.yaml: key scales.smoke.runs: pair 'digits/alexnet'"):
+        Plan(tree, "smoke")
+
+
+def test_unknown_setting_names_file_and_key(tree: Path) -> None:
+    declare(tree, "toy", scales={"smoke": {"runs": {"digits/plain_mini": ["third"]}}})
+    with pytest.raises(UserError, match=r"methods/toy/config.yaml.*scales.smoke.runs.digits/plain_mini.*'third'"):
+        Plan(tree, "smoke")
+
+
+@pytest.mark.parametrize("seeds", [["one"], [-1], [True], [0.5]])
+def test_wrong_seed(tree: Path, seeds: list) -> None:
+    with pytest.raises(UserError, match="is not a seed"):
+        Plan(tree, "smoke", None, seeds)
+
+
+def test_a_seed_that_is_named_twice_runs_once() -> None:
+    plan = Plan(ROOT, "smoke", ["snip"], [1, 0, 1])
+    assert plan.seeds == (1, 0) and len(plan.runs) == len(set(plan.runs))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"lr": "fast"}, "lr"),
+        ({"momentum": 1.5}, "momentum"),
+        ({"speed": 1}, "speed"),
+        ({"lr": None}, "lr"),
+    ],
+)
+def test_wrong_recipe_names_the_key(change: dict, key: str) -> None:
+    with pytest.raises(UserError, match=rf"config/x.yaml: key {key}: "):
+        parse(Recipe, {"epochs": 1, "lr": 0.1} | change, "config/x.yaml")
+
+
+def test_missing_key_is_named() -> None:
+    with pytest.raises(UserError, match=r"key epochs: Field required"):
+        parse(Recipe, {"lr": 0.1}, "config/x.yaml")
+
+
+def test_broken_yaml_names_the_file(tree: Path) -> None:
+    (tree / "config/smoke.yaml").write_text("seeds: [0", encoding="utf-8")
+    with pytest.raises(UserError, match=r"smoke.yaml is not valid YAML"):
+        load_scale(tree, "smoke")
+
+
+def test_a_job_reads_the_declaration_of_its_method_only(tree: Path) -> None:
+    declare(tree, "other", stages=["compress", "no_such_stage"])
+    assert list(Plan(tree, "smoke", ["toy"]).declarations) == ["toy"]
+    with pytest.raises(UserError, match=r"methods/other/config\.yaml"):
+        Plan(tree, "smoke")
+
+
+def test_the_workflow_tells_its_jobs_the_version_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(provenance.VERSION_VARIABLE, "abc-dirty")
+    assert provenance.code_version(ROOT) == "abc-dirty"
+    monkeypatch.delenv(provenance.VERSION_VARIABLE)
+    assert provenance.code_version(ROOT) not in ("", "abc-dirty")
+
+
+def test_run_names_round_trip() -> None:
+    run = Run("smoke", "digits", "plain_mini", "toy", "half", 3)
+    assert parse_run(run.name) == run
+    with pytest.raises(UserError, match="is not a run"):
+        parse_run("smoke/digits")
+
+
+def test_every_declaration_and_scale_of_the_project_is_valid() -> None:
+    forget()
+    for scale in ("smoke", "desk", "paper"):
+        Plan(ROOT, scale).validate()
+
+
+RUN = Run("smoke", "digits", "plain_mini", "toy", "half", 0)
+ALL = ("pretrain", "compress", "evaluate", "latency")
+
+
+def digests(root: Path, run: Run = RUN) -> dict[str, str]:
+    forget()
+    plan = Plan(root, "smoke", [run.method], [run.seed])
+    return {stage: plan.job(run, stage).digest for stage in ALL}
+
+
+def repeated(root: Path, before: dict[str, str], run: Run = RUN) -> set[str]:
+    """The stages that a change since `before` concerns."""
+    after = digests(root, run)
+    return {stage for stage in ALL if after[stage] != before[stage]}
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def of_the_pair(key: str, value: object) -> Callable[[dict], object]:
+    """A change of config/smoke.yaml."""
+    return lambda content: content["pairs"]["digits/plain_mini"].update({key: value})
+
+
+OTHER = {"epochs": 2, "lr": 0.1}
+AFTER_THE_DENSE_MODEL = {"compress", "evaluate", "latency"}
+
+
+@pytest.mark.parametrize(
+    ("change", "from_dense", "from_scratch"),
+    [
+        (of_the_pair("pretrain", OTHER), set(ALL), {"pretrain"}),
+        (of_the_pair("scratch", OTHER), AFTER_THE_DENSE_MODEL, AFTER_THE_DENSE_MODEL),
+        (of_the_pair("finetune", OTHER), AFTER_THE_DENSE_MODEL, AFTER_THE_DENSE_MODEL),
+        (of_the_pair("images", 100), set(ALL), set(ALL)),
+        (of_the_pair("arguments", {"widths": [8, 8]}), set(ALL), set(ALL)),
+        (of_the_pair("teacher", "digits/other"), set(), set()),
+        (lambda content: content.update(device="auto"), set(ALL), set(ALL)),
+        (lambda content: content.update(latency={"rounds": 31}), {"latency"}, {"latency"}),
+    ],
+)
+def test_a_change_of_the_scale_repeats_what_reads_it(
+    tree: Path, change: Callable[[dict], object], from_dense: set[str], from_scratch: set[str]
+) -> None:
+    declare(tree, "alone", starts_from="scratch")
+    alone = replace(RUN, method="alone")
+    before, before_alone = digests(tree), digests(tree, alone)
+    edit(tree / "config/smoke.yaml", change)
+    assert repeated(tree, before) == from_dense
+    assert repeated(tree, before_alone, alone) == from_scratch
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"settings": {"half": {"ratio": 0.4}}}, AFTER_THE_DENSE_MODEL),
+        ({"settings": {"half": {}, "other": {"ratio": 0.4}}}, set()),
+        ({"settings": {"half": {"ratio": 0.5}}}, set()),  # the default
+        ({"batches": [100]}, {"latency"}),
+        ({"family": "block"}, AFTER_THE_DENSE_MODEL),  # sparse networks get fresh batch-norm statistics
+        ({"family": "quantization"}, set()),
+        ({"title": "T", "paper": "P", "labels": {"half": "50 %"}}, set()),
+        ({"starts_from": "scratch"}, AFTER_THE_DENSE_MODEL),
+    ],
+)
+def test_a_change_of_the_method_repeats_what_reads_it(tree: Path, changes: dict, stages: set[str]) -> None:
+    before = digests(tree)
+    declare(tree, "toy", **changes)
+    assert repeated(tree, before) == stages
+
+
+def test_a_default_of_the_method_is_part_of_what_made_a_result(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(Method):
+        class Config(ToyConfig):
+            ratio: float = 0.25
+
+    before = digests(tree)
+    monkeypatch.setattr(registry, "method_class", lambda root, name: Other)
+    assert repeated(tree, before) == AFTER_THE_DENSE_MODEL
+
+
+def test_so_is_a_file_that_the_configuration_names(tree: Path) -> None:
+    (tree / "table.json").write_text("1", encoding="utf-8")
+    declare(tree, "toy", settings={"half": {"table": "table.json"}})
+    before = digests(tree)
+    (tree / "table.json").write_text("2", encoding="utf-8")
+    assert repeated(tree, before) == AFTER_THE_DENSE_MODEL
+    (tree / "table.json").unlink()
+    with pytest.raises(UserError, match=r"cannot read table\.json"):
+        digests(tree)
+
+
+def test_newly_pinned_data_repeat_what_reads_them(tree: Path) -> None:
+    before = digests(tree)
+    (tree / "data.dvc").write_text(yaml.safe_dump(pin(PINNED | {"fashion_mnist/a": "9"})), encoding="utf-8")
+    assert repeated(tree, before) == set()
+    (tree / "data.dvc").write_text(yaml.safe_dump(pin(PINNED | {"digits/digits.csv": "9"})), encoding="utf-8")
+    assert repeated(tree, before) == set(ALL)
+
+
+def test_sessions_read_the_data_that_they_divide() -> None:
+    plan = Plan(ROOT, "smoke")
+    hashes = versioning.pinned_hashes(ROOT)
+    found = {run.dataset: plan.job(run, "evaluate").data_hash for run in plan.runs}
+    assert found["digits_sessions"] == found["digits"] == hashes["digits"]
+    assert found["photographs"] == hashes["photographs"] != hashes["digits"]
+
+
+def test_a_stage_gets_the_recipes_that_it_reads_and_no_others(tree: Path) -> None:
+    plan = Plan(tree, "smoke")
+    recipes = {stage: Recipes(plan.job(RUN, stage).workload) for stage in ALL}
+    assert vars(recipes["pretrain"]).keys() == {"pretrain"}
+    assert vars(recipes["compress"]).keys() == {"scratch", "finetune"}
+    assert not vars(recipes["evaluate"]) and not vars(recipes["latency"])
+    with pytest.raises(AttributeError, match="does not read the recipe pretrain; it has scratch, finetune"):
+        _ = recipes["compress"].pretrain
+
+
+MINI = {"in_channels": 1, "widths": [8, 12], "strides": [2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "architecture", "arguments", "message"),
+    [
+        ("one_by_n", {"n": 8}, "plain", MINI, r"body\.1\.conv: n = 8 does not divide its 12 output channels; choose"),
+        (
+            "random_blocks",
+            {"n": 8},
+            "plain",
+            MINI,
+            r"body\.1\.conv: n = 8 does not divide its 12 output channels; choose",
+        ),
+        ("subp", {"n": 8}, "plain", MINI, r"body\.1\.conv: n = 8 does not divide its 12 output channels; choose"),
+        ("subp", {"n": 4}, "plain", {"widths": [8], "strides": [1]}, "no convolution of this network can carry blocks"),
+        ("nm", {"n": 2, "m": 64}, "plain", MINI, "m = 64 divides the input channels of no layer"),
+        (
+            "pss_net",
+            {"constraints": [{"start": 1, "stop": 5, "step": 1}]},
+            "plain",
+            MINI,
+            "Plain has no switchable widths",
+        ),
+        ("lottery_jackpots", {}, "mobilenet_v3_small", {}, "leaves the classifier dense, but the last layer is"),
+    ],
+)
+def test_a_network_that_a_configuration_does_not_fit_is_found_before_anything_runs(
+    method: str, config: dict, architecture: str, arguments: dict, message: str
+) -> None:
+    cls = registry.method_class(ROOT, method)
+    with torch.device("meta"):
+        network = models.build(architecture, **arguments)
+    with pytest.raises(UserError, match=message):
+        cls(parse(cls.Config, config, method)).check(network)
+
+
+def test_planning_names_method_setting_and_pair_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(ROOT, "smoke", ["random_blocks"])
+    run = plan.runs[0]
+    pair = plan.scale.pairs[run.pair].model_copy(update={"architecture": "plain", "arguments": MINI})
+    monkeypatch.setitem(plan.scale.pairs, run.pair, pair)
+    declared = plan.declarations["random_blocks"]
+    wide = {run.setting: declared.settings[run.setting] | {"n": 8}}
+    changed = declared.model_copy(update={"settings": declared.settings | wide})
+    monkeypatch.setattr(registry, "declaration", lambda root, name: changed)
+    with pytest.raises(UserError, match=f"random_blocks, setting {run.setting}, on {run.pair}: body.1.conv: n = 8"):
+        plan.validate()
+    broken = pair.model_copy(update={"architecture": "vit", "arguments": {"image_size": 30, "patch": 4}})
+    monkeypatch.setitem(plan.scale.pairs, run.pair, broken)
+    with pytest.raises(UserError, match=f"key pairs.{run.pair}: architecture vit: "):
+        plan.validate()
+
+
+def test_equal_total_budgets_where_scratch_meets_dense() -> None:
+    """Methods from scratch and methods from the dense model see equally many images on the pairs where both run."""
+    for scale in ("smoke", "desk"):
+        for pair in load_scale(ROOT, scale).pairs.values():
+            if pair.architecture in ("plain", "vgg") or pair.arguments.get("shortcut") == "pad":
+                assert pair.scratch.epochs == pair.pretrain.epochs + pair.finetune.epochs
+
+
+def test_a_setting_may_train_otherwise_than_its_pair(tree: Path) -> None:
+    run, other = (Run("smoke", "digits", "plain_mini", "toy", name, 0) for name in ("half", "third"))
+    settings, before = {"half": {}, "third": {}}, Plan(tree, "smoke").job(run, "compress").digest
+    scale = {"runs": {"digits/plain_mini": ["half", "third"]}, "recipes": {"half": {"finetune": {"lr": 0.5}}}}
+    declare(tree, "toy", settings=settings, scales={"smoke": scale})
+    plan = Plan(tree, "smoke")
+    assert (plan.pair(run).finetune.lr, plan.pair(run).finetune.epochs, plan.pair(run).scratch.lr) == (0.5, 1, 0.1)
+    assert plan.pair(other) == plan.scale.pairs["digits/plain_mini"]
+    assert plan.job(run, "compress").digest != before
+    declare(tree, "toy", settings=settings, scales={"smoke": scale | {"recipes": {"half": {"finetune": {"speed": 1}}}}})
+    with pytest.raises(UserError, match=r"methods/toy/config.yaml, scales.smoke.recipes.half.finetune: key speed"):
+        Plan(tree, "smoke").validate()
+
+
+def test_equal_budgets_are_never_overridden() -> None:
+    for scale in ("smoke", "desk"):
+        assert not any(d.scales[scale].recipes for d in Plan(ROOT, scale).declarations.values() if scale in d.scales)
+
+
+def add_pair(root: Path, name: str, teacher: str | None = None) -> None:
+    path = root / "config/smoke.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["pairs"][name] = content["pairs"]["digits/plain_mini"] | ({"teacher": teacher} if teacher else {})
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def test_a_teacher_is_the_dense_model_of_another_pair(tree: Path) -> None:
+    add_pair(tree, "digits/plain_thin", "digits/plain_mini")
+    runs = {"smoke": {"runs": {"digits/plain_thin": ["half"]}}}
+    declare(tree, "toy", starts_from="scratch", scales=runs)
+    run = Run("smoke", "digits", "plain_thin", "toy", "half", 3)
+    alone = Plan(tree, "smoke")
+    alone_paths = alone.job(run, "evaluate").paths
+    assert alone.job(run, "compress").paths == [] and alone.teachers == []
+    declare(tree, "toy", starts_from="scratch", needs_teacher=True, scales=runs)
+    plan = Plan(tree, "smoke", seeds=[3])
+    folder = Path("results/smoke/digits/plain_mini/pretrain/seed3")
+    assert plan.job(run, "compress").paths == [folder / "model.safetensors", folder / "model.json"]
+    assert plan.job(run, "evaluate").paths == alone_paths
+    assert [teacher.pair for teacher in plan.teachers] == ["digits/plain_mini"]
+    assert plan.job(run, "compress").digest != alone.job(run, "compress").digest
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (None, r"key pairs.digits/plain_thin.teacher is missing, and toy learns from a teacher"),
+        ("digits/alexnet", r"teacher: 'digits/alexnet' is no pair of the same data set; known: digits/plain_mini"),
+        ("cifar10/vgg", r"teacher: 'cifar10/vgg' is no pair of the same data set; known: digits/plain_mini"),
+    ],
+)
+def test_a_missing_or_unknown_teacher_is_named(tree: Path, teacher: str | None, message: str) -> None:
+    add_pair(tree, "digits/plain_thin", teacher)
+    add_pair(tree, "cifar10/vgg")
+    runs = {"smoke": {"runs": {"digits/plain_thin": ["half"]}}}
+    declare(tree, "toy", starts_from="scratch", needs_teacher=True, scales=runs)
+    with pytest.raises(UserError, match=message):
+        Plan(tree, "smoke").validate()
+
+
+def test_images_of_another_setting_are_not_synthesized_again() -> None:
+    declared = parse(
+        Declaration,
+        {
+            "title": "t", "paper": "p", "family": "quantization", "task": ["classification"], "starts_from": "dense",
+            "stages": ["synthesize", "compress"], "settings": {"w4": {}, "w3": {}}, "synthesis_from": {"w3": "w4"},
+        },
+        "here",
+    )  # fmt: skip
+    assert declared.synthesis_from == {"w3": "w4"}
+    with pytest.raises(UserError, match="unknown setting 'w9'"):
+        parse(Declaration, declared.model_dump(exclude={"package"}) | {"synthesis_from": {"w3": "w9"}}, "here")
+
+
+def test_one_latency_stands_for_networks_of_the_same_layers() -> None:
+    plan = Plan(ROOT, "desk", ["udfc"], [0, 1])
+    by_setting = {run.setting: run for run in plan.runs if run.model == "resnet14_conv" and run.seed == 0}
+    ours, naive = by_setting["p30_w6"], by_setting["naive_p30_w6"]
+    assert plan.timed[naive] == plan.timed[ours] == ours
+    assert "latency" in plan.stages(ours) and "latency" not in plan.stages(naive)
+    assert {run.seed for run in plan.timed} == {0}, "the scale times its first seed only"
+
+
+def test_a_run_is_timed_itself_where_the_setting_that_stands_for_it_does_not_run() -> None:
+    plan = Plan(ROOT, "paper", ["udfc"], [0])
+    run = next(r for r in plan.runs if r.setting == "p30_w6")
+    plan.declarations["udfc"] = plan.declarations["udfc"].model_copy(update={"latency_from": {"p30_w6": "w3"}})
+    assert plan.timed[run] == run

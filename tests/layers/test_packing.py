@@ -1,0 +1,105 @@
+"""Packed weights: as many bytes as the bits say, and the same weights when they come back."""
+
+import pytest
+import torch
+from torch import nn
+
+from compressbench import accounting
+from compressbench.layers.learned_steps import DorefaConv2d, LearnedStepConv2d
+from compressbench.layers.packing import PackedWeight, pack_weight, packed_tensors
+from compressbench.layers.quantized import quantize_layer
+from compressbench.layers.ranged import RangedConv2d
+
+
+def quantized_layers(bits: int) -> dict[str, nn.Module]:
+    def convolution() -> nn.Conv2d:
+        return nn.Conv2d(7, 5, 3)
+
+    ranged = {"weight_bits": bits, "input_bits": bits, "percentile": 99.0}
+    layers = {
+        "span": quantize_layer(convolution(), bits, bits),
+        "span linear": quantize_layer(nn.Linear(11, 3), bits, bits),
+        "lsq": LearnedStepConv2d.rebuild(convolution(), {"weight_bits": bits, "input_bits": bits}),
+        "dorefa": DorefaConv2d.rebuild(convolution(), {"weight_bits": bits, "input_bits": bits, "rescale": True}),
+        "percentile": RangedConv2d.rebuild(convolution(), ranged | {"weight_range": "percentile"}),
+        "symmetric": RangedConv2d.rebuild(convolution(), ranged | {"weight_range": "symmetric"}),
+    }
+    for scheme in ("asymmetric", "symmetric"):
+        layer = quantize_layer(convolution(), bits, bits, scheme)
+        layer.weight_scale.copy_(torch.rand(5, 1, 1, 1) / 20 + 0.01)
+        layers[scheme] = layer
+    return layers
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_a_packed_weight_comes_back_and_has_the_bytes_that_accounting_counts(bits: int) -> None:
+    torch.manual_seed(bits)
+    for name, layer in quantized_layers(bits).items():
+        stored = pack_weight(layer)
+        torch.testing.assert_close(
+            stored.weight(), layer.effective_weight().detach(), msg=lambda m, n=name: f"{n}: {m}"
+        )
+        assert int(stored.codes().max()) < 2**bits, name
+        assert stored.packed.numel() == accounting.layer_bytes(layer), name
+
+
+def special_filters() -> nn.Conv2d:
+    """A convolution whose first filters are dead, constant and tiny."""
+    layer = nn.Conv2d(7, 5, 3)
+    with torch.no_grad():
+        layer.weight[0], layer.weight[1] = 0, 0.1
+        layer.weight[2] *= 1e-9
+    return layer
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_dead_a_constant_and_a_tiny_filter_spoil_none_of_the_others(bits: int) -> None:
+    torch.manual_seed(bits)
+    layer = quantize_layer(special_filters(), bits, bits)
+    stored, weight = pack_weight(layer), layer.effective_weight().detach()
+    for filters in ((0, 1), (2,), (3, 4)):  # each kind by its own magnitude
+        own = torch.tensor(filters)
+        torch.testing.assert_close(
+            stored.weight()[own], weight[own], rtol=1e-6, atol=1e-6 * float(weight[own].abs().max())
+        )
+    assert torch.equal(stored.weight()[:2], weight[:2])
+    torch.testing.assert_close(weight[:2], layer.weight.detach()[:2])
+    alone = quantize_layer(nn.Conv2d(7, 2, 3), bits, bits)
+    alone.weight.data = layer.weight.data[3:]
+    assert torch.equal(stored.codes()[3:], pack_weight(alone).codes())
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_whole_layers_of_one_value_pack_as_they_are(bits: int) -> None:
+    for value in (0.0, 0.3, -1e-30):
+        for name, layer in quantized_layers(bits).items():
+            layer.weight.data.fill_(value)
+            assert torch.equal(pack_weight(layer).weight(), layer.effective_weight().detach()), f"{name} of {value}"
+
+
+def test_the_bits_of_a_weight_follow_each_other_lowest_first() -> None:
+    packed = torch.tensor([0b10_001_111, 0b1_0], dtype=torch.uint8)  # 7, 1, then 2 across the border of the bytes
+    stored = PackedWeight(packed, torch.tensor(-1.0), torch.tensor(0.5), 3, torch.Size([3]))
+    assert stored.codes().tolist() == [7, 1, 2]
+    assert stored.weight().tolist() == [2.5, -0.5, 0.0]
+
+
+def test_a_model_is_stored_packed_but_for_its_other_tensors() -> None:
+    model = nn.Sequential(quantize_layer(nn.Conv2d(8, 16, 3), 4, 4), nn.BatchNorm2d(16), nn.Conv2d(16, 4, 1))
+    tensors = packed_tensors(model)
+    assert tensors["0.packed"].numel() * 2 == 8 * 16 * 9
+    assert "0.weight" not in tensors
+    assert tensors["2.weight"] is model.state_dict()["2.weight"] or tensors["2.weight"].equal(model[2].weight)
+    assert {"0.bias", "1.weight", "1.running_mean"} <= tensors.keys()
+
+
+def test_weights_off_their_grid_and_too_many_bits_are_refused() -> None:
+    layer = quantize_layer(nn.Conv2d(3, 4, 3), 4, 4)
+    layer.effective_weight = lambda: layer.weight  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="do not lie on a grid of 4 bits"):
+        pack_weight(layer)
+    layer.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        pack_weight(layer)
+    with pytest.raises(ValueError, match="16 bits cannot be packed"):
+        pack_weight(quantize_layer(nn.Conv2d(3, 4, 3), 16, 16))
