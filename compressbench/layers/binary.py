@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import torch
 from torch import Tensor, nn
 
-from compressbench.layers.registry import ReplacedConv2d, compressed_layer
+from compressbench.layers.registry import ReplacedLayer, compressed_layer
 
 Encoding = Literal["signs", "ones"]
 """What the bit of a weight means: -1 and +1, or 0 and 1."""
@@ -117,7 +117,7 @@ def standardise(weight: Tensor, gain: float = 1.0) -> Tensor:
     return deviation * (gain / torch.sqrt(variance + EPSILON))
 
 
-class BinaryConv2d(ReplacedConv2d):
+class BinaryConv2d(ReplacedLayer, nn.Conv2d):
     """Base: y = scale * conv2d(input_signs(x), weight_signs()) + bias, both of -1 and +1, the padding 0."""
 
     weight_bits = input_bits = 1

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from compressbench.accounting import without_macs
 from compressbench.errors import UserError
 from compressbench.layers.gates import Gate, GateGradient
-from compressbench.layers.quantizers import Grid, positive, span_grid, straight_through
-from compressbench.layers.registry import compressed_layer
+from compressbench.layers.quantizers import Grid, percentile, positive, span_grid, straight_through
+from compressbench.layers.registry import ActivationQuantizer, compressed_layer
 
 Bounds = Literal["dual", "symmetric"]
 BITS = (2, 3, 4, 32)
@@ -141,17 +141,12 @@ def symmetric_bound_quantize(x: Tensor, bound: Tensor, bits: int) -> Tensor:
 
 def percentiles(x: Tensor, percent: float) -> tuple[Tensor, Tensor]:
     """(upper, lower) = the percent-th and (100 - percent)-th percentile of all values, linearly interpolated, detached."""
-    values = x.detach().flatten().sort().values
-    positions = torch.tensor([percent, 100 - percent], dtype=torch.float64) / 100 * (len(values) - 1)
-    first = positions.floor().long()
-    after = (first + 1).clamp(max=len(values) - 1)
-    upper, lower = torch.lerp(values[first], values[after], (positions - first).to(values)).unbind()
-    return upper, lower
+    return percentile(x.detach(), percent), percentile(x.detach(), 100 - percent)
 
 
 @without_macs
 @compressed_layer
-class BoundedActivation(nn.Module):
+class BoundedActivation(ActivationQuantizer):
     """Quantizes its input between trainable bounds, which a gate may rescale for every sample.
 
     Parameters `upper` and (dual) `lower`: scalars. Buffer `initialised`: whether they hold anything yet; the first forward
@@ -163,6 +158,7 @@ class BoundedActivation(nn.Module):
     """
 
     kind: ClassVar[str] = "bounded_activation"
+    settings = ("bits", "bounds", "percentile", "constant", "gate_channels", "gate_gradient")
     initialised: Tensor
 
     def __init__(
@@ -187,14 +183,6 @@ class BoundedActivation(nn.Module):
         self.gating = True
         self.logits: Tensor | None = None
         self._known_initialised = False
-
-    def config(self) -> dict[str, Any]:
-        names = ("bits", "bounds", "percentile", "constant", "gate_channels", "gate_gradient")
-        return {name: getattr(self, name) for name in names}
-
-    @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
-        return cls(**config).train(original.training)
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compressbench.accounting import without_macs
 from compressbench.layers.quantizers import Grid, integer_range, positive, round_ste
 from compressbench.layers.ranged import WeightQuantizedConv2d
-from compressbench.layers.registry import compressed_layer
+from compressbench.layers.registry import ActivationQuantizer, compressed_layer
 
 MINIMUM_STEP = 1e-8
 PACT_START = 10.0
@@ -52,14 +52,14 @@ def initial_step(v: Tensor, bits: int, signed: bool) -> Tensor:
 
 
 @without_macs
-class StartedActivation(nn.Module):
-    """Base: an activation quantizer with one trained scalar, started by the first forward pass.
+class LazyActivation(ActivationQuantizer):
+    """Base: an activation quantizer with one trained scalar, initialised by the first forward pass.
 
     `signed`: whether its input may be negative; found out in that pass, part of the stored configuration afterwards.
     Buffer `initialised`: whether that pass has happened.
     """
 
-    kind: ClassVar[str]
+    settings = ("bits", "signed")
     initialised: Tensor
 
     def __init__(self, bits: int, signed: bool | None = None) -> None:
@@ -68,16 +68,7 @@ class StartedActivation(nn.Module):
         self.scalar = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("initialised", torch.tensor(False))
 
-    def config(self) -> dict[str, Any]:
-        """Bits, and whether the grid is signed."""
-        return {"bits": self.bits, "signed": self.signed}
-
-    @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
-        """A fresh quantizer: the identity it replaces has no state."""
-        return cls(**config).train(original.training)
-
-    def start(self, x: Tensor) -> Tensor:
+    def initial(self, x: Tensor) -> Tensor:
         """The first value of the scalar."""
         raise NotImplementedError
 
@@ -85,27 +76,23 @@ class StartedActivation(nn.Module):
         """[N, C, H, W] -> the same, quantized."""
         raise NotImplementedError
 
-    def grid(self) -> Grid:
-        """The grid of the trained scalar."""
-        raise NotImplementedError
-
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same, quantized."""
         if self.signed is None:
             self.signed = bool((x < 0).any())
             with torch.no_grad():
-                self.scalar.copy_(self.start(x))
+                self.scalar.copy_(self.initial(x))
                 self.initialised.fill_(True)
         return self.quantize(x, self.signed)
 
 
 @compressed_layer
-class LearnedStepActivation(StartedActivation):
+class LearnedStepActivation(LazyActivation):
     """LSQ on activations; `scalar` is the step size."""
 
     kind: ClassVar[str] = "lsq_activation"
 
-    def start(self, x: Tensor) -> Tensor:
+    def initial(self, x: Tensor) -> Tensor:
         return initial_step(x, self.bits, bool(self.signed)).clamp(min=MINIMUM_STEP)
 
     def quantize(self, x: Tensor, signed: bool) -> Tensor:
@@ -182,20 +169,17 @@ def dorefa_weight(w: Tensor, bits: int, rescale: bool = False) -> Tensor:
 
 
 @compressed_layer
-class PactActivation(StartedActivation):
+class PactActivation(LazyActivation):
     """PACT; `scalar` is the clip point α. `start_at` None starts it at the largest magnitude of the first input."""
 
     kind: ClassVar[str] = "pact_activation"
+    settings = ("bits", "signed", "start_at")
 
     def __init__(self, bits: int, signed: bool | None = None, start_at: float | None = PACT_START) -> None:
         super().__init__(bits, signed)
         self.start_at = start_at
 
-    def config(self) -> dict[str, Any]:
-        """Also where α started."""
-        return super().config() | {"start_at": self.start_at}
-
-    def start(self, x: Tensor) -> Tensor:
+    def initial(self, x: Tensor) -> Tensor:
         if self.start_at is not None:
             return x.new_tensor(self.start_at)
         return x.detach().abs().max().clamp(min=MINIMUM_STEP)  # below it, α would get no gradient

@@ -1,18 +1,18 @@
 """Activation quantizers on the observed range: minimum and maximum, widened in calibration, averaged in training."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from compressbench.layers.quantizers import Grid, Scheme, fake_quantize, make_grid
-from compressbench.layers.registry import compressed_layer
+from compressbench.layers.registry import ActivationQuantizer, compressed_layer
 
 AVERAGING = 0.1
 
 
 @compressed_layer
-class ObservedActivation(nn.Module):
+class ObservedActivation(ActivationQuantizer):
     """Quantizes on [lower, upper], buffers; what never was negative gets the unsigned grid.
 
     Attributes:
@@ -23,6 +23,7 @@ class ObservedActivation(nn.Module):
     """
 
     kind: ClassVar[str] = "observed_activation"
+    settings = ("bits", "scheme", "signed")
     lower: Tensor
     upper: Tensor
 
@@ -31,15 +32,6 @@ class ObservedActivation(nn.Module):
         self.bits, self.scheme, self.signed, self.observing = bits, scheme, signed, False
         self.register_buffer("lower", torch.tensor(0.0))
         self.register_buffer("upper", torch.tensor(0.0))
-
-    def config(self) -> dict[str, Any]:
-        """Bits, scheme, sign."""
-        return {"bits": self.bits, "scheme": self.scheme, "signed": self.signed}
-
-    @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
-        """A fresh quantizer: the identity it replaces has no state."""
-        return cls(**config).train(original.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> the same, quantized."""

@@ -16,13 +16,13 @@ from compressbench.layers.quantizers import (
     span_parameters,
     straight_through,
 )
-from compressbench.layers.registry import compressed_layer, replace_modules
+from compressbench.layers.registry import ActivationQuantizer, ReplacedLayer, compressed_layer, replace_modules
 
 Tracker = Literal["plain", "compounding"]
 TRACKING_RATE = 0.1
 
 
-class _Quantized:
+class QuantizedLayer(ReplacedLayer):
     """What quantized convolutions and linear layers share.
 
     The weight is quantized in one of two ways. `scheme: span` (IntraQ): on the minimum and maximum of the current float
@@ -32,8 +32,7 @@ class _Quantized:
     `input_bits` is what the multiplications cost, wherever the input was quantized. Biases stay in floating point.
     """
 
-    weight: Tensor
-    bias: Tensor | None
+    settings = ("weight_bits", "input_bits", "scheme", "per_channel", "inputs")
     weight_scale: Tensor
     weight_zero_point: Tensor
     input_scale: Tensor
@@ -44,29 +43,29 @@ class _Quantized:
     per_channel: bool
     inputs: Literal["none", "asymmetric", "symmetric", "unsigned"]
 
-    def _adopt(self, original: nn.Module, config: dict[str, Any]) -> Self:
-        self.__dict__.update(original.__dict__)
-        parameters, buffers = dict(original._parameters), dict(original._buffers)
-        settings = dict(config)
-        if settings.pop("bias") and parameters["bias"] is None:
-            weight: Tensor = original.weight  # type: ignore[assignment]
-            parameters["bias"] = nn.Parameter(weight.new_zeros(weight.shape[0]))
-        self.__dict__.update(settings, _parameters=parameters, _buffers=buffers)
+    def add_tensors(self) -> None:
+        """The stored grids."""
         if self.scheme != "span":
             shape = [self.weight.shape[0], *[1] * (self.weight.dim() - 1)] if self.per_channel else []
-            buffers |= {"weight_scale": self.weight.new_ones(shape), "weight_zero_point": self.weight.new_zeros(shape)}
+            self.register_buffer("weight_scale", self.weight.new_ones(shape))
+            self.register_buffer("weight_zero_point", self.weight.new_zeros(shape))
         if self.inputs != "none":
-            buffers |= {"input_scale": self.weight.new_ones(()), "input_zero_point": self.weight.new_zeros(())}
-        return self
+            self.register_buffer("input_scale", self.weight.new_ones(()))
+            self.register_buffer("input_zero_point", self.weight.new_zeros(()))
 
     def config(self) -> dict[str, Any]:
-        names = ("weight_bits", "input_bits", "scheme", "per_channel", "inputs")
-        return {name: getattr(self, name) for name in names} | {"bias": self.bias is not None}
+        """The settings, and whether there is a bias: deployment may have added one."""
+        return super().config() | {"bias": self.bias is not None}
 
     @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
-        layer = cls.__new__(cls)
-        return layer._adopt(original, config)  # type: ignore[return-value]
+    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
+        """Also with a bias of zeros where the configuration has one and the original none."""
+        settings = dict(config)
+        with_bias = settings.pop("bias")
+        layer = super().rebuild(original, settings)
+        if with_bias and layer.bias is None:
+            layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)))
+        return layer
 
     def weight_grid(self) -> Grid:
         """The stored grid of the weight (not with scheme span)."""
@@ -100,7 +99,7 @@ class _Quantized:
 
 
 @compressed_layer
-class QuantConv2d(_Quantized, nn.Conv2d):
+class QuantConv2d(QuantizedLayer, nn.Conv2d):
     """Convolution with a quantized weight and, where asked for, a quantized input."""
 
     kind: ClassVar[str] = "quant_conv2d"
@@ -111,7 +110,7 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
 
 @compressed_layer
-class QuantLinear(_Quantized, nn.Linear):  # type: ignore[misc]
+class QuantLinear(QuantizedLayer, nn.Linear):  # type: ignore[misc]
     """Linear layer with a quantized weight and, where asked for, a quantized input."""
 
     kind: ClassVar[str] = "quant_linear"
@@ -142,7 +141,7 @@ def quantize_layer(
 
 
 @compressed_layer
-class QuantizedActivation(nn.Module):
+class QuantizedActivation(ActivationQuantizer):
     """ReLU or ReLU6, then IntraQ's quantizer on the tracked range [lo, hi]; gradient straight through the quantizer.
 
     Buffers, all scalars: lo, hi, and `decay` = 0.9^steps, which the compounding tracker divides by (1 − decay).
@@ -150,6 +149,7 @@ class QuantizedActivation(nn.Module):
     """
 
     kind: ClassVar[str] = "quantized_activation"
+    settings = ("bits", "tracker", "ceiling")
     lo: Tensor
     hi: Tensor
     decay: Tensor
@@ -160,15 +160,6 @@ class QuantizedActivation(nn.Module):
         self.bits, self.tracker, self.ceiling, self.tracking = bits, tracker, ceiling, False
         for name, value in (("lo", 0.0), ("hi", 0.0), ("decay", 1.0)):
             self.register_buffer(name, torch.tensor(value))
-
-    def config(self) -> dict[str, Any]:
-        """Bits, tracker and the ceiling of ReLU6."""
-        return {"bits": self.bits, "tracker": self.tracker, "ceiling": self.ceiling}
-
-    @classmethod
-    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> nn.Module:
-        """A fresh activation: the one it replaces has no state."""
-        return cls(**config).train(original.training)
 
     @torch.no_grad()
     def track(self, x: Tensor) -> None:

@@ -148,6 +148,17 @@ def minmax_range(x: Tensor, per_channel: bool = False) -> tuple[Tensor, Tensor]:
     )
 
 
+def percentile(x: Tensor, percent: float) -> Tensor:
+    """Linearly interpolated between two order statistics of all values, which are selected without sorting; a scalar."""
+    values = x.flatten()
+    position = percent / 100 * (len(values) - 1)
+    first = int(position)
+    lower = torch.kthvalue(values, first + 1).values
+    if position == first:
+        return lower
+    return torch.lerp(lower, torch.kthvalue(values, first + 2).values, position - first)
+
+
 def percentile_range(
     x: Tensor, percentile: float, scheme: Scheme = "asymmetric", per_channel: bool = False
 ) -> tuple[Tensor, Tensor]:

@@ -3,16 +3,16 @@
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressbench.layers.bounds import percentiles, quantize_weight
 from compressbench.layers.quantizers import straight_through, symmetric_parameters
-from compressbench.layers.registry import ReplacedConv2d, compressed_layer
+from compressbench.layers.registry import ReplacedLayer, compressed_layer
 
 WeightRange = Literal["percentile", "minmax", "symmetric"]
 
 
-class WeightQuantizedConv2d(ReplacedConv2d):
+class WeightQuantizedConv2d(ReplacedLayer, nn.Conv2d):
     """Base: a convolution with `effective_weight`, of `weight_bits`, that reads `input_bits` wide numbers.
 
     32 bits: the weight itself.

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
+
+from compressbench.layers.quantizers import Grid
 
 
 @runtime_checkable
@@ -22,17 +24,19 @@ class CompressedLayer(Protocol):
         ...
 
 
-class ReplacedConv2d(nn.Conv2d):
-    """Base of compressed layers that are a convolution with other arithmetic.
+class ReplacedLayer(nn.Module):
+    """Base of compressed layers that are a float layer with other arithmetic: list it before nn.Conv2d or nn.Linear.
 
     `settings` is what `config` stores; each becomes an attribute.
     """
 
-    settings: tuple[str, ...] = ()
+    settings: ClassVar[tuple[str, ...]] = ()
+    weight: Tensor
+    bias: Tensor | None
 
     @classmethod
     def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
-        """The layer in place of a convolution: same parameters (shared, not copied), then its own by `add_tensors`."""
+        """The layer in place of `original`: same parameters (shared, not copied), then its own by `add_tensors`."""
         layer = cls.__new__(cls)
         layer.__dict__.update(original.__dict__)
         layer.__dict__.update(config, _parameters=dict(original._parameters), _buffers=dict(original._buffers))
@@ -45,6 +49,29 @@ class ReplacedConv2d(nn.Conv2d):
     def config(self) -> dict[str, Any]:
         """The settings."""
         return {name: getattr(self, name) for name in self.settings}
+
+
+class ActivationQuantizer(nn.Module):
+    """Base of quantizers of activations. They replace a module without state, and are built from `config` alone.
+
+    `settings` is what `config` stores: the arguments of the constructor, each of them an attribute.
+    """
+
+    settings: ClassVar[tuple[str, ...]] = ("bits",)
+    bits: int
+
+    def config(self) -> dict[str, Any]:
+        """The settings."""
+        return {name: getattr(self, name) for name in self.settings}
+
+    @classmethod
+    def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
+        """A fresh quantizer."""
+        return cls(**config).train(original.training)
+
+    def grid(self) -> Grid | None:
+        """The values that the output may have; None where they depend on the sample."""
+        raise NotImplementedError
 
 
 LAYER_KINDS: dict[str, type[CompressedLayer]] = {}

@@ -68,11 +68,16 @@ def prunable(model: nn.Module, keep_first: bool = False, keep_last: bool = False
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor], block: int | None = None) -> nn.Module:
     """Replace the named layers by masked ones, in place, with their removed weights at 0; returns the model."""
-    masked(model, set(masks), block)
-    for name, mask in masks.items():
-        model.get_submodule(name).mask.copy_(mask)  # type: ignore[operator,union-attr]
+    set_masks(masked(model, masks, block), masks)
     zero_removed(model)
     return model
+
+
+def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Copy masks into the named masked layers; their weights stay as they are."""
+    layers = masked_layers(model)
+    for name, mask in masks.items():
+        layers[name].mask.copy_(mask)
 
 
 @torch.no_grad()

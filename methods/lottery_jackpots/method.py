@@ -14,6 +14,7 @@ from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, Fact, Method
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import Masks, apply_masks, exchanged
+from compressbench.pruning.trained_masks import scores
 from compressbench.training import Hook, State
 from methods.lottery_jackpots import facts
 from methods.lottery_jackpots.search import (
@@ -28,7 +29,6 @@ from methods.lottery_jackpots.search import (
     overlap,
     restriction_factor,
     scattered_masks,
-    scores,
 )
 
 CURVE_BATCHES = 10  # recompute the statistics of a copy before each validation: masks move faster than running averages
@@ -147,7 +147,7 @@ class LotteryJackpots(Method):
             model,
             recipe,
             name="search",
-            optimizers=[ctx.optimizer(recipe, scores(model))],
+            optimizers=[ctx.optimizer(recipe, scores(model).values())],
             hooks=[MaskSearch(magnitude, config.restriction)],
             epochs=epochs,
             steps_per_epoch=steps,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
-from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked_layers
-from compressbench.layers.registry import replace_modules
+from compressbench.layers.masked import masked, masked_layers
 from compressbench.pruning.masks import Masks, apply_masks, keep_largest, prunable, removed_count
+from compressbench.pruning.trained_masks import SCORED, ScoredMask
 
 Quotas = dict[str, int]
 Restriction = Literal["none", "quartic", "released"]
@@ -64,62 +64,18 @@ def scattered_masks(weights: Mapping[str, Tensor], quotas: Quotas, generator: to
 # ---- layers with scores
 
 
-class _Scored:
-    """A masked layer with a score per weight while the search runs: the stored model has plain masked layers.
-
-    The forward pass uses M * W. With G = dL/d(M * W), dL/dS = G * W for kept and removed entries alike; where the
-    ranking is by |S|, sign(S) * G * W.
-    """
-
-    weight: Tensor
-    mask: Tensor
-    score: Tensor
-    rank_by_abs: bool
-
-    def effective_weight(self) -> Tensor:
-        rank = self.rank()
-        return self.weight * (self.mask + (rank - rank.detach()))  # the difference is 0: it only carries the gradient
-
-    def rank(self) -> Tensor:
-        """What the entries of the mask are ranked by: S, or |S|."""
-        return self.score.abs() if self.rank_by_abs else self.score
-
-
-class ScoredConv2d(_Scored, MaskedConv2d):
-    """Convolution with a frozen weight W, a score S and a mask M of one shape."""
-
-
-class ScoredLinear(_Scored, MaskedLinear):
-    """The same for classifiers that are linear layers."""
-
-
-_SCORED: dict[type, type[MaskedConv2d | MaskedLinear]] = {nn.Conv2d: ScoredConv2d, nn.Linear: ScoredLinear}
-
-
 def add_scores(model: nn.Module, masks: Masks, low: float, rank_by_abs: bool = False) -> nn.Module:
     """Freeze `model` and give its layers masks and scores, in place: S = 1 where M = 1, `low` where M = 0.
 
     Layers without a mask among `masks` (the classifier) keep every weight, and have scores nevertheless.
     """
-    model.requires_grad_(False)
-
-    def replace(name: str, module: nn.Module) -> nn.Module | None:
-        cls = _SCORED.get(type(module))
-        if cls is None:
-            return None
-        layer = cls.rebuild(module, {"block": None})
-        if name in masks:
-            layer.mask.copy_(masks[name])  # type: ignore[operator,union-attr]
-        layer.score = nn.Parameter(torch.full_like(module.weight, low).masked_fill_(layer.mask, 1.0))  # type: ignore[arg-type]
-        layer.rank_by_abs = rank_by_abs  # type: ignore[assignment]
-        return layer
-
-    return replace_modules(model, replace)
-
-
-def scores(model: nn.Module) -> list[nn.Parameter]:
-    """The score of every layer, in order: all that the search trains."""
-    return [layer.score for layer in masked_layers(model).values()]  # type: ignore[union-attr,misc]
+    masked(model.requires_grad_(False), forms=SCORED)
+    for name, layer in model.named_modules():
+        if isinstance(layer, ScoredMask):
+            layer.by_magnitude = rank_by_abs
+            layer.mask.copy_(masks.get(name, layer.mask))
+            layer.score.data.fill_(low).masked_fill_(layer.mask, 1.0)
+    return model
 
 
 def export(searched: nn.Module, network: nn.Module) -> nn.Module:

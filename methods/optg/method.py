@@ -1,6 +1,7 @@
 """OptG (arXiv 2201.12826): every weight has a trainable score; the largest scores of the whole network stay."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,71 +11,16 @@ from torch import Tensor, nn
 from compressbench import accounting
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked, masked_layers
-from compressbench.layers.registry import replace_modules
+from compressbench.layers.masked import masked, masked_layers
 from compressbench.method import Context, Fact, Method
 from compressbench.models.published import PublishedNetwork
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import Masks, apply_masks, exchanged
+from compressbench.pruning.trained_masks import SCORED, scores
 from compressbench.training import Hook, State
 
 
-class StraightThroughMask(torch.autograd.Function):
-    """weight * mask, with d/dweight = G * mask and d/dscore = G * weight, for kept and removed weights alike."""
-
-    @staticmethod
-    def forward(ctx, weight: Tensor, score: Tensor, mask: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
-        ctx.save_for_backward(weight, mask)
-        return weight * mask
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[no-untyped-def,override]
-        weight, mask = ctx.saved_tensors
-        return gradient * mask, gradient * weight, None
-
-
-class _Scored:
-    """A masked layer with a score per weight, only while it trains: the stored model has plain masked layers."""
-
-    weight: Tensor
-    score: Tensor
-    mask: Tensor
-
-    def effective_weight(self) -> Tensor:
-        return StraightThroughMask.apply(self.weight, self.score, self.mask)  # type: ignore[no-any-return]
-
-
-class ScoredConv2d(_Scored, MaskedConv2d):
-    """Convolution with weight W, score S, mask M of one shape."""
-
-
-class ScoredLinear(_Scored, MaskedLinear):
-    """The same for classifiers that are linear layers."""
-
-
-_SCORED: dict[type, type[MaskedConv2d | MaskedLinear]] = {nn.Conv2d: ScoredConv2d, nn.Linear: ScoredLinear}
-
-
-def add_scores(model: nn.Module) -> nn.Module:
-    """Give every convolution and linear layer scores of 0 and a mask of ones, in place."""
-
-    def replace(name: str, module: nn.Module) -> nn.Module | None:
-        cls = _SCORED.get(type(module))
-        if cls is None:
-            return None
-        layer = cls.rebuild(module, {"block": None})
-        layer.score = nn.Parameter(torch.zeros_like(module.weight))  # type: ignore[arg-type]
-        return layer
-
-    return replace_modules(model, replace)
-
-
-def scores(model: nn.Module) -> dict[str, Tensor]:
-    """The score of every masked layer, by layer name."""
-    return {name: layer.score.detach() for name, layer in masked_layers(model).items()}  # type: ignore[union-attr,operator]
-
-
-def masks_from_scores(scores: dict[str, Tensor], keep: int) -> Masks:
+def masks_from_scores(scores: Mapping[str, Tensor], keep: int) -> Masks:
     """M = [S >= t], t the keep-th largest score of all layers together. Ties with t are kept, never broken."""
     ranked = torch.cat([s.flatten() for s in scores.values()]).sort(descending=True).values
     threshold = ranked[max(keep, 1) - 1]
@@ -135,7 +81,8 @@ class MaskOptimiser(Hook):
 
 def rank(model: nn.Module, sparsity: float) -> float:
     """Set all masks from the scores, keeping floor(N (1 - sparsity)); returns the share of returning weights."""
-    layers, values = masked_layers(model), scores(model)
+    layers = masked_layers(model)
+    values = {name: score.detach() for name, score in scores(model).items()}
     before = {name: layer.mask.clone() for name, layer in layers.items()}
     masks = masks_from_scores(values, int(sum(s.numel() for s in values.values()) * (1 - sparsity)))
     for name, layer in layers.items():
@@ -184,7 +131,7 @@ class OptG(Method):
             schedule = Schedule(slices, config.sparsity, recipe.lr, config.warmup, config.beta)
         except ValueError as error:
             raise UserError(f"optg, key slices: {error}.") from None
-        model = add_scores(ctx.build())
+        model = masked(ctx.build(), forms=SCORED)
         ctx.fit(
             model,
             recipe,

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.layers.binary import BinaryConv2d, standardise, standardised_sign, with_slope
+from compressbench.layers.quantizers import percentile
 
 
 class MagnitudeConv2d(BinaryConv2d):
@@ -63,17 +64,6 @@ def project(weight: Tensor, p: float) -> None:
     magnitudes = centred.abs()
     low, high = (percentile(magnitudes, q) for q in (p, 100 - p))
     weight.copy_(magnitudes.clamp(low, high) * centred.sign())
-
-
-def percentile(values: Tensor, percent: float) -> Tensor:
-    """Linearly interpolated between two order statistics, which are selected without sorting all values."""
-    flat = values.flatten()
-    position = percent / 100 * (len(flat) - 1)
-    first = int(position)
-    lower = torch.kthvalue(flat, first + 1).values
-    if position == first:
-        return lower
-    return torch.lerp(lower, torch.kthvalue(flat, first + 2).values, position - first)
 
 
 def median_bits(magnitudes: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
-from compressbench.layers.masked import MaskedConv2d, masked, masked_layers
-from compressbench.layers.registry import replace_modules
+from compressbench.layers.masked import MASKED, masked, masked_layers
 from compressbench.pruning.masks import exchanged, pull_removed, zero_removed
+from compressbench.pruning.trained_masks import STRAIGHT_THROUGH
 from compressbench.training import Hook, State
 from methods.subp.criterion import Criterion, Sampler, Schedule, expand, importance, update
 
@@ -18,30 +18,9 @@ Scored = Literal["masked", "raw"]
 Score = Callable[[Tensor], Tensor]
 
 
-class StraightThrough(torch.autograd.Function):
-    """weight * mask, whose gradient reaches all of the weight: dL/dW = dL/d(m W), not m times that."""
-
-    @staticmethod
-    def forward(ctx, weight: Tensor, mask: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
-        return weight * mask
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def,override]
-        return gradient, None
-
-
-class SoftConv2d(MaskedConv2d):
-    """A masked convolution whose removed weights keep learning, only while it trains; what is stored is a masked one."""
-
-    def effective_weight(self) -> Tensor:
-        return StraightThrough.apply(self.weight, self.mask)  # type: ignore[no-any-return,no-untyped-call]
-
-
 def soften(model: nn.Module, names: set[str], n: int, gradient: Gradient = "soft") -> nn.Module:
     """Put masks of ones on the named convolutions, in place; `hard` ones pass no gradient to removed weights."""
-    if gradient == "hard":
-        return masked(model, names, block=n)
-    return replace_modules(model, lambda name, m: SoftConv2d.rebuild(m, {"block": n}) if name in names else None)
+    return masked(model, names, block=n, forms=STRAIGHT_THROUGH if gradient == "soft" else MASKED)
 
 
 class RemovedDecay(Hook):

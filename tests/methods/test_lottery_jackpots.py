@@ -23,6 +23,7 @@ from compressbench.layers.masked import masked_layers
 from compressbench.method import Context
 from compressbench.plan import Plan
 from compressbench.pruning.masks import Masks, exchanged
+from compressbench.pruning.trained_masks import scores
 from compressbench.reporting.published import _compare
 from compressbench.training import fit, schedule_factor
 from compressbench.training.checkpoint import Checkpoint, same_bits
@@ -39,7 +40,6 @@ from methods.lottery_jackpots.search import (
     restricted,
     restriction_factor,
     scattered_masks,
-    scores,
     uniform_quotas,
 )
 
@@ -89,7 +89,7 @@ def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def optimizer_of(model: nn.Module, lr: float = 0.1, decay: float = 5e-4) -> torch.optim.SGD:
-    return torch.optim.SGD(scores(model), lr=lr, momentum=0.9, weight_decay=decay)
+    return torch.optim.SGD(scores(model).values(), lr=lr, momentum=0.9, weight_decay=decay)
 
 
 def zeros(model: nn.Module) -> dict[str, int]:
@@ -196,7 +196,7 @@ def test_only_scores_receive_gradients() -> None:
     cross_entropy(model, data()).backward()
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
     assert with_gradient == {f"{name}.score" for name in masked_layers(model)}
-    assert {id(p) for p in scores(model)} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert {id(p) for p in scores(model).values()} == {id(p) for p in model.parameters() if p.requires_grad}
 
 
 def test_score_gradients_of_kept_weights_cancel_in_every_normalised_filter() -> None:
@@ -219,10 +219,10 @@ def test_score_gradients_of_kept_weights_cancel_in_every_normalised_filter() -> 
 
 def test_the_first_step_moves_scores_by_gradient_and_decay() -> None:
     model = scored().train()
-    before = [s.detach().clone() for s in scores(model)]
+    before = [s.detach().clone() for s in scores(model).values()]
     cross_entropy(model, data()).backward()
     optimizer_of(model, lr=0.1, decay=5e-4).step()
-    for start, score in zip(before, scores(model), strict=True):
+    for start, score in zip(before, scores(model).values(), strict=True):
         assert torch.allclose(score, start - 0.1 * (score.grad + 5e-4 * start), atol=1e-7)  # type: ignore[operator]
 
 
@@ -331,7 +331,7 @@ def test_both_releases_find_the_same_masks_while_scores_are_positive() -> None:
         model = network()
         watch = Watch(magnitude(model))
         model = search(scored(model, rank_by_abs=rank_by_abs), watch, lr=0.01)
-        assert min(s.min() for s in scores(model)) > 0
+        assert min(s.min() for s in scores(model).values()) > 0
         found.append(watch.seen)
     assert all(same_bits(a, b) for a, b in zip(*found, strict=True))
     assert exchanged(found[0][0], found[0][-1]) > 0.01

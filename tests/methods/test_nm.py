@@ -10,16 +10,22 @@ from torch import Tensor, nn
 
 from compressbench import models, storage
 from compressbench.config import Pair
-from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked_layers
+from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked, masked_layers
 from compressbench.method import Context
-from compressbench.pruning.masks import apply_masks, prunable
+from compressbench.pruning.masks import Masks, apply_masks, prunable, set_masks
+from compressbench.pruning.trained_masks import STRAIGHT_THROUGH
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
-from methods.baselines.nm.method import NM, Reselection, nm_mask, nm_masks, straight_through
+from methods.baselines.nm.method import NM, Reselection, nm_mask, nm_masks
 
 from .context import RECIPE, full_size_context, make_context
 
 LAMBDA = 2e-4
+
+
+def straight_through(model: nn.Module, masks: Masks) -> nn.Module:
+    set_masks(masked(model, masks, forms=STRAIGHT_THROUGH), masks)
+    return model
 
 
 def nm(**options: object) -> NM:

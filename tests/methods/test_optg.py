@@ -14,19 +14,17 @@ from compressbench import models, storage
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
 from compressbench.pruning.masks import kept_weights
+from compressbench.pruning.trained_masks import SCORED, scored_weight, scores
 from compressbench.training import fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.optg.method import (
     MaskOptimiser,
     OptG,
     Schedule,
-    StraightThroughMask,
-    add_scores,
     export,
     masks_from_scores,
     parameter_groups,
     rank,
-    scores,
 )
 
 from .context import make_context
@@ -73,7 +71,7 @@ def test_gradients_are_the_dense_gradient_times_mask_and_times_weight() -> None:
     weight = torch.randn(4, 3, 3, 3).double().requires_grad_()
     score = torch.randn_like(weight).requires_grad_()
     mask = torch.rand(weight.shape) < 0.5
-    F.conv2d(x, StraightThroughMask.apply(weight, score, mask)).backward(upstream)  # type: ignore[no-untyped-call]
+    F.conv2d(x, scored_weight(weight, score, mask)).backward(upstream)
     effective = (weight * mask).detach().requires_grad_()
     F.conv2d(x, effective).backward(upstream)
     dense = effective.grad
@@ -83,7 +81,7 @@ def test_gradients_are_the_dense_gradient_times_mask_and_times_weight() -> None:
 
 
 def test_removed_weights_still_receive_score_gradient() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     randomise(model)
     rank(model, 0.5)
     cross_entropy(model, data()).backward()
@@ -94,7 +92,7 @@ def test_removed_weights_still_receive_score_gradient() -> None:
 
 def test_score_gradients_of_kept_weights_cancel_in_every_normalised_filter() -> None:
     torch.manual_seed(0)
-    model = add_scores(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
+    model = masked(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()), forms=SCORED)
     randomise(model)
     rank(model, 0.5)
     (model(torch.randn(16, 3, 9, 9)) * torch.randn(16, 8, 7, 7)).sum().backward()
@@ -116,7 +114,7 @@ def optimizer_of(model: nn.Module, lr: float = 0.1, decay: float = 5e-4) -> torc
 
 
 def test_two_parameter_groups_scores_without_decay_everything_else_with() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     rest, only_scores = optimizer_of(model).param_groups
     assert rest["weight_decay"] == 5e-4
     assert only_scores["weight_decay"] == 0
@@ -127,7 +125,7 @@ def test_two_parameter_groups_scores_without_decay_everything_else_with() -> Non
 
 
 def test_first_step_moves_scores_by_the_gradient_times_their_rate() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     optimizer = optimizer_of(model)
     optimizer.param_groups[1]["lr"] = 0.025
     cross_entropy(model, data()).backward()
@@ -140,7 +138,7 @@ def test_first_step_moves_scores_by_the_gradient_times_their_rate() -> None:
 
 
 def test_removed_weights_decay_and_scores_do_not() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     randomise(model)
     rank(model, 0.5)
     before = {name: (m.weight.detach().clone(), m.score.clone()) for name, m in masked_layers(model).items()}
@@ -159,7 +157,7 @@ def test_removed_weights_decay_and_scores_do_not() -> None:
 
 
 def test_global_ranking_is_exact_and_ordered_across_layers() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     randomise(model)
     values = scores(model)
     total = sum(s.numel() for s in values.values())
@@ -242,7 +240,7 @@ def test_too_few_updates_are_refused_where_epochs_are_slices() -> None:
 
 
 def test_masked_network_equals_folded_network() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     randomise(model)
     rank(model, 0.7)
     result = export(model, network()).eval()
@@ -257,7 +255,7 @@ def test_masked_network_equals_folded_network() -> None:
 
 
 def test_training_ends_with_the_exact_number_of_weights_and_keeps_score_momentum() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     total = sum(s.numel() for s in scores(model).values())
     optimizer = optimizer_of(model)
     schedule = Schedule(20, 0.9, 0.1, 2)
@@ -274,7 +272,7 @@ def test_training_ends_with_the_exact_number_of_weights_and_keeps_score_momentum
 
 def test_a_run_that_is_cut_at_a_slice_resumes_with_the_same_bits(tmp_path: Path) -> None:
     def train(stop: int | None, checkpoint: Checkpoint | None) -> dict[str, torch.Tensor]:
-        model = add_scores(network())
+        model = masked(network(), forms=SCORED)
         fit(
             model, lambda step: data(), cross_entropy, [optimizer_of(model)],
             epochs=stop or 20, steps_per_epoch=1, seed=0,
@@ -314,7 +312,7 @@ def test_maskable_layers_of_the_papers_networks_and_of_the_desk_network() -> Non
 
 
 def test_export_does_not_touch_the_trained_model() -> None:
-    model = add_scores(network())
+    model = masked(network(), forms=SCORED)
     randomise(model)
     rank(model, 0.7)
     weights = {name: layer.weight.detach().clone() for name, layer in masked_layers(model).items()}

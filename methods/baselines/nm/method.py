@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.layers.masked import MaskedConv2d, MaskedLinear, masked, masked_layers
-from compressbench.layers.registry import replace_modules
+from compressbench.layers.masked import masked, masked_layers
 from compressbench.method import Context, Method
 from compressbench.pruning.config import record_densities
-from compressbench.pruning.masks import Masks, apply_masks, prunable, pull_removed, zero_removed
+from compressbench.pruning.masks import Masks, apply_masks, prunable, pull_removed, set_masks, zero_removed
 from compressbench.pruning.one_shot import record_untrained_quality
+from compressbench.pruning.trained_masks import STRAIGHT_THROUGH
 from compressbench.training import Hook, State
 
 
@@ -32,39 +32,6 @@ def nm_masks(model: nn.Module, n: int, m: int, keep_last: bool = False) -> Masks
     """Masks of the layers whose input channels (per group of the convolution) m divides; the others stay dense."""
     layers = prunable(model, keep_last=keep_last)
     return {name: nm_mask(la.weight, n, m) for name, la in layers.items() if la.weight.shape[1] % m == 0}
-
-
-class _StraightThrough:
-    """A masked layer whose removed weights learn as well, only while it trains."""
-
-    weight: Tensor
-    mask: Tensor
-
-    def effective_weight(self) -> Tensor:
-        """M * W, to the bit, with dL/dW = G for kept and removed weights alike."""
-        return self.weight - (self.weight * ~self.mask).detach()
-
-
-class StraightThroughConv2d(_StraightThrough, MaskedConv2d):
-    """The convolution."""
-
-
-class StraightThroughLinear(_StraightThrough, MaskedLinear):
-    """The linear layer."""
-
-
-def straight_through(model: nn.Module, masks: Masks) -> nn.Module:
-    """Replace the named layers by straight-through ones with these masks, in place; weights stay as they are."""
-
-    def replace(name: str, module: nn.Module) -> nn.Module | None:
-        if name not in masks:
-            return None
-        cls = StraightThroughConv2d if isinstance(module, nn.Conv2d) else StraightThroughLinear
-        layer = cls.rebuild(module, {"block": None})
-        layer.mask.copy_(masks[name])  # type: ignore[operator,union-attr]
-        return layer
-
-    return replace_modules(model, replace)
 
 
 class Reselection(Hook):
@@ -133,9 +100,9 @@ class NM(Method):
     def _trained_from_scratch(self, ctx: Context) -> nn.Module:
         model, config = ctx.build(), self.config
         masks = self._masks(model)
-        straight_through(model, masks)
+        set_masks(masked(model, masks, forms=STRAIGHT_THROUGH), masks)
         ctx.fit(model, ctx.recipes.scratch, hooks=[Reselection(config.n, config.m, config.decay)])
-        result = masked(ctx.build(), set(masks))
+        result = masked(ctx.build(), masks)
         result.load_state_dict(model.state_dict(), strict=True)
         zero_removed(result)
         return result.eval()
