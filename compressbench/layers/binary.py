@@ -179,7 +179,7 @@ class SignConv2d(BinaryConv2d):
     """
 
     kind: ClassVar[str] = "sign_conv2d"
-    settings = ("scaling", "scale_gradient")
+    settings: ClassVar[tuple[str, ...]] = ("scaling", "scale_gradient")
     scaling: Scaling
     scale_gradient: ScaleGradient = "exact"
 
@@ -210,7 +210,7 @@ class OneBitConv2d(BinaryConv2d):
     """What is left of a binary convolution after training: signs as `weight`, and a scale `alpha` per filter where `scaled`."""
 
     kind: ClassVar[str] = "one_bit_conv2d"
-    settings = ("scaled", "centred")
+    settings: ClassVar[tuple[str, ...]] = ("scaled", "centred")
     scaled: bool
 
     def add_tensors(self) -> None:

@@ -158,7 +158,7 @@ class BoundedActivation(ActivationQuantizer):
     """
 
     kind: ClassVar[str] = "bounded_activation"
-    settings = ("bits", "bounds", "percentile", "constant", "gate_channels", "gate_gradient")
+    settings: ClassVar[tuple[str, ...]] = ("bits", "bounds", "percentile", "constant", "gate_channels", "gate_gradient")
     initialised: Tensor
 
     def __init__(

@@ -59,7 +59,7 @@ class LazyActivation(ActivationQuantizer):
     Buffer `initialised`: whether that pass has happened.
     """
 
-    settings = ("bits", "signed")
+    settings: ClassVar[tuple[str, ...]] = ("bits", "signed")
     initialised: Tensor
 
     def __init__(self, bits: int, signed: bool | None = None) -> None:
@@ -173,7 +173,7 @@ class PactActivation(LazyActivation):
     """PACT; `scalar` is the clip point α. `start_at` None starts it at the largest magnitude of the first input."""
 
     kind: ClassVar[str] = "pact_activation"
-    settings = ("bits", "signed", "start_at")
+    settings: ClassVar[tuple[str, ...]] = ("bits", "signed", "start_at")
 
     def __init__(self, bits: int, signed: bool | None = None, start_at: float | None = PACT_START) -> None:
         super().__init__(bits, signed)
@@ -198,7 +198,7 @@ class DorefaConv2d(WeightQuantizedConv2d):
     """DoReFa's weights; nothing trained but the weight."""
 
     kind: ClassVar[str] = "dorefa_conv2d"
-    settings = ("weight_bits", "input_bits", "rescale")
+    settings: ClassVar[tuple[str, ...]] = ("weight_bits", "input_bits", "rescale")
     rescale: bool
 
     def quantize(self, weight: Tensor) -> Tensor:

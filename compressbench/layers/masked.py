@@ -13,7 +13,7 @@ from compressbench.layers.registry import ReplacedLayer, compressed_layer, repla
 class MaskedLayer(ReplacedLayer):
     """What masked convolutions and linear layers share. `mask` is a bool buffer of the weight's shape, True = kept."""
 
-    settings = ("block",)
+    settings: ClassVar[tuple[str, ...]] = ("block",)
     block: int | None
     mask: Tensor
 

@@ -23,7 +23,7 @@ class ObservedActivation(ActivationQuantizer):
     """
 
     kind: ClassVar[str] = "observed_activation"
-    settings = ("bits", "scheme", "signed")
+    settings: ClassVar[tuple[str, ...]] = ("bits", "scheme", "signed")
     lower: Tensor
     upper: Tensor
 

@@ -32,7 +32,7 @@ class QuantizedLayer(ReplacedLayer):
     `input_bits` is what the multiplications cost, wherever the input was quantized. Biases stay in floating point.
     """
 
-    settings = ("weight_bits", "input_bits", "scheme", "per_channel", "inputs")
+    settings: ClassVar[tuple[str, ...]] = ("weight_bits", "input_bits", "scheme", "per_channel", "inputs")
     weight_scale: Tensor
     weight_zero_point: Tensor
     input_scale: Tensor
@@ -149,7 +149,7 @@ class QuantizedActivation(ActivationQuantizer):
     """
 
     kind: ClassVar[str] = "quantized_activation"
-    settings = ("bits", "tracker", "ceiling")
+    settings: ClassVar[tuple[str, ...]] = ("bits", "tracker", "ceiling")
     lo: Tensor
     hi: Tensor
     decay: Tensor

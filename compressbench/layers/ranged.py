@@ -20,7 +20,7 @@ class WeightQuantizedConv2d(ReplacedLayer, nn.Conv2d):
 
     weight_bits: int
     input_bits: int
-    settings: tuple[str, ...] = ("weight_bits", "input_bits")
+    settings: ClassVar[tuple[str, ...]] = ("weight_bits", "input_bits")
 
     def quantize(self, weight: Tensor) -> Tensor:
         """The weight on its grid, with its gradient."""
@@ -47,7 +47,7 @@ class RangedConv2d(WeightQuantizedConv2d):
     """
 
     kind: ClassVar[str] = "ranged_conv2d"
-    settings = ("weight_bits", "input_bits", "weight_range", "percentile")
+    settings: ClassVar[tuple[str, ...]] = ("weight_bits", "input_bits", "weight_range", "percentile")
     weight_range: WeightRange
     percentile: float
 

@@ -32,7 +32,6 @@ class ReplacedLayer(nn.Module):
 
     settings: ClassVar[tuple[str, ...]] = ()
     weight: Tensor
-    bias: Tensor | None
 
     @classmethod
     def rebuild(cls, original: nn.Module, config: dict[str, Any]) -> Self:
