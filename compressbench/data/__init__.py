@@ -1,53 +1,47 @@
 """Data sets as tensors: `info` tells what one is, `load` reads it, the batch classes serve the training loop."""
 
-from collections.abc import Callable
-from functools import partial
+import importlib
+import pkgutil
 from pathlib import Path
 
-from compressbench.data.classification import (
-    Augmentation,
-    ClassificationBatches,
-    ClassificationData,
-    Split,
-    load_cifar,
-    load_digits,
-    load_fashion_mnist,
-    load_imagenet,
-)
-from compressbench.data.datasets import DATASETS, DatasetInfo, info
-from compressbench.data.incremental import PROTOCOLS, ClassIncrementalData, load_sessions
-from compressbench.data.super_resolution import Pair, PatchBatches, SuperResolutionData, load_div2k, load_photographs
+from compressbench.data import sets
+from compressbench.data.classification import Augmentation, ClassificationBatches, ClassificationData, Split
+from compressbench.data.datasets import DATASETS, Dataset, DatasetInfo, find, info, register
+from compressbench.data.incremental import ClassIncrementalData, Protocol
+from compressbench.data.super_resolution import Pair, PatchBatches, SuperResolutionData
 from compressbench.data.synthetic import SyntheticImages
 
 __all__ = [
     "DATASETS",
-    "PROTOCOLS",
     "Augmentation",
     "ClassIncrementalData",
     "ClassificationBatches",
     "ClassificationData",
+    "Dataset",
     "DatasetInfo",
     "Pair",
     "PatchBatches",
+    "Protocol",
     "Split",
     "SuperResolutionData",
     "SyntheticImages",
     "info",
     "load",
+    "protocol",
 ]
 
 Data = ClassificationData | ClassIncrementalData | SuperResolutionData
 
-_LOADERS: dict[str, Callable[..., Data]] = {
-    "digits": load_digits,
-    "fashion_mnist": load_fashion_mnist,
-    "cifar10": partial(load_cifar, "cifar10"),
-    "cifar100": partial(load_cifar, "cifar100"),
-    "imagenet": load_imagenet,
-    "photographs": load_photographs,
-    "div2k": load_div2k,
-    **{name: partial(load_sessions, name) for name in PROTOCOLS},
-}
+for _module in pkgutil.iter_modules(sets.__path__):
+    if not _module.name.startswith("_"):
+        register(importlib.import_module(f"{sets.__name__}.{_module.name}"))
+
+
+def protocol(name: str) -> Protocol:
+    """How the classes of a class-incremental data set come in sessions."""
+    if (found := find(name).protocol) is None:
+        raise ValueError(f"{name} has no sessions")
+    return found
 
 
 def load(name: str, folder: Path, limit: int | None = None, scale: int = 2, seed: int = 0) -> Data:
@@ -55,6 +49,7 @@ def load(name: str, folder: Path, limit: int | None = None, scale: int = 2, seed
 
     `scale` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions.
     """
-    task = info(name).task
-    options = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}.get(task, {})
-    return _LOADERS[name](Path(folder), limit, **options)
+    found = find(name)
+    options = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}.get(found.info.task, {})
+    loaded: Data = found.load(Path(folder), limit, **options)
+    return loaded

@@ -1,9 +1,7 @@
 """Classification data: whole data sets as tensors, and batches that are a pure function of (seed, step)."""
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressbench.data.datasets import DatasetInfo, info, remedy
-from compressbench.data.images import read_rgb
+from compressbench.data.datasets import DatasetInfo
 from compressbench.errors import UserError
 from compressbench.seeding import generator
 
 Augmentation = Literal["none", "flip", "crop_flip"]
-_IDX_TYPE_UINT8 = 8
 
 
 @dataclass(frozen=True)
@@ -40,28 +36,6 @@ class ClassificationData:
     train: Split
     validation: Split
     test: Split
-
-
-def external_folder(folder: Path) -> Path:
-    """Where data sets that are too large to pin are looked for; `folder` is data/."""
-    return Path(os.environ.get("COMPRESSBENCH_DATA") or folder / "external")
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """A uint8 IDX file of any rank, memory-mapped and read-only."""
-    try:
-        head = np.fromfile(path, dtype=np.uint8, count=4)
-        if len(head) < 4 or head[0] or head[1] or head[2] != _IDX_TYPE_UINT8:
-            raise ValueError("not an IDX file of bytes")
-        shape = tuple(int(n) for n in np.fromfile(path, dtype=">i4", count=int(head[3]), offset=4))
-        start = 4 + 4 * int(head[3])
-        if path.stat().st_size != start + np.prod(shape, dtype=np.int64):
-            raise ValueError(f"its size does not fit its shape {shape}")
-        return np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=shape)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {remedy(path)}.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy(path)}.") from error
 
 
 def make_split(about: DatasetInfo, images: np.ndarray, labels: np.ndarray) -> Split:
@@ -90,102 +64,6 @@ def divide(
         make_split(about, train[0][:kept], train[1][:kept]),
         make_split(about, train[0][cut:], train[1][cut:]),
         make_split(about, test[0], test[1]),
-    )
-
-
-def load_fashion_mnist(folder: Path, limit: int | None) -> ClassificationData:
-    """60,000 and 10,000 grey images of 28x28 clothes (Xiao et al. 2017)."""
-    folder = folder / "fashion_mnist"
-
-    def part(prefix: str) -> tuple[np.ndarray, np.ndarray]:
-        images = read_idx(folder / f"{prefix}-images-idx3-ubyte")
-        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte")
-        if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9:
-            raise UserError(f"{folder}/{prefix}-*: images and labels do not fit; {remedy(folder / prefix)}.")
-        return images[..., None], labels
-
-    return divide(info("fashion_mnist"), part("train"), part("t10k"), validation=5_000, limit=limit)
-
-
-def load_digits(folder: Path, limit: int | None) -> ClassificationData:
-    """1,797 grey 8x8 digits of scikit-learn, enlarged to 16x16, in their order: the last ones are other writers.
-
-    The networks halve the resolution three times, which leaves a single pixel of 8x8; enlarging (bilinear) rather than
-    padding, because a padded digit would still be 1 pixel there and the rest a constant frame.
-    """
-    path = folder / "digits" / "digits.csv"
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("it is empty")
-        table = np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2, encoding="utf-8")
-        if table.shape != (1797, 65):
-            raise ValueError(f"{table.shape} numbers instead of (1797, 65)")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {remedy(path)}.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy(path)}.") from error
-    pixels = torch.from_numpy(table[:, :64] / 16).view(-1, 1, 8, 8)
-    images = F.interpolate(pixels, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1).numpy()
-    labels = table[:, 64]
-    return divide(info("digits"), (images[:1400], labels[:1400]), (images[1400:], labels[1400:]), 200, limit)
-
-
-def load_cifar(
-    name: str, folder: Path, limit: int | None, about: DatasetInfo | None = None, validation: int = 5_000
-) -> ClassificationData:
-    """CIFAR-10 or CIFAR-100 in the layout of torchvision, which checks the files itself.
-
-    `about` normalises otherwise than the data set's own info says.
-    """
-    from compressbench.torchvision_compat import torchvision
-
-    folder = external_folder(folder)
-    reader = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
-    try:
-        train, test = reader(folder, train=True), reader(folder, train=False)
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"{name} is not in {folder} or is damaged; "
-            f"put torchvision's {reader.base_folder}/ there or set COMPRESSBENCH_DATA."
-        ) from error
-    arrays, test_arrays = ((part.data, np.asarray(part.targets)) for part in (train, test))
-    return divide(about or info(name), arrays, test_arrays, validation, limit)
-
-
-def load_cub(folder: Path, limit: int | None, about: DatasetInfo) -> ClassificationData:
-    """CUB-200-2011 as it is distributed, with its own division into training and test images, resized to squares.
-
-    Nothing is held out: a class has about 30 training images.
-    """
-    from PIL import Image
-
-    folder = external_folder(folder) / "CUB_200_2011"
-
-    def column(name: str) -> list[str]:
-        return [line.split()[1] for line in (folder / name).read_text(encoding="utf-8").splitlines()]
-
-    def read(part: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        images = np.empty((len(part), about.size, about.size, 3), dtype=np.uint8)
-        for i, chosen in enumerate(part):
-            image = Image.fromarray(read_rgb(folder / "images" / files[chosen]))
-            images[i] = np.asarray(image.resize((about.size, about.size), Image.Resampling.BILINEAR))
-        return images, np.array([labels[chosen] for chosen in part], dtype=np.int64)
-
-    try:
-        files, is_train = column("images.txt"), column("train_test_split.txt")
-        labels = [int(label) - 1 for label in column("image_class_labels.txt")]
-        parts = [[i for i, flag in enumerate(is_train) if flag == wanted] for wanted in ("1", "0")]
-        return divide(about, read(parts[0]), read(parts[1]), validation=0, limit=limit)
-    except (OSError, SyntaxError, ValueError, IndexError) as error:
-        raise UserError(
-            f"CUB-200-2011 is not in {folder} or is damaged ({error}); unpack it there or set COMPRESSBENCH_DATA."
-        ) from error
-
-
-def load_imagenet(folder: Path, limit: int | None) -> ClassificationData:
-    """ImageNet does not fit into one tensor; the suite checks its networks at full size but trains them elsewhere."""
-    raise UserError(
-        "imagenet does not fit in memory, and other data sets cannot be loaded; choose a pair of another one."
     )
 
 

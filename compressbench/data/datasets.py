@@ -1,10 +1,14 @@
-"""What each data set is: the one place of class counts, input sizes and normalisation."""
+"""What a data set is: class counts, input sizes, normalisation, how it is read and where it comes from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from compressbench.errors import UserError
+from compressbench import plugins
+
+if TYPE_CHECKING:
+    from compressbench.data.incremental import Protocol
 
 
 @dataclass(frozen=True)
@@ -30,41 +34,52 @@ class DatasetInfo:
         return (self.channels, self.size, self.size)
 
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: a module of `compressbench/data/sets` lists its own in `DATASETS`.
 
-DATASETS = {
-    entry.name: entry
-    for entry in (
-        DatasetInfo("digits", "classification", 1, 16, 10, (0.3063,), (0.3183,)),
-        DatasetInfo("fashion_mnist", "classification", 1, 28, 10, (0.2860,), (0.3530,)),
-        DatasetInfo("cifar10", "classification", 3, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-        DatasetInfo("cifar100", "classification", 3, 32, 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2556, 0.2761)),
-        DatasetInfo("imagenet", "classification", 3, 224, 1000, *_IMAGENET),
-        DatasetInfo("digits_sessions", "class_incremental", 1, 16, 10, (0.3063,), (0.3183,)),
-        DatasetInfo("fashion_mnist_sessions", "class_incremental", 1, 28, 10, (0.2860,), (0.3530,)),
-        DatasetInfo("cifar100_sessions", "class_incremental", 3, 32, 100, *_IMAGENET),
-        DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *_IMAGENET),
-        DatasetInfo("photographs", "super_resolution", 3, 128, 0, **_RAW),
-        DatasetInfo("div2k", "super_resolution", 3, 128, 0, **_RAW),
-    )
-}
+    load: (data/, how many training images at most) -> what its task reads; super-resolution also takes `scale`,
+        class-incremental learning `seed`. UserError, with a remedy, where files are missing or damaged.
+    fetch: fills a new folder from the public source; None where users bring the files.
+    protocol: how the classes come in sessions, class-incremental learning only.
+    """
+
+    info: DatasetInfo
+    load: Callable[..., Any]
+    fetch: Callable[[Path], None] | None = None
+    protocol: "Protocol | None" = None
 
 
-# What `compressbench data` brings into data/. Everything else was brought by the user: no message may advise to delete it.
-FETCHED = ("digits", "fashion_mnist", "photographs")
+RGB_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation
+RAW = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+DATASETS: dict[str, Dataset] = {}
+"""Those of the suite, by name; filled by importing `compressbench.data`."""
+
+
+def register(module: Any) -> None:
+    """Add the data sets that a module lists in `DATASETS`."""
+    DATASETS.update({entry.info.name: entry for entry in module.DATASETS})
+
+
+def find(name: str) -> Dataset:
+    """A data set of the suite, of an installed package, or `package.module:attribute`."""
+    return plugins.find("data set", name, DATASETS, Dataset)
+
+
+def info(name: str) -> DatasetInfo:
+    """The facts about one data set."""
+    return find(name).info
+
+
+def fetchable() -> tuple[str, ...]:
+    """What `compressbench data` brings into data/. Users brought everything else: no message may advise to delete it."""
+    return tuple(sorted(name for name, entry in DATASETS.items() if entry.fetch))
 
 
 def remedy(path: Path) -> str:
     """What helps when a file of a data set is missing or damaged."""
     folder = path.parent
-    if folder.name in FETCHED:
+    if folder.name in fetchable():
         return f"delete the folder {folder} and run `compressbench data`, which fetches it again"
     return "put a whole copy in its place; the suite cannot fetch this data set"
-
-
-def info(name: str) -> DatasetInfo:
-    """The facts about one data set."""
-    if name not in DATASETS:
-        raise UserError(f"there is no data set '{name}'; choose one of {', '.join(sorted(DATASETS))}.")
-    return DATASETS[name]

@@ -4,7 +4,7 @@ Session 0, the base, has all training images of many classes; every later one br
 Labels are counted in the order in which the classes appear.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -12,16 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compressbench.data.cifar100_few_shot import CIFAR100_FEW_SHOT
-from compressbench.data.classification import (
-    ClassificationData,
-    Split,
-    load_cifar,
-    load_cub,
-    load_digits,
-    load_fashion_mnist,
-)
-from compressbench.data.datasets import DatasetInfo, info
+from compressbench.data.classification import ClassificationData, Split
+from compressbench.data.datasets import Dataset, DatasetInfo
 from compressbench.errors import UserError
 from compressbench.seeding import generator
 
@@ -42,14 +34,6 @@ class Protocol:
     shuffled: bool = True
     few_shot: tuple[tuple[int, ...], ...] | None = None
     crop_padding: int | None = None
-
-
-PROTOCOLS = {
-    "digits_sessions": Protocol((6, 2, 2), draws=2),
-    "fashion_mnist_sessions": Protocol((6, 2, 2), draws=5),
-    "cifar100_sessions": Protocol((60, *(8 * (5,))), shuffled=False, few_shot=CIFAR100_FEW_SHOT, crop_padding=8),
-    "cub200_sessions": Protocol((100, *(10 * (10,)))),
-}
 
 
 @dataclass(frozen=True)
@@ -77,16 +61,13 @@ class ClassIncrementalData(ClassificationData):
         return self.few_shot[draw][session - 1]
 
 
-def load_sessions(name: str, folder: Path, limit: int | None, seed: int) -> ClassIncrementalData:
-    """One of PROTOCOLS: class order and shots are drawn from `seed` where nobody published them."""
-    about, protocol = info(name), PROTOCOLS[name]
-    if name == "cub200_sessions":
-        source = load_cub(folder, limit, about)
-    elif name == "cifar100_sessions":
-        source = load_cifar("cifar100", folder, limit, about, validation=0)
-    else:
-        source = {"digits_sessions": load_digits, "fashion_mnist_sessions": load_fashion_mnist}[name](folder, limit)
-    return in_sessions(source, protocol, seed, about)
+def in_sessions_of(load: Callable[..., ClassificationData], about: DatasetInfo, protocol: Protocol) -> Dataset:
+    """The data set that `load(folder, limit)` reads, in sessions: order and shots are drawn where nobody published them."""
+
+    def load_sessions(folder: Path, limit: int | None, seed: int) -> ClassIncrementalData:
+        return in_sessions(load(folder, limit), protocol, seed, about)
+
+    return Dataset(about, load_sessions, protocol=protocol)
 
 
 def in_sessions(source: ClassificationData, protocol: Protocol, seed: int, about: DatasetInfo) -> ClassIncrementalData:

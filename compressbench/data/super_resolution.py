@@ -7,26 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compressbench.data.classification import external_folder
-from compressbench.data.datasets import DatasetInfo, info, remedy
+from compressbench.data.datasets import DatasetInfo, remedy
 from compressbench.data.images import read_rgb
 from compressbench.data.imresize import downscale
 from compressbench.errors import UserError
 from compressbench.seeding import generator
-
-# Split by scene: the two motorcycle pictures are a stereo pair and must not face each other across the split.
-TRAIN_PHOTOGRAPHS = (
-    "astronaut.png",
-    "coffee.png",
-    "flower.jpg",
-    "ihc.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
-    "retina.jpg",
-)
-TEST_PHOTOGRAPHS = ("chelsea.png", "china.jpg", "hubble_deep_field.jpg", "rocket.jpg")
-_TEST_SIDE = 256
-_TRAIN_SIDE = 640  # bounds memory; only the retina and the motorcycles are larger
 
 
 @dataclass(frozen=True)
@@ -72,40 +57,9 @@ def make_pair(name: str, image: Tensor, scale: int) -> Pair:
     return Pair(name, downscale(high, scale), high)
 
 
-def _float(pair: Pair) -> Pair:
+def as_float(pair: Pair) -> Pair:
+    """The pair in float32."""
     return Pair(pair.name, pair.low.float(), pair.high.float())
-
-
-def load_photographs(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
-    """Seven photographs to train on and the centres of four others to test on; `limit` cuts the training ones."""
-    folder = folder / "photographs"
-
-    def pairs(files: Sequence[str], side: int) -> list[Pair]:
-        images = {Path(file).stem: centre_crop(read_image(folder / file), side) for file in files}
-        return [_float(make_pair(name, image, scale)) for name, image in images.items()]
-
-    train, test = pairs(TRAIN_PHOTOGRAPHS[:limit], _TRAIN_SIDE), pairs(TEST_PHOTOGRAPHS, _TEST_SIDE)
-    return SuperResolutionData(info("photographs"), scale, train, test)
-
-
-def load_div2k(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
-    """DIV2K_train_HR/*.png to train on and Set14/*.png to test on, the low resolution computed here.
-
-    The training pairs stay uint8: 800 photographs of 2 megapixels are 6 GB even so.
-    """
-    folder = external_folder(folder) / "div2k"
-    train, test = (sorted((folder / part).glob("[!.]*.png")) for part in ("DIV2K_train_HR", "Set14"))
-    if not train or not test:
-        raise UserError(
-            f"div2k wants PNG files in {folder}/DIV2K_train_HR and {folder}/Set14; "
-            "put them there or set COMPRESSBENCH_DATA."
-        )
-    return SuperResolutionData(
-        info("div2k"),
-        scale,
-        [make_pair(path.stem, read_image(path), scale) for path in train[:limit]],
-        [_float(make_pair(path.stem, read_image(path), scale)) for path in test],
-    )
 
 
 class PatchBatches:

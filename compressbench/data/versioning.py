@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from compressbench.data.datasets import FETCHED
+from compressbench.data.datasets import fetchable
 from compressbench.errors import UserError
 from compressbench.files import write_text
 
@@ -57,8 +57,8 @@ def _remedy(problems: dict[str, str]) -> str:
     """What to do about `differences`. Only what can be fetched again may be deleted."""
     added = [file for file, problem in problems.items() if problem == "is not pinned"]
     changed = sorted({file.split("/")[0] for file in problems.keys() - set(added)})
-    fetched = [f"data/{name}" for name in changed if name in FETCHED]
-    own = [f"data/{name}" for name in changed if name not in FETCHED]
+    fetched = [f"data/{name}" for name in changed if name in fetchable()]
+    own = [f"data/{name}" for name in changed if name not in fetchable()]
     steps = ["move what is not pinned into data/external/"] if added else []
     steps += [f"delete {' and '.join(fetched)} and run `compressbench data`, which fetches it again"] if fetched else []
     steps += [f"bring back your own copy of {' and '.join(own)}, which the suite cannot fetch"] if own else []

@@ -2,8 +2,7 @@
 
 import torch
 
-from compressbench import accounting, models
-from compressbench.data.incremental import PROTOCOLS
+from compressbench import accounting, data, models
 from compressbench.method import Fact
 from methods.lec_net.losses import sharpness
 
@@ -17,7 +16,7 @@ CIFAR_TEST_IMAGES = 100  # per class
 
 def network(dataset: str, rows: int = NODES) -> models.GrowingClassifier:
     """The published network after the last session, each expansion with that many rows, on the meta device."""
-    sessions = PROTOCOLS[DATA[dataset]].session_len
+    sessions = data.protocol(DATA[dataset]).session_len
     arguments = {
         "backbone": "resnet18",
         "nodes": NODES,
@@ -37,7 +36,7 @@ def recompute() -> list[Fact]:
         for kept, rows in KEPT.items():
             found.append(Fact(name, f"kept_{kept}", "added_params", _added(dataset, rows)))
     found += [Fact("gates", "shots5", f"beta_epoch_{epoch}", sharpness(epoch)) for epoch in EPOCHS]
-    sessions = PROTOCOLS[DATA["CIFAR-100"]].session_len
+    sessions = data.protocol(DATA["CIFAR-100"]).session_len
     for s in range(len(sessions)):
         images = CIFAR_TEST_IMAGES * sum(sessions[: s + 1])
         found.append(Fact("CIFAR-100", "shots5", f"test_images_session_{s}", images))

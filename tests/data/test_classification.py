@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from compressbench import data
-from compressbench.data.classification import random_crop, random_flip, read_idx
+from compressbench.data.classification import random_crop, random_flip
+from compressbench.data.sets.fashion_mnist import read_idx
 from compressbench.errors import UserError
 from compressbench.seeding import generator
 

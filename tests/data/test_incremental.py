@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from compressbench import data
-from compressbench.data.classification import ClassificationData, Split, load_cub
+from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
-from compressbench.data.incremental import PROTOCOLS, ClassIncrementalData, Protocol, in_sessions
+from compressbench.data.incremental import ClassIncrementalData, Protocol, in_sessions
+from compressbench.data.sets import cub200
 from compressbench.errors import UserError
 from compressbench.seeding import generator
 
@@ -28,11 +29,13 @@ def labelled(labels: list[int], name: str = "digits") -> ClassificationData:
 
 
 def test_published_protocols() -> None:
-    cifar, cub = PROTOCOLS["cifar100_sessions"], PROTOCOLS["cub200_sessions"]
+    cifar, cub = data.protocol("cifar100_sessions"), data.protocol("cub200_sessions")
     assert cifar.session_len == (60, 5, 5, 5, 5, 5, 5, 5, 5) and cub.session_len == (100, *[10] * 10)
     assert cifar.shots == cub.shots == 5
-    for name, protocol in PROTOCOLS.items():
-        assert sum(protocol.session_len) == info(name).classes
+    sessions = [entry for entry in data.DATASETS.values() if entry.protocol]
+    assert len(sessions) == 4
+    for entry in sessions:
+        assert sum(data.protocol(entry.info.name).session_len) == entry.info.classes
     shots = [index for row in cifar.few_shot for index in row]
     assert [len(row) for row in cifar.few_shot] == [25] * 8
     assert len(set(shots)) == 200 and min(shots) >= 0 and max(shots) < 50_000
@@ -126,7 +129,7 @@ def cub(tmp_path: Path) -> Path:
 
 def test_cub_is_read_as_it_is_distributed(cub: Path) -> None:
     about = info("cub200_sessions")
-    loaded = load_cub(cub, None, about)
+    loaded = cub200.load(cub, None, about)
     assert loaded.train.labels.tolist() == [0, 1] and loaded.test.labels.tolist() == [0]
     assert loaded.train.images.shape == (2, 3, 224, 224) and len(loaded.validation) == 0
     white = (1 - torch.tensor(about.mean)) / torch.tensor(about.std)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from compressbench.data import sources, versioning
+from compressbench.data.sets import fashion_mnist
 from compressbench.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def no_installed_package(monkeypatch):
-    monkeypatch.setattr(sources, "_DEBIAN_FOLDER", Path("usr/share/datasets/nowhere"))
+    monkeypatch.setattr(fashion_mnist, "_DEBIAN_FOLDER", Path("usr/share/datasets/nowhere"))
 
 
 def broken(scratch: Path) -> Path:
@@ -42,24 +43,24 @@ def test_debian_package_is_the_fallback_and_is_decompressed(tmp_path, monkeypatc
             (folder / "dataset.deb").touch()
         if command[0] == "dpkg":
             assert (folder / command[2]).is_file()
-            target = folder / "unpacked" / sources._DEBIAN_FOLDER
+            target = folder / "unpacked" / fashion_mnist._DEBIAN_FOLDER
             target.mkdir(parents=True)
-            for name in sources.IDX_FILES:
+            for name in fashion_mnist.IDX_FILES:
                 (target / f"{name}.gz").write_bytes(gzip.compress(name.encode()))
 
-    monkeypatch.setattr(sources, "_from_torchvision", broken)
-    monkeypatch.setattr(sources, "_run", run)
-    sources._fetch_fashion_mnist(data)
+    monkeypatch.setattr(fashion_mnist, "_from_torchvision", broken)
+    monkeypatch.setattr(fashion_mnist, "_run", run)
+    fashion_mnist.fetch(data)
     assert {path.name: path.read_text(encoding="utf-8") for path in data.iterdir()} == {
-        name: name for name in sources.IDX_FILES
+        name: name for name in fashion_mnist.IDX_FILES
     }
     assert commands == [["apt-get", "download"], ["dpkg", "-x"]]
 
 
 def test_failure_of_every_source_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_from_torchvision", broken)
-    monkeypatch.setattr(sources, "_from_debian", broken)
-    monkeypatch.setattr(sources, "SOURCES", {"fashion_mnist": sources._fetch_fashion_mnist})
+    monkeypatch.setattr(fashion_mnist, "_from_torchvision", broken)
+    monkeypatch.setattr(fashion_mnist, "_from_debian", broken)
+    monkeypatch.setattr(sources, "SOURCES", {"fashion_mnist": fashion_mnist.fetch})
     with pytest.raises(UserError, match=r"no network.*train-images-idx3-ubyte"):
         sources.fetch(tmp_path)
     assert list((tmp_path / "data").iterdir()) == []
@@ -84,9 +85,9 @@ def test_full_disk_is_no_reason_to_try_another_source(tmp_path, monkeypatch):
     def full(scratch: Path) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sources, "_from_torchvision", full)
-    monkeypatch.setattr(sources, "_from_debian", lambda scratch: pytest.fail("asked another source"))
-    monkeypatch.setattr(sources, "SOURCES", {"fashion_mnist": sources._fetch_fashion_mnist})
+    monkeypatch.setattr(fashion_mnist, "_from_torchvision", full)
+    monkeypatch.setattr(fashion_mnist, "_from_debian", lambda scratch: pytest.fail("asked another source"))
+    monkeypatch.setattr(sources, "SOURCES", {"fashion_mnist": fashion_mnist.fetch})
     with pytest.raises(UserError, match=r"cannot write .*fashion_mnist: No space left on device; make room\.$"):
         sources.fetch(tmp_path)
     assert list((tmp_path / "data").iterdir()) == []

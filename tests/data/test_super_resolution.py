@@ -8,7 +8,8 @@ from PIL import Image
 
 from compressbench import data
 from compressbench.data.imresize import downscale
-from compressbench.data.super_resolution import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS, Pair
+from compressbench.data.sets.photographs import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
+from compressbench.data.super_resolution import Pair
 from compressbench.errors import UserError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compressbench.data import sources, versioning
-from compressbench.data.datasets import FETCHED
+from compressbench.data.datasets import fetchable
 from compressbench.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def test_pin_that_contradicts_itself_is_named(pinned):
 
 def test_the_projects_pin_agrees_with_itself():
     assert versioning.content_hash(ROOT).endswith(".dir")
-    assert {name.split("/")[0] for name in versioning.pinned_files(ROOT)} == set(sources.SOURCES) == set(FETCHED)
+    assert {name.split("/")[0] for name in versioning.pinned_files(ROOT)} == set(sources.SOURCES) == set(fetchable())
 
 
 def test_the_projects_data_stage_ends_clean(data_root):
@@ -163,7 +163,7 @@ def test_what_operating_systems_leave_behind_is_no_damage(pinned):
 
 
 def test_only_what_can_be_fetched_is_advised_to_be_deleted(pinned, monkeypatch):
-    monkeypatch.setattr(versioning, "FETCHED", ("a",))
+    monkeypatch.setattr(versioning, "fetchable", lambda: ("a",))
     for name in ("a/x.bin", "a-b/z.bin", "new/own.bin"):
         (pinned / "data" / name).parent.mkdir(exist_ok=True)
         (pinned / "data" / name).write_bytes(b"changed")
@@ -180,7 +180,7 @@ def test_only_what_can_be_fetched_is_advised_to_be_deleted(pinned, monkeypatch):
 
 def test_following_the_advice_helps(pinned, monkeypatch):
     """Damage in data/ is restored from the cache; what is not pinned has a place; a change can be pinned."""
-    monkeypatch.setattr(versioning, "FETCHED", ("a",))
+    monkeypatch.setattr(versioning, "fetchable", lambda: ("a",))
     monkeypatch.setattr(sources, "SOURCES", {"a": lambda folder: pytest.fail("asked the source")})
     (pinned / "data/a/x.bin").write_bytes(b"changed")
     (pinned / "data/new.bin").write_bytes(b"own")

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
+from compressbench import data
 from compressbench.config import Pair
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
-from compressbench.data.incremental import PROTOCOLS, Protocol, in_sessions
+from compressbench.data.incremental import Protocol, in_sessions
 from compressbench.method import Context
 from compressbench.plan import Plan, Run
 from tests.conftest import ROOT
@@ -39,7 +40,7 @@ def full_size_session_context(folder: Path, dataset: str, method: str, setting: 
     run = Run("paper", dataset, "resnet18_growing", method, setting, 0)
     pair = Plan(ROOT, "paper", [method]).pair(run)
     short = pair.finetune.model_copy(update={"epochs": 1})
-    about, protocol = info(dataset), PROTOCOLS[dataset]
+    about, protocol = info(dataset), data.protocol(dataset)
     random = torch.Generator().manual_seed(0)
 
     def split(labels: torch.Tensor) -> Split:

@@ -1,0 +1,66 @@
+"""Parts from outside the suite: as package.module:attribute, and as entry points of installed packages."""
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from compressbench import data, plugins
+from compressbench.errors import UserError
+
+KNOWN = {"len": len}
+DATASET = """
+from compressbench.data import Dataset, DatasetInfo
+
+STRIPES = Dataset(DatasetInfo("stripes", "classification", 1, 8, 2, (0.5,), (0.5,)), lambda folder, limit: (folder, limit))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package `outside` that Python finds."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/__init__.py").write_text("", encoding="utf-8")
+    (tmp_path / "outside/sets.py").write_text(DATASET, encoding="utf-8")
+    (tmp_path / "outside/broken.py").write_text("import nothing_of_that_name", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "outside"
+
+
+def test_known_names_win() -> None:
+    assert plugins.find("function", "len", KNOWN) is len
+
+
+def test_a_data_set_of_another_package_is_used_like_those_of_the_suite(package: Path, tmp_path: Path) -> None:
+    assert data.info("outside.sets:STRIPES").classes == 2
+    assert data.load("outside.sets:STRIPES", tmp_path, limit=7) == (tmp_path, 7)
+
+
+def test_an_installed_package_offers_parts_by_name(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(group: str, name: str) -> list[EntryPoint]:
+        offered = EntryPoint("stripes", "outside.sets:STRIPES", "compressbench.data_sets")
+        return [offered] if (group, name) == (offered.group, offered.name) else []
+
+    monkeypatch.setattr(plugins, "entry_points", installed)
+    assert data.info("stripes").name == "stripes"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", r"unknown function 'nothing'; choose one of len, or name your own as package.module:attribute"),
+        ("nowhere.at:all", "'nowhere.at:all' cannot be imported .*nowhere"),
+        ("os:nothing", "'os:nothing' cannot be imported .*nothing"),
+        ("outside.broken:X", "nothing_of_that_name"),
+        ("os:sep", "'os:sep' is a str, not something to call"),
+        (":x", "cannot be imported"),
+    ],
+)
+def test_what_cannot_be_found_is_one_sentence(package: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plugins.find("function", name, KNOWN)
+
+
+def test_something_else_under_that_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"is a module, not a compressbench\.data\.datasets\.Dataset"):
+        data.info("os:path")
