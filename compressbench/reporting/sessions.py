@@ -1,5 +1,9 @@
 """Class-incremental learning session by session: what a network still knows of the old classes, and learns of the new."""
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -7,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from compressbench.reporting.collect import Results
+from compressbench.reporting.columns import METHOD, SETTING, Column, View, named, render
 from compressbench.reporting.frames import each, of_group
 from compressbench.reporting.groups import Group, is_number
 from compressbench.reporting.labels import Label, name_column
 from compressbench.reporting.style import colors, dashes, marker_style, new_figure, placeholder
-from compressbench.reporting.text import DASH, markdown_table, number
+from compressbench.reporting.text import DASH, NOTHING, number
 
 PANELS = {"accuracy": "all classes so far", "old": "earlier classes", "new": "new classes"}
 MEASURES = [*PANELS, "forgetting"]
@@ -38,37 +43,33 @@ def sessions_table(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
     table = by_session(group, results)
     heading = f"## Session by session. {group.title}\n\n"
     if table.empty:
-        return table, heading + "No results yet."
-    classes = dict(zip(table.session, table.classes, strict=True))
-    numbers = sorted(classes)
-    texts = {}
-    for measure in ("accuracy", "forgetting"):
-        shown = numbers if measure == "accuracy" else numbers[1:]
-        rows = []
-        for key, part in table.groupby(["method", "setting"], sort=False):
-            method, setting = map(str, key)
-            title, own = group.short(method), part.set_index("session")
-            row = {"method": title if group.is_baseline(method) else f"**{title}**"}
-            row["setting"] = group.label(method, setting)
-            for s in shown:
-                row[f"{s} ({classes[s]} classes)"] = _text(own, s, measure)
-            rows.append(row)
-        body = pd.DataFrame(rows)
-        texts[measure] = markdown_table(body, list(body.columns[2:]))
+        return table, heading + NOTHING
+    runs = table.groupby(["method", "setting"], sort=False)
+    rows = [{"method": m, "setting": s, "sessions": {r.session: r for r in each(own)}} for (m, s), own in runs]
+    view, classes = View(named(pd.DataFrame(rows), group)), dict(sorted(zip(table.session, table.classes, strict=True)))
+    accuracy = render(_columns("accuracy", classes), view).table
+    forgetting = render(_columns("forgetting", dict(list(classes.items())[1:])), view).table
     n = sorted(set(table.n))
     trials = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
     note = (
         f"Mean ± standard deviation over {trials} trials (draws of the shots; seeds: class order and base network), in %. "
         "Forgetting, in points: mean over the earlier sessions of the best accuracy on their classes so far, less that of now."
     )
-    parts = ["Accuracy on all classes so far", texts["accuracy"], "Forgetting", texts["forgetting"], note]
+    parts = ["Accuracy on all classes so far", accuracy, "Forgetting", forgetting, note]
     return table, heading + "\n\n".join(parts)
 
 
-def _text(own: pd.DataFrame, session: int, measure: str) -> str:
-    if session not in own.index:
+def _columns(measure: str, classes: Mapping[int, int]) -> list[Column]:
+    """A column per session; `classes` seen so far, by session."""
+    texts = {session: partial(_text, session=session, measure=measure) for session in classes}
+    sessions = [Column(f"session{s}", f"{s} ({classes[s]} classes)", text) for s, text in texts.items()]
+    return [METHOD, SETTING, *sessions]
+
+
+def _text(row: Any, session: int, measure: str) -> str:
+    if session not in row.sessions:
         return DASH
-    mean, deviation = (float(own[name][session]) for name in (measure, f"{measure}_deviation"))
+    mean, deviation = (getattr(row.sessions[session], name) for name in (measure, f"{measure}_deviation"))
     return f"{number(mean, 1)} ± {number(deviation, 1)}" if is_number(deviation) else number(mean, 1)
 
 

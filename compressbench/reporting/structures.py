@@ -8,12 +8,29 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from compressbench.files import write_text
+from compressbench.reporting.columns import Column, View, plain, render
 from compressbench.reporting.frames import each
 from compressbench.reporting.labels import Label, place
 from compressbench.reporting.style import PALETTE, new_figure, save, styled
-from compressbench.reporting.text import markdown_table, number
+from compressbench.reporting.text import number
 
 KEYS = ["method", "model", "setting"]
+COLUMNS = (
+    plain("model", "network"),
+    Column("structure", "structure", lambda r: f"{r.title}, {r.setting.replace('_', ' ')}", numeric=False),
+    Column("params_cut", "params cut", lambda r: f"{number(100 * r.params_cut, 1)} %"),
+    Column("macs_cut", "MACs cut", lambda r: f"{number(100 * r.macs_cut, 1)} %"),
+    Column("time_cut", "time cut", lambda r: f"{number(100 * r.time_cut, 1)} %"),
+    Column("dense_ms", "dense ms", lambda r: f"{number(r.dense_ms)} ({r.dense_executor})"),
+    Column("ms", "ms", lambda r: f"{number(r.ms)} ({r.executor})"),
+    Column("speedup", "speed-up", lambda r: number(r.dense_ms / r.ms)),
+    Column(
+        "of_ideal",
+        "of 1 / density",
+        lambda r: f"{number(100 * r.dense_ms / r.ms * (1 - r.macs_cut), 0)} %",
+        note="`of 1 / density`: the speed-up over the one that the multiply-accumulates promise.",
+    ),
+)
 
 
 def write_structures(table: pd.DataFrame, titles: Mapping[str, str], machine: str, out: Path) -> list[Path]:
@@ -49,27 +66,13 @@ def best_times(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _page(best: pd.DataFrame, titles: Mapping[str, str], machine: str) -> str:
-    body = pd.DataFrame(
-        {
-            "network": best.model,
-            "structure": [f"{titles.get(r.method, r.method)}, {r.setting.replace('_', ' ')}" for r in each(best)],
-            "params cut": [f"{number(100 * v, 1)} %" for v in best.params_cut],
-            "MACs cut": [f"{number(100 * v, 1)} %" for v in best.macs_cut],
-            "time cut": [f"{number(100 * v, 1)} %" for v in best.time_cut],
-            "dense ms": [f"{number(r.dense_ms, 2)} ({r.dense_executor})" for r in each(best)],
-            "ms": [f"{number(r.ms, 2)} ({r.executor})" for r in each(best)],
-            "speed-up": [number(r.dense_ms / r.ms, 2) for r in each(best)],
-            "of 1 / density": [f"{number(100 * r.dense_ms / r.ms * (1 - r.macs_cut), 0)} %" for r in each(best)],
-        }
-    ).sort_values(["network", "MACs cut"], kind="stable")
-    notes = (
+    rows = best.assign(title=[titles.get(m, m) for m in best.method]).sort_values(["model", "macs_cut"], kind="stable")
+    text = render(COLUMNS, View(rows))
+    note = (
         f"Published structures with random weights: one image, one thread, on {machine}. Dense and narrow network each on the "
-        "executor where it is fastest, medians of interleaved rounds. `of 1 / density`: the speed-up over the one that the "
-        "multiply-accumulates promise."
+        "executor where it is fastest, medians of interleaved rounds. "
     )
-    return (
-        f"## Published structures: arithmetic and time\n\n{markdown_table(body, list(body.columns[2:]))}\n\n{notes}\n"
-    )
+    return f"## Published structures: arithmetic and time\n\n{text.table}\n\n{note}{' '.join(text.notes)}\n"
 
 
 def _figure(best: pd.DataFrame, titles: Mapping[str, str]) -> Figure:

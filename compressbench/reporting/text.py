@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 DASH = "–"
+NOTHING = "No results yet."
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:

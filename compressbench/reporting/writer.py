@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 
 from compressbench.errors import UserError
 from compressbench.files import write_text
-from compressbench.reporting import figures, latent, peers, pictures, points, quantization, sessions, sparsity, tables
+from compressbench.reporting import (
+    comparison,
+    figures,
+    latent,
+    peers,
+    pictures,
+    points,
+    quantization,
+    sessions,
+    sparsity,
+    tables,
+)
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html, write_findings
 from compressbench.reporting.groups import Group, group_runs
@@ -87,20 +98,26 @@ def _tables(
     def title(method: str) -> str:
         return declarations[method].title if method in declarations else method
 
-    written = tables.write_table(out, "overview", *tables.overview(groups, summaries))
+    written = tables.write_table(out, "overview", *comparison.overview(groups, summaries))
     written += tables.write_table(out, "facts", recomputed, tables.facts(recomputed, title))
     written += tables.write_table(out, "records", *tables.records(groups, results))
     written += tables.write_table(out, "missing", results.missing, tables.missing(results.missing, title))
     for group, summary in zip(groups, summaries, strict=True):
-        measured = int(summary.n.sum()) if len(summary) else 0
-        text = tables.comparison(group, summary, group.rows_expected, measured)
-        written += tables.write_table(out, f"comparison_{group.slug}", summary, text)
-        written += tables.write_table(out, f"latency_{group.slug}", *tables.latency(group, results))
-        if "time_to_quality" in tables_of(group):
-            written += tables.write_table(out, f"time_to_quality_{group.slug}", *tables.time_to_quality(group, results))
-        if "sessions" in tables_of(group):
-            written += tables.write_table(out, f"sessions_{group.slug}", *sessions.sessions_table(group, results))
+        for kind in tables_of(group):
+            written += tables.write_table(out, f"{kind}_{group.slug}", *_table(kind, group, summary, results))
     return written
+
+
+def _table(kind: str, group: Group, summary: pd.DataFrame, results: Results) -> tuple[pd.DataFrame, str]:
+    """The table of one kind of `outputs.tables_of`, and its Markdown."""
+    if kind == "comparison":
+        return comparison.comparison(group, summary)
+    of_results = {
+        "latency": tables.latency,
+        "time_to_quality": tables.time_to_quality,
+        "sessions": sessions.sessions_table,
+    }
+    return of_results[kind](group, results)
 
 
 def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) -> Figure:

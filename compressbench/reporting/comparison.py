@@ -1,0 +1,204 @@
+"""The comparison of a group's settings, and the overview of all groups."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from compressbench.reporting.columns import (
+    METHOD,
+    MS,
+    SETTING,
+    SPEEDUP,
+    STORED,
+    Column,
+    View,
+    bullets,
+    change,
+    plain,
+    quality_header,
+    render,
+)
+from compressbench.reporting.frames import each
+from compressbench.reporting.groups import NARROWER, Group, is_number
+from compressbench.reporting.summary import level_order
+from compressbench.reporting.text import DASH, NOTHING, interval, number, quantity
+
+
+def _coverage(view: View) -> str:
+    runs = f"{int(view.rows.n.sum())} of {view.group.rows_expected} expected runs"
+    return f"Bold: methods; plain: baselines. {runs} are in this table."
+
+
+def _uncertainty(view: View) -> str:
+    against = "Dense is the network that all of them start from; it knows fewer classes, so that no change is given."
+    if view.group.has_dense:
+        reference = view.rows.against.iloc[0] or "none yet"
+        against = f"`vs dense` pairs each run with the network of the same seed of: {reference}."
+    return f"± is the 95 % t-interval over seeds (n = seeds; n=1 has no interval). {against}"
+
+
+def _executor(view: View) -> str:
+    return next((executor for executor in view.rows.executor if executor), "")
+
+
+def _timing(view: View) -> str:
+    if not _executor(view):
+        return "Latency has not been measured."
+    return (
+        f"`ms` and `speed-up`: one image, 1 thread, {_executor(view)}: the executor on which the dense network is fastest; "
+        "in brackets the 95 % interval of the ratio. Above 1 is faster than dense."
+    )
+
+
+def _shared_latency(view: View) -> str:
+    shared = "Settings of a method whose networks have the same layers share one measured latency."
+    return shared if _executor(view) else ""
+
+
+def _wall_time(view: View) -> str:
+    if not is_number(view.rows.seconds.max()):
+        return ""
+    return (
+        "`seconds`: wall time of the method's own stages (synthesis, compression, fine-tuning) on one core, others busy; "
+        "without starting Python and training the shared dense network. Images that settings share count once."
+    )
+
+
+def _cuts(row: Any) -> str:
+    if row.reference or not is_number(row.macs_cut):
+        return DASH
+    time = f"{number(100 * row.time_cut, 0)} %" if is_number(row.time_cut) else DASH
+    return f"{number(100 * row.macs_cut, 0)} % → {time}"
+
+
+def _fastest(row: Any) -> str:
+    if not is_number(row.fastest_ms):
+        return DASH
+    if row.fastest_executor == row.executor:
+        return "the same"
+    return f"{number(row.fastest_ms, 3)} ms, {number(row.best_speedup)}× ({row.fastest_executor})"
+
+
+def _best_speedup(row: Any) -> str:
+    if not is_number(row.best_speedup):
+        return DASH
+    where = "" if row.fastest_executor == row.executor else f", {row.fastest_executor}"
+    return f"{number(row.best_speedup)} [{number(row.best_low)}, {number(row.best_high)}]{where}"
+
+
+COMPARISON = (
+    replace(METHOD, note=_coverage),
+    SETTING,
+    Column(
+        "quality",
+        lambda view: quality_header(view.group),
+        lambda r: interval(r.quality, r.quality_low, r.quality_high, r.n),
+        note=_uncertainty,
+    ),
+    Column("change", lambda view: f"vs dense ({view.group.unit})", change, shown=lambda view: view.group.has_dense),
+    Column("params", "params", lambda r: quantity(r.params), once=True),
+    Column(
+        "density",
+        "weights kept",
+        lambda r: f"{number(100 * r.density, 1)} %" if is_number(r.density) else DASH,
+        once=True,
+    ),
+    Column("macs", "MACs", lambda r: quantity(r.macs), once=True),
+    Column(
+        "bit_operations",
+        "bit-operations",
+        lambda r: quantity(r.bit_operations),
+        note="Quantized layers are simulated in fp32, whose time is the cost of simulating; onnxruntime_int8 computes what "
+        "lies between two quantizers in int8 (latency table: how many layers).",
+        shown=lambda view: view.group.quantized,
+        once=True,
+    ),
+    STORED,
+    Column(
+        "seconds",
+        "seconds",
+        lambda r: number(r.seconds, 2 if r.seconds < 1 else 1 if r.seconds < 10 else 0),
+        note=_wall_time,
+    ),
+    replace(MS, note=_shared_latency),
+    Column(
+        "cuts",
+        "MACs cut → time cut",
+        _cuts,
+        note="`MACs cut → time cut`: the share of the dense network's multiply-accumulates that is gone, and of its time, "
+        "each network on the executor where it is fastest.",
+        shown=lambda view: bool(NARROWER & set(view.group.families)),
+    ),
+    replace(SPEEDUP, note=_timing),
+    Column(
+        "fastest",
+        "fastest",
+        _fastest,
+        note="`fastest`: on the executor where this network is fastest, and the dense time (of `ms`' executor) over it.",
+        shown=lambda view: bool((view.rows.fastest_executor != view.rows.executor).any()),
+    ),
+    replace(
+        plain("published"),
+        note="`published`: model, data set: dense → compressed, as the paper has it; compare the loss, not the value.",
+        shown=lambda view: bool((view.rows.published != DASH).any()),
+    ),
+)
+NOTES = ("method", "quality", "speedup", "seconds", "ms", "bit_operations", "cuts", "published")
+"""Columns of the comparison whose notes are read first."""
+
+OVERVIEW = (
+    plain("on"),
+    replace(
+        METHOD,
+        note="One row per method, at the first setting that it declares; bold: methods, plain: baselines. "
+        "All settings: the comparison tables.",
+    ),
+    SETTING,
+    Column("quality", "quality", lambda r: f"{number(r.quality)} {'dB' if r.unit == 'dB' else '%'}"),
+    Column("change", "vs dense", change),
+    STORED,
+    Column(
+        "speedup",
+        "speed-up",
+        _best_speedup,
+        note="Speed-up, with the 95 % interval: one image, one thread, the dense network on the executor where it is fastest "
+        "over this one where this one is fastest (named where it is another).",
+    ),
+)
+
+
+def comparison(group: Group, summary: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The summary of a group, and its Markdown."""
+    heading = f"## {group.title}\n\n"
+    if summary.empty:
+        return summary, heading + NOTHING
+    text = render(COMPARISON, View(_by_level(summary), group), NOTES)
+    return summary, f"{heading}{text.table}\n\n{bullets(text.notes)}"
+
+
+def _by_level(summary: pd.DataFrame) -> pd.DataFrame:
+    """References first, then mild to strong compression, best quality first."""
+    rank = {level: i for i, level in enumerate(level_order(summary))}
+    position = [-1 if r.reference else rank[r.level] for r in each(summary)]
+    return summary.assign(position=position).sort_values(
+        ["position", "quality"], ascending=[True, False], kind="stable"
+    )
+
+
+def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, str]:
+    """One row per method and group, at its first setting; and its Markdown."""
+    first = ["group", "dataset", "model", "method", "setting"]
+    frames = []
+    for group, summary in zip(groups, summaries, strict=True):
+        if len(summary):
+            main = summary.drop_duplicates("method", keep="first")
+            frames.append(main.assign(group=group.kind, dataset=group.dataset, model=group.model, unit=group.unit))
+    if not frames:
+        return pd.DataFrame(columns=first), f"## Overview\n\n{NOTHING}"
+    table = pd.concat(frames, ignore_index=True)
+    table = table[first + [c for c in table.columns if c not in first]]
+    on = table.model + " / " + table.dataset
+    text = render(OVERVIEW, View(table.assign(on=on.mask(on.duplicated(), ""))))
+    return table, f"## Overview\n\n{text.table}\n\n{' '.join(text.notes)}"
