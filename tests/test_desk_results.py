@@ -10,7 +10,9 @@ import pytest
 
 from compressbench.plan import Plan
 from compressbench.reporting import SEEDS
-from compressbench.reporting.collect import AT, COSTS, STAGES
+from compressbench.reporting.collect import AT
+from compressbench.reporting.readers import COSTS
+from compressbench.reporting.run_files import STAGES
 from compressbench.reporting.seeds import read_seeds
 from compressbench.reporting.statistics import t_interval
 from tests.conftest import ROOT

@@ -4,10 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from compressbench.reporting.collect import AT, COSTS, Results
+from compressbench.reporting.collect import AT, Results
 from compressbench.reporting.frames import of_group
 from compressbench.reporting.groups import Group
 from compressbench.reporting.published import published_quality
+from compressbench.reporting.readers import COSTS
 from compressbench.reporting.statistics import t_interval
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from compressbench.reporting.collect import AT, STAGES
+from compressbench.reporting.collect import AT
 from compressbench.reporting.frames import each
+from compressbench.reporting.run_files import STAGES
 from compressbench.reporting.seeds import CELL, KEY
 from compressbench.reporting.statistics import t_interval
 from compressbench.reporting.text import aligned_table, listed

@@ -1,0 +1,208 @@
+"""Every reader on a small made-up folder, and what a damaged file costs."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from compressbench.plan import Run
+from compressbench.reporting import readers
+from compressbench.reporting.collect import KEYS, Results, collect
+from compressbench.reporting.readers import POINT, READERS
+from compressbench.reporting.run_files import RunFiles
+
+RUN = Run("desk", "digits", "resnet", "optg", "p90", 0)
+OTHER = replace(RUN, seed=1)
+ABSENT = [
+    {"result": "metrics.json", "reason": "not there"},
+    {"result": "latency.json", "reason": "not there"},
+]
+MEASUREMENT = {
+    "executor": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50,
+    "dense_ms": {"median": 2.0, "minimum": 1.0}, "compressed_ms": {"median": 1.0, "minimum": 0.5},
+    "speedup": {"median": 2.0, "low": 1.9, "high": 2.1},
+}  # fmt: skip
+TIMES = {"dense_ms": 2.0, "latency_ms": 1.0, "speedup": 2.0, "low": 1.9, "high": 2.1}
+POINTS = {"low": {"label": "low", "quality": {"top1": 80.0}}, "high": {"label": "high", "quality": {"top1": 90.0}}}
+
+
+def write(root: Path, stage: str, name: str, content: object, run: Run = RUN) -> RunFiles:
+    """A file of a run (JSON, or a text as it is), and all files that are there."""
+    path = root / run.folder(stage).relative_to("results") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return RunFiles(root, run, run)
+
+
+def test_without_files_only_what_is_missing_has_rows(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, RUN, RUN)
+    assert {name: rows for name, reader in READERS.items() if (rows := list(reader.rows(files)))} == {"missing": ABSENT}
+
+
+def test_runs_have_quality_costs_and_the_seconds_of_their_stages(tmp_path: Path) -> None:
+    write(tmp_path, "compress", "run.json", {"wall_seconds": 1.5})
+    write(tmp_path, "finetune", "run.json", {"wall_seconds": 2.0})
+    (row,) = list(readers.runs(write(tmp_path, "evaluate", "metrics.json", {"quality": {"top1": 91.0}, "macs": 7})))
+    assert row["quality"] == 91.0 and row["seconds"] == 3.5 and row["macs"] == 7
+    assert row["ssim"] is None and row["stored_bytes"] is None
+
+
+def test_the_quality_of_super_resolution_is_its_psnr(tmp_path: Path) -> None:
+    files = write(tmp_path, "evaluate", "metrics.json", {"quality": {"psnr": 32.0, "ssim": 0.9}})
+    (row,) = list(readers.runs(files))
+    assert (row["quality"], row["ssim"]) == (32.0, 0.9) and math.isnan(row["seconds"])
+
+
+def test_a_model_with_operating_points_has_a_row_for_each(tmp_path: Path) -> None:
+    files = write(tmp_path, "evaluate", "metrics.json", {"points": POINTS, "stored_bytes": 100})
+    assert [(row[POINT], row["quality"]) for row in readers.runs(files)] == [("low", 80.0), ("high", 90.0)]
+    assert list(readers.records(files)) == [{"name": "stored_bytes_of_all_points", "value": 100.0}]
+    assert files.labels == {"low": "low", "high": "high"}
+
+
+def test_images_have_a_row_per_photograph(tmp_path: Path) -> None:
+    scores = {"coffee": {"psnr": 31.0, "ssim": 0.9}, "chelsea": {"psnr": 33.0, "ssim": 0.8}}
+    files = write(tmp_path, "evaluate", "metrics.json", {"quality": {"psnr": 32.0, "images": scores}})
+    assert list(readers.images(files)) == [
+        {"image": "coffee", "psnr": 31.0, "ssim": 0.9},
+        {"image": "chelsea", "psnr": 33.0, "ssim": 0.8},
+    ]
+
+
+def test_sessions_are_rows_and_numbers_with_names(tmp_path: Path) -> None:
+    session = {"draw": 2, "session": 0, "classes": 6, "accuracy": 93.0, "new": 93.0, "old": None, "forgetting": None}
+    metrics = {"quality": {"top1": 93.0, "sessions": [session | {"by_session": [93.0]}]}}
+    files = write(tmp_path, "evaluate", "metrics.json", metrics)
+    assert list(readers.sessions(files)) == [session]
+    assert list(readers.numbers(files)) == [
+        {"name": "quality.top1", "value": 93.0},
+        {"name": "quality.sessions.draw2_session0.accuracy", "value": 93.0},
+        {"name": "quality.sessions.draw2_session0.new", "value": 93.0},
+    ]
+
+
+def test_records_are_the_numbers_of_methods_and_of_models_as_a_whole(tmp_path: Path) -> None:
+    write(tmp_path, "synthesize", "record.json", {"seconds": 12.5, "images": [1, 2], "form": "dense"})
+    timed = {"measurements": [], "switching": {"switch_ms": {"median": 0.5}}, "blocks": {"rank_correlation": 0.9}}
+    assert list(readers.records(write(tmp_path, "latency", "latency.json", timed))) == [
+        {"name": "switch_ms", "value": 0.5},
+        {"name": "block_sums_rank_correlation", "value": 0.9},
+        {"name": "seconds", "value": 12.5},
+    ]
+
+
+def test_numbers_are_what_must_come_out_equal_and_no_times(tmp_path: Path) -> None:
+    write(tmp_path, "compress", "record.json", {"density": [0.1, 0.2]})
+    write(tmp_path, "compress", "run.json", {"wall_seconds": 1.5})
+    write(tmp_path, "latency", "latency.json", {"measurements": [MEASUREMENT]})
+    content = {"points": {"low": {"label": "low", "quality": {"top1": 80.0}}}, "stored_bytes": 100}
+    assert list(readers.numbers(write(tmp_path, "evaluate", "metrics.json", content))) == [
+        {POINT: "low", "name": "quality.top1", "value": 80.0},
+        {"name": "stored_bytes", "value": 100.0},
+        {"name": "compress.density.0", "value": 0.1},
+        {"name": "compress.density.1", "value": 0.2},
+    ]
+
+
+def test_latency_has_a_row_per_measurement_and_says_whose_it_is(tmp_path: Path) -> None:
+    files = write(tmp_path, "latency", "latency.json", {"measurements": [MEASUREMENT]})
+    environment = {"executor": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50}
+    expected = environment | {"layers": None} | TIMES
+    assert list(readers.latency(files)) == [expected | {"own": True}]
+    assert list(readers.latency(replace(files, run=OTHER))) == [expected | {"own": False}]
+    assert list(readers.latency(replace(files, timed=None))) == []
+
+
+def test_throughput_has_a_row_per_batch_size(tmp_path: Path) -> None:
+    batch = MEASUREMENT | {"batch": 64, "images": 1000}
+    files = write(tmp_path, "latency", "latency.json", {"measurements": [], "throughput": [batch]})
+    assert list(readers.throughput(files)) == [{"batch": 64, "images": 1000} | TIMES]
+
+
+def test_skipped_executors_are_those_of_runs_timed_themselves(tmp_path: Path) -> None:
+    skipped = {"executor": "compressbench", "reason": "no block-sparse layer"}
+    files = write(tmp_path, "latency", "latency.json", {"measurements": [], "skipped": [skipped]})
+    assert list(readers.skipped(files)) == [skipped]
+    assert list(readers.skipped(replace(files, run=OTHER))) == []
+
+
+@pytest.mark.parametrize("column", ["validation_top1", "validation_psnr"])
+def test_history_has_the_epochs_of_both_stages(tmp_path: Path, column: str) -> None:
+    write(tmp_path, "compress", "history.csv", "epoch,loss\n0,2.0\n")
+    files = write(tmp_path, "finetune", "history.csv", f"epoch,loss,{column}\n0,1.0,\n1,0.5,90.0\n")
+    first, second, third = list(readers.history(files))
+    assert (first["stage"], first["epoch"], first["loss"]) == ("compress", 0, 2.0)
+    assert math.isnan(first["quality"]) and math.isnan(second["quality"])
+    assert (third["stage"], third["epoch"], third["quality"]) == ("finetune", 1, 90.0)
+
+
+@pytest.mark.parametrize("text", ["", "epoch,lr\n0,0.1\n", "epoch,loss\n0,1\n0,1,2,3\n"])
+def test_a_damaged_history_has_no_rows(tmp_path: Path, text: str) -> None:
+    assert list(readers.history(write(tmp_path, "finetune", "history.csv", text))) == []
+
+
+def test_missing_says_what_is_absent_and_what_is_damaged(tmp_path: Path) -> None:
+    files = write(tmp_path, "latency", "latency.json", '{"measurements": [')
+    absent, damaged = list(readers.missing(files))
+    assert absent == ABSENT[0]
+    assert damaged["result"] == "latency.json" and damaged["reason"].startswith("damaged: ")
+    assert list(readers.missing(RunFiles(tmp_path, OTHER, None))) == ABSENT[:1]
+
+
+def write_all(root: Path, run: Run) -> None:
+    """Every file that a reader reads."""
+    metrics = {"quality": {"top1": 90.0}, "macs": 7}
+    timed = {"measurements": [MEASUREMENT], "throughput": [MEASUREMENT | {"batch": 64, "images": 1000}], "skipped": []}
+    write(root, "evaluate", "metrics.json", metrics, run)
+    write(root, "latency", "latency.json", timed, run)
+    write(root, "compress", "record.json", {"density": 0.1}, run)
+    write(root, "finetune", "run.json", {"wall_seconds": 2.0}, run)
+    write(root, "finetune", "history.csv", "epoch,loss,steps\n0,1.0,10\n", run)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "lost", "listed"),
+    [
+        ("evaluate", "metrics.json", {"runs": 1, "numbers": 2}, True),
+        ("latency", "latency.json", {"latency": 1, "throughput": 1}, True),
+        ("compress", "record.json", {"records": 1, "numbers": 1}, False),
+        ("finetune", "run.json", {}, False),
+        ("finetune", "history.csv", {"history": 1}, False),
+    ],
+)
+def test_a_damaged_file_costs_a_row_in_missing_and_its_own_rows_alone(
+    tmp_path: Path, stage: str, name: str, lost: dict[str, int], listed: bool
+) -> None:
+    for run in (RUN, OTHER):
+        write_all(tmp_path, run)
+    whole = collect(tmp_path, "desk", [RUN, OTHER])
+    write(tmp_path, stage, name, '{"')
+    damaged = collect(tmp_path, "desk", [RUN, OTHER])
+    for frame in READERS:
+        before, after = getattr(whole, frame), getattr(damaged, frame)
+        pd.testing.assert_frame_equal(_of_other(before), _of_other(after), check_dtype=False)
+        assert len(after) - len(before) == (listed if frame == "missing" else -lost.get(frame, 0)), frame
+    assert list(damaged.missing.result) == [name] * listed
+
+
+def _of_other(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame.seed == OTHER.seed].reset_index(drop=True)
+
+
+def test_every_frame_has_the_keys_and_the_declared_columns_also_without_rows(tmp_path: Path) -> None:
+    results = collect(tmp_path, "desk", [])
+    for name, reader in READERS.items():
+        assert list(getattr(results, name)) == [*KEYS, *reader.columns]
+        assert all(getattr(results, name)[column].dtype == float for column in reader.floats)
+    assert set(READERS) < set(Results.__dataclass_fields__)
+
+
+def test_rows_of_an_operating_point_are_those_of_a_setting_with_its_name(tmp_path: Path) -> None:
+    write(tmp_path, "evaluate", "metrics.json", {"points": POINTS, "stored_bytes": 100})
+    results = collect(tmp_path, "desk", [RUN])
+    assert list(results.runs.setting) == ["p90@low", "p90@high"]
+    assert list(results.records.setting) == ["p90"]
+    assert results.points == {("digits", "resnet", "optg", "p90"): {"low": "low", "high": "high"}}
