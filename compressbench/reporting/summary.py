@@ -1,6 +1,6 @@
 """One row per (method, setting) of a group: means over seeds, intervals, latency."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -12,6 +12,21 @@ from compressbench.reporting.readers import COSTS
 from compressbench.reporting.statistics import t_interval
 
 
+class Reference(NamedTuple):
+    """What the settings of a group are compared with.
+
+    label: of the dense network; empty without one.
+    runs: of the dense network, by seed.
+    executor: the one on which the dense network is fastest.
+    dense_ms: of one thread, by executor.
+    """
+
+    label: str
+    runs: pd.DataFrame
+    executor: str
+    dense_ms: pd.Series
+
+
 def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.DataFrame:
     """The numbers of the group's comparison table, unrounded; settings without any result are left out.
 
@@ -19,49 +34,23 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
     `macs_cut` the share of its multiply-accumulates that is gone, `time_cut` that of its latency where both are fastest.
     """
     runs, latency = of_group(results.runs, group), of_group(results.latency, group)
-    against, reference = _reference(runs, group)
-    executor = _reference_executor(latency, group)
-    dense_times = latency[latency.threads == 1].groupby("executor").dense_ms.median()
+    single = latency[latency.threads == 1]
+    dense_ms = single.groupby("executor").dense_ms.median()
+    reference = Reference(*_dense(runs, group), _reference_executor(single, group), dense_ms)
     rows = []
-    for method, settings in group.settings.items():
-        for setting in settings:
-            own = runs[(runs.method == method) & (runs.setting == setting)]
-            if own.empty:
-                continue
-            quality = t_interval(own.quality)
-            dense = own.seed.map(reference.quality)
-            change = t_interval(own.quality - dense)
-            costs = {c: own[c].mean() for c in COSTS}
-            total = reference.weights.mean() if len(reference) else costs["weights"]
-            times = _latency(latency[(latency.method == method) & (latency.setting == setting)], executor, dense_times)
-            rows.append(
-                {
-                    "method": method,
-                    "setting": setting,
-                    "title": group.short(method),
-                    "label": group.label(method, setting),
-                    "series": group.series(method, setting),
-                    "level": group.levels[setting],
-                    "baseline": group.is_baseline(method),
-                    "reference": group.is_reference(method),
-                    "quality": quality.mean,
-                    "quality_low": quality.low,
-                    "quality_high": quality.high,
-                    "ssim": own.ssim.mean(),
-                    "n": quality.n,
-                    "against": against,
-                    "change": change.mean,
-                    "change_low": change.low,
-                    "change_high": change.high,
-                    "seconds": own.seconds.mean(),
-                    **costs,
-                    "density": costs["kept_weights"] / total if total else float("nan"),
-                    "macs_cut": 1 - costs["macs"] / reference.macs.mean() if len(reference) else float("nan"),
-                    "time_cut": 1 - 1 / times["best_speedup"],
-                    **times,
-                    "published": published_quality(published, group, method, setting),
-                }
-            )
+    for method, setting in ((m, s) for m, settings in group.settings.items() for s in settings):
+        own = runs[(runs.method == method) & (runs.setting == setting)]
+        if own.empty:
+            continue
+        times = _latency(single[(single.method == method) & (single.setting == setting)], reference)
+        rows.append(
+            _identity(group, method, setting)
+            | _quality(own, reference)
+            | _costs(own, reference)
+            | {"time_cut": 1 - 1 / times["best_speedup"]}
+            | times
+            | {"published": published_quality(published, group, method, setting)}
+        )
     return pd.DataFrame(rows)
 
 
@@ -81,7 +70,45 @@ def main_variants(table: pd.DataFrame) -> pd.DataFrame:
     return table[first | (levels == levels.groupby(table.method).transform("max"))]
 
 
-def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
+def _identity(group: Group, method: str, setting: str) -> dict[str, Any]:
+    return {
+        "method": method,
+        "setting": setting,
+        "title": group.short(method),
+        "label": group.label(method, setting),
+        "series": group.series(method, setting),
+        "level": group.levels[setting],
+        "baseline": group.is_baseline(method),
+        "reference": group.is_reference(method),
+    }
+
+
+def _quality(own: pd.DataFrame, reference: Reference) -> dict[str, Any]:
+    quality = t_interval(own.quality)
+    change = t_interval(own.quality - own.seed.map(reference.runs.quality))
+    return {
+        "quality": quality.mean,
+        "quality_low": quality.low,
+        "quality_high": quality.high,
+        "ssim": own.ssim.mean(),
+        "n": quality.n,
+        "against": reference.label,
+        "change": change.mean,
+        "change_low": change.low,
+        "change_high": change.high,
+    }
+
+
+def _costs(own: pd.DataFrame, reference: Reference) -> dict[str, float]:
+    costs = {name: own[name].mean() for name in ("seconds", *COSTS)}
+    total = reference.runs.weights.mean() if len(reference.runs) else costs["weights"]
+    return costs | {
+        "density": costs["kept_weights"] / total if total else float("nan"),
+        "macs_cut": 1 - costs["macs"] / reference.runs.macs.mean() if len(reference.runs) else float("nan"),
+    }
+
+
+def _dense(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
     """(label, runs by seed) of the dense network to compare with: the largest, and the better one where it has two budgets."""
     dense = runs[runs.method.map(group.is_dense).astype(bool)]
     dense = dense[dense.macs.isna() | (dense.macs == dense.macs.max())]
@@ -92,44 +119,48 @@ def _reference(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
     return group.series(method, setting), dense[(dense.method == method) & (dense.setting == setting)].set_index("seed")
 
 
-def _reference_executor(latency: pd.DataFrame, group: Group) -> str:
-    """The executor on which the dense network is fastest with one thread: a fair dense time is the best one.
+def _reference_executor(single: pd.DataFrame, group: Group) -> str:
+    """The executor on which the dense network is fastest: a fair dense time is the best one.
 
     Of those that ran the dense network for its own sake: some serve one kind of compression only.
     """
-    single = latency[latency.threads == 1]
     general = single[single.method.map(group.is_dense).astype(bool)]
     times = (single if general.empty else general).groupby("executor").dense_ms.median()
     return str(times.idxmin()) if len(times) else ""
 
 
-def _latency(own: pd.DataFrame, executor: str, dense_times: pd.Series) -> dict[str, Any]:
-    """Times of one thread on `executor`, and on the executor where the compressed model is fastest.
+def _latency(own: pd.DataFrame, reference: Reference) -> dict[str, Any]:
+    """Times of one thread on the reference's executor, and on the one where the compressed model is fastest.
 
-    Over several measured seeds: the median of the medians, and the envelope of the intervals. `best_*` compares
-    dense on `executor` with compressed on `fastest_executor`: the interleaved ratio there, times that of the dense network's
-    times on the two executors, `dense_times`, medians over all runs of the group (two executors never run interleaved).
+    Over several measured seeds: the median of the medians, and the envelope of the intervals.
     """
-    single = own[own.threads == 1]
-    times = single.groupby("executor").agg(
+    times = own.groupby("executor").agg(
         dense_ms=("dense_ms", "median"),
         latency_ms=("latency_ms", "median"),
         speedup=("speedup", "median"),
         speedup_low=("low", "min"),
         speedup_high=("high", "max"),
     )
-    same = {name: times[name].get(executor, float("nan")) for name in times.columns}
-    result: dict[str, Any] = {"executor": executor, **same, "fastest_executor": "", "fastest_ms": float("nan")}
-    result |= dict.fromkeys(("best_speedup", "best_low", "best_high"), float("nan"))
-    if len(times):
-        scales = dense_times[executor] / dense_times
-        fastest = times.loc[str((times.speedup * scales[times.index]).idxmax())]
-        scale = scales[fastest.name]
-        result |= {
-            "fastest_executor": str(fastest.name),
-            "fastest_ms": fastest.latency_ms,
-            "best_speedup": scale * fastest.speedup,
-            "best_low": scale * fastest.speedup_low,
-            "best_high": scale * fastest.speedup_high,
-        }
-    return result
+    same = {name: times[name].get(reference.executor, float("nan")) for name in times.columns}
+    return {"executor": reference.executor, **same} | _fastest(times, reference)
+
+
+def _fastest(times: pd.DataFrame, reference: Reference) -> dict[str, Any]:
+    """The compressed model on the executor where it is fastest, over dense where that is.
+
+    `best_*`: the interleaved ratio there, times that of the dense network's times on the two executors, medians over all runs
+    of the group (two executors never run interleaved).
+    """
+    if times.empty:
+        missing = dict.fromkeys(("fastest_ms", "best_speedup", "best_low", "best_high"), float("nan"))
+        return {"fastest_executor": ""} | missing
+    scales = reference.dense_ms[reference.executor] / reference.dense_ms
+    fastest = times.loc[str((times.speedup * scales[times.index]).idxmax())]
+    scale = scales[fastest.name]
+    return {
+        "fastest_executor": str(fastest.name),
+        "fastest_ms": fastest.latency_ms,
+        "best_speedup": scale * fastest.speedup,
+        "best_low": scale * fastest.speedup_low,
+        "best_high": scale * fastest.speedup_high,
+    }
