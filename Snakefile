@@ -15,13 +15,8 @@ include: "workflow/rules/common.smk"
 
 
 include: "workflow/rules/data.smk"
-include: "workflow/rules/tracking.smk"
-include: "workflow/rules/pretrain.smk"
-include: "workflow/rules/synthesize.smk"
-include: "workflow/rules/compress.smk"
-include: "workflow/rules/finetune.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/latency.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/measure.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/methods.smk"
 

@@ -35,6 +35,7 @@ except UserError as error:
 OUT = str(PLAN.report_folder)
 
 STAGE = shlex.join([sys.executable, "-m", "compressbench"])
+ON_THREADS = "COMPRESSBENCH_THREADS={threads} OMP_NUM_THREADS={threads} "
 RUN = "{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}"
 RUN_ARGUMENT = "{wildcards.scale}/{wildcards.dataset}/{wildcards.model}/{wildcards.method}/{wildcards.setting}/seed{wildcards.seed}"
 DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"

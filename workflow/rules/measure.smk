@@ -1,0 +1,35 @@
+# Quality on the test data, params, MACs, bit-operations, stored bytes.
+rule evaluate:
+    input:
+        inputs_of("evaluate"),
+    output:
+        multiext(f"results/{RUN}/evaluate/", "metrics.json", "run.json"),
+    params:
+        digest=digest_of("evaluate"),
+    log:
+        f"logs/{RUN}/evaluate.log",
+    threads: 1
+    priority: 5
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    shell:
+        ON_THREADS + "{STAGE} evaluate " + RUN_ARGUMENT + " > {log:q} 2>&1"
+
+
+# Claims all cores: nothing else runs while it measures.
+rule latency:
+    input:
+        inputs_of("latency"),
+    output:
+        multiext(f"results/{RUN}/latency/", "latency.json", "run.json"),
+    params:
+        digest=digest_of("latency"),
+    log:
+        f"logs/{RUN}/latency.log",
+    threads: lambda wildcards: workflow.cores
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "{STAGE} latency " + RUN_ARGUMENT + " > {log:q} 2>&1"
