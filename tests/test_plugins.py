@@ -4,8 +4,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
 
-from compressbench import data, plugins
+from compressbench import data, models, plugins, storage
 from compressbench.errors import UserError
 
 KNOWN = {"len": len}
@@ -13,6 +14,14 @@ DATASET = """
 from compressbench.data import Dataset, DatasetInfo
 
 STRIPES = Dataset(DatasetInfo("stripes", "classification", 1, 8, 2, (0.5,), (0.5,)), lambda folder, limit: (folder, limit))
+"""
+NETWORK = """
+from compressbench.models.plain import Plain
+
+
+class Stripy(Plain):
+    def __init__(self, width: int = 8):
+        super().__init__(in_channels=1, widths=[width, 8], strides=[2, 1])
 """
 
 
@@ -22,6 +31,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/__init__.py").write_text("", encoding="utf-8")
     (tmp_path / "outside/sets.py").write_text(DATASET, encoding="utf-8")
+    (tmp_path / "outside/nets.py").write_text(NETWORK, encoding="utf-8")
     (tmp_path / "outside/broken.py").write_text("import nothing_of_that_name", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "outside"
@@ -34,6 +44,13 @@ def test_known_names_win() -> None:
 def test_a_data_set_of_another_package_is_used_like_those_of_the_suite(package: Path, tmp_path: Path) -> None:
     assert data.info("outside.sets:STRIPES").classes == 2
     assert data.load("outside.sets:STRIPES", tmp_path, limit=7) == (tmp_path, 7)
+
+
+def test_a_network_of_another_package_is_stored_and_loaded(package: Path, tmp_path: Path) -> None:
+    model = models.build("outside.nets:Stripy", width=4)
+    storage.save_model(model.eval(), tmp_path)
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(storage.load_model(tmp_path)(images), model(images))
 
 
 def test_an_installed_package_offers_parts_by_name(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,3 +20,6 @@ class Bicubic(SuperResolver):
     def reconstruct(self, features: Tensor) -> Tensor:
         """RGB 0..255 [N, 3, h, w] -> [N, 3, scale h, scale w]."""
         return upscale_bicubic(features, self.scale)
+
+
+ARCHITECTURES = {"bicubic": Bicubic}

@@ -226,3 +226,12 @@ def binary_resnet18(in_channels: int = 3, classes: int = 1000, form: FormName = 
 def binary_resnet34(in_channels: int = 3, classes: int = 1000, form: FormName = "relu") -> BinaryResNet:
     """ImageNet ResNet-34 with a skip around every convolution; its 1x1 shortcuts keep full precision."""
     return _imagenet((3, 4, 6, 3), in_channels, classes, form)
+
+
+ARCHITECTURES = {
+    "binary_resnet18": binary_resnet18,
+    "binary_resnet18_cifar": binary_resnet18_cifar,
+    "binary_resnet34": binary_resnet34,
+    "binary_resnet_cifar": binary_resnet_cifar,
+    "binary_vgg_small": BinaryVGG,
+}

@@ -66,3 +66,6 @@ class DenseNet(Classifier):
     def taps(self) -> tuple[str, ...]:
         """The first two dense blocks and the last activation."""
         return ("body.block0", "body.block1", "body.relu")
+
+
+ARCHITECTURES = {"densenet": DenseNet}

@@ -122,3 +122,6 @@ class GoogLeNet(Classifier):
 
 def _unit(name: str, readers: tuple[str, ...], offset: int = 0) -> Coupling:
     return Coupling(f"{name}.conv", f"{name}.bn", readers, activation=f"{name}.act", offset=offset)
+
+
+ARCHITECTURES = {"googlenet": GoogLeNet}

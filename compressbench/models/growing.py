@@ -195,3 +195,6 @@ class GrowingClassifier(Classifier):
         network.body.load_state_dict(self.body.state_dict())
         network.classifier.load_state_dict(head.state_dict())
         return network.eval()
+
+
+ARCHITECTURES = {"growing": GrowingClassifier}

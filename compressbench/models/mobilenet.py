@@ -340,3 +340,12 @@ def mobilenet_v3_small(in_channels: int = 3, classes: int = 1000, inner_widths: 
 def mobilenet_v3_large(in_channels: int = 3, classes: int = 1000, inner_widths: Widths = None) -> InvertedResidualNet:
     """ImageNet MobileNet-V3-large."""
     return _mobilenet_v3(_V3_LARGE, 1280, in_channels, classes, inner_widths)
+
+
+ARCHITECTURES = {
+    "mobilenet_mini": mobilenet_mini,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v3_large": mobilenet_v3_large,
+    "mobilenet_v3_small": mobilenet_v3_small,
+}

@@ -44,3 +44,6 @@ class Plain(Classifier):
     def couplings(self) -> tuple[Coupling, ...]:
         """Each convolution feeds the next one, the last the classifier."""
         return chain([f"body.{i}" for i in range(self.depth)])
+
+
+ARCHITECTURES = {"plain": Plain}

@@ -264,3 +264,6 @@ def resnet50(
 ) -> ResNet:
     """ImageNet ResNet-50 with the stride in the 3x3 convolution."""
     return _imagenet(Bottleneck, (3, 4, 6, 3), in_channels, classes, classifier, inner_widths)
+
+
+ARCHITECTURES = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet_cifar": resnet_cifar}

@@ -190,3 +190,6 @@ class RDN(SuperResolver):
     def reconstruct(self, features: Tensor) -> Tensor:
         """[N, channels, h, w] -> RGB 0..255 [N, 3, scale h, scale w]."""
         return self.tail(self.upsampler(features))
+
+
+ARCHITECTURES = {"edsr": EDSR, "rdn": RDN, "srresnet": SRResNet}

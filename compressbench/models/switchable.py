@@ -258,3 +258,6 @@ def _narrow(module: nn.Module, channels: Channels, point: int | None, name: str 
         child: _narrow(part, channels, point, f"{name}.{child}".lstrip(".")) for child, part in module.named_children()
     }
     return twin
+
+
+ARCHITECTURES = {"separate_subnets": SeparateSubnets, "switchable": Switchable}

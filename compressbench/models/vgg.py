@@ -62,3 +62,6 @@ class VGG(Classifier):
     def couplings(self) -> tuple[Coupling, ...]:
         """Each convolution feeds the next one, the last the classifier."""
         return chain([f"body.{s}.{i}" for s, count in enumerate(self.stage_sizes) for i in range(count)])
+
+
+ARCHITECTURES = {"vgg": VGG}

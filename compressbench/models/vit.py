@@ -431,3 +431,6 @@ def initialise(module: nn.Module) -> None:
     if isinstance(module, VisionTransformer):
         nn.init.normal_(module.class_token, std=0.02)
         nn.init.normal_(module.positions, std=0.02)
+
+
+ARCHITECTURES = {"coarse_to_fine_vit": CoarseToFineViT, "vit": VisionTransformer}

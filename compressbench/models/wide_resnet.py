@@ -62,3 +62,6 @@ class WideResNet(Classifier):
     def taps(self) -> tuple[str, ...]:
         """The first two stages, which end in a sum, and the last activation."""
         return ("body.stage0", "body.stage1", "body.relu")
+
+
+ARCHITECTURES = {"wide_resnet": WideResNet}

@@ -4,6 +4,7 @@ import torch
 
 from compressbench import accounting, data, models
 from compressbench.method import Fact
+from compressbench.models.growing import GrowingClassifier
 from methods.lec_net.losses import sharpness
 
 NODES = 512
@@ -14,7 +15,7 @@ EPOCHS = (0, 20, 21, 22, 50, 100, 1000)
 CIFAR_TEST_IMAGES = 100  # per class
 
 
-def network(dataset: str, rows: int = NODES) -> models.GrowingClassifier:
+def network(dataset: str, rows: int = NODES) -> GrowingClassifier:
     """The published network after the last session, each expansion with that many rows, on the meta device."""
     sessions = data.protocol(DATA[dataset]).session_len
     arguments = {

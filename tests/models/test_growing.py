@@ -6,7 +6,7 @@ from torch import Tensor
 
 from compressbench import accounting, models, storage
 from compressbench.layers.deployment import deploy
-from compressbench.models.growing import GrowingHead, norm
+from compressbench.models.growing import GrowingClassifier, GrowingHead, norm
 
 F, N, SESSIONS = 7, 5, (4, 2, 3)
 
@@ -113,7 +113,7 @@ def test_soft_gates_below_the_threshold_move_the_logits_little() -> None:
     torch.testing.assert_close(small(x()), model(x()), rtol=0, atol=1e-2)
 
 
-def grown(form: str) -> models.GrowingClassifier:
+def grown(form: str) -> GrowingClassifier:
     torch.manual_seed(0)
     arguments = {"backbone": "plain", "backbone_arguments": {"in_channels": 1, "widths": [4, 7], "strides": [2, 2]}}
     network = models.build("growing", **arguments, nodes=N, sessions=[4]).eval()
