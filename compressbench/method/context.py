@@ -111,7 +111,7 @@ class Context:
         """A freshly initialised network, the pair's unless a `spec` is given. The same seed gives the same weights in every
         method: equal starts.
 
-        Where several networks learn together, each `member` has its own weights; member 0 has those of everybody else.
+        Where several networks are trained jointly, each `member` has its own weights; member 0 has those of everybody else.
         `own` are arguments of the architecture that the method sets otherwise.
         """
         spec = spec or self.spec

@@ -128,7 +128,7 @@ def strongest_filters(weight: Tensor, count: int, order: int = 1) -> Tensor:
 
 
 def random_filters(weight: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` filters by lot, ascending: int64 [count]."""
+    """`count` random filters, ascending: int64 [count]."""
     return torch.randperm(len(weight), generator=generator)[:count].sort().values.to(weight.device)
 
 

@@ -1,4 +1,4 @@
-"""Networks that learn together: the one that is kept, and those beside it, while they train."""
+"""Jointly trained networks: the one that is kept, and those beside it, while they train."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ BESIDE = {"students": "students, mean", "ensemble": "students, ensemble", "fusio
 
 def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
     """A panel per series that trains several networks at once; what trains one network stands in all of them."""
-    title = "Networks that learn together"
+    title = "Jointly trained networks"
     history = _history(group, results)
     columns = [PREFIX + name for name in BESIDE if PREFIX + name in history]
     together = history[history[columns].notna().any(axis=1)] if columns else history[:0]

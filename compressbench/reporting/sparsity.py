@@ -87,7 +87,7 @@ def mask_overlap(group: Group, summary: pd.DataFrame, results: Results) -> Figur
             shared[i, j] = 100 * np.mean([measure(masks[a][s], masks[b][s]) for s in seeds])
     note = (
         "Below the diagonal: kept weights that two networks share, in % of what one of them keeps; mean over seeds. "
-        "Above it, in italics: what masks drawn by lot would share that keep as many weights of every layer.\n"
+        "Above it, in italics: what masks drawn at random would share that keep as many weights of every layer.\n"
         "All networks of a seed come from the same random weights, so that positions can be compared."
     )
     level = group.level_name(_level_of_most(group, summary) or "")

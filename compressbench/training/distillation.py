@@ -61,7 +61,7 @@ def forward_with_taps(network: nn.Module, images: Tensor) -> tuple[Tensor, list[
 
 
 def peer_logits(logits: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The logits of students that learn together, and `ensemble`, their mean."""
+    """The logits of jointly trained students, and `ensemble`, their mean."""
     return {f"student{i}": z for i, z in enumerate(logits)} | {"ensemble": torch.stack(list(logits)).mean(0)}
 
 

@@ -92,7 +92,7 @@ class DCFF(Method):
             "paper", description="the paper's, nearly a step; or equal factors from epoch to epoch: it really anneals"
         )
         selection: Literal["kl", "random"] = Field(
-            "kl", description="which filters stay: the largest KL scores, or a subset by lot that never changes"
+            "kl", description="which filters stay: the largest KL scores, or a random subset that never changes"
         )
         initialisation: Initialisation = Field(
             "framework", description="PyTorch's default, or Kaiming normal as the published ResNets have it"

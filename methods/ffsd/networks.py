@@ -1,4 +1,4 @@
-"""The networks that learn together, and the modules that connect them only while they train."""
+"""The jointly trained networks, and the modules that connect them only while they train."""
 
 import math
 from collections.abc import Sequence

@@ -52,7 +52,7 @@ def magnitude_masks(weights: Mapping[str, Tensor], quotas: Quotas) -> Masks:
 
 
 def scattered_masks(weights: Mapping[str, Tensor], quotas: Quotas, generator: torch.Generator) -> Masks:
-    """M_l = 0 on q_l positions by lot."""
+    """M_l = 0 on q_l positions at random."""
     return {
         name: keep_largest(torch.randperm(weight.numel(), generator=generator), quotas[name])
         .view(weight.shape)

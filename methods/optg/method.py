@@ -106,7 +106,7 @@ def export(trained: nn.Module, plain: nn.Module) -> nn.Module:
 
 
 class OptG(Method):
-    """Masks, scores and weights learn together, in one run from random weights."""
+    """Masks, scores and weights are trained together, in one run from random weights."""
 
     class Config(MethodConfig):
         """Epochs, batch size, lr0 and weight decay are the pair's shared budget (recipes.scratch)."""

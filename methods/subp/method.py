@@ -41,7 +41,7 @@ class SUBP(Method):
         criterion: Criterion = Field("bpar", description="importance: l1 share less angular redundancy, or a norm")
         scored: Scored = Field("masked", description="score the weights under their mask (V2) or as they are (V1)")
         gradient: Gradient = Field("soft", description="whether removed weights get a gradient (straight through)")
-        regrowth: bool = Field(True, description="candidates return by lot; false: the most important of them stay")
+        regrowth: bool = Field(True, description="candidates return at random; false: the most important of them stay")
         ramp: Ramp = Field("cubic", description="q(e), from 0 at start to 1 at end; cubic is slow first and fast last")
         start: int = Field(10, ge=0, description="a: the mask update at which pruning begins")
         end: int = Field(180, ge=0, description="b: the mask update from which on the rows have their final length")

@@ -24,7 +24,7 @@ class Published(PublishedNetwork):
     layers: tuple[str, ...] = ("*",)
     outer: bool = False
     last_widths: tuple[int, ...] = ()
-    """Widths of the layer that is drawn by lot at which the floor is published."""
+    """Widths of the layer of random filters at which the floor is published."""
 
     def layout(self, network: nn.Module) -> Layout:
         """As the authors' code has it."""
@@ -49,7 +49,7 @@ class Published(PublishedNetwork):
         floors = {key: floor_width(len(weight), MIN_PRESERVE) for key, weight in weights.items()}
         found = []
         for width in self.last_widths or (None,):
-            last = {layout.lot.key: width} if layout.lot and width is not None else {}
+            last = {layout.random_layer.key: width} if layout.random_layer and width is not None else {}
             setting = "floor" if width is None else f"floor_last{width}"
             found.append(Fact(self.name, setting, "flops", flops(floors | last)))
             found.append(Fact(self.name, setting, "flops_cut", 100 * flops.cut(floors | last)))

@@ -1,4 +1,4 @@
-"""Which convolutions of a network have masks, where those act, which layers vote and which is drawn by lot."""
+"""Which convolutions of a network have masks, where those act, which layers vote and which is drawn at random."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compressbench.models import Coupling
 from compressbench.pruning.filters import couplings_like, inner_keys, producer_weights
-from methods.white_box.voting import FlopsAtWidths, Lot, largest_cut
+from methods.white_box.voting import FlopsAtWidths, RandomLayer, largest_cut
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Layout:
     """The single convolutions whose masks scale their channels."""
     outer: dict[str, str]
     """The convolutions of residual sums whose masks are never used, each with its batch norm."""
-    lot: Lot | None
+    random_layer: RandomLayer | None
     """The layer whose channels are drawn."""
 
     @property
@@ -30,7 +30,7 @@ class Layout:
     @property
     def voters(self) -> list[str]:
         """The keys of the layers that the vote prunes."""
-        return [key for key in self.masked if self.lot is None or key != self.lot.key]
+        return [key for key in self.masked if self.random_layer is None or key != self.random_layer.key]
 
     def ranked(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The scores [C] that share one ranking: those of the voters, and of the outer masks."""
@@ -46,7 +46,7 @@ class Layout:
     def largest_cut(self, network: nn.Module, flops: FlopsAtWidths, min_preserve: float) -> float:
         """The fraction of the FLOPs that the vote can remove at most."""
         channels = {key: len(weight) for key, weight in producer_weights(network, self.voters).items()}
-        return largest_cut(channels, flops.cut, min_preserve, self.lot)
+        return largest_cut(channels, flops.cut, min_preserve, self.random_layer)
 
 
 def lay_out(
@@ -57,13 +57,13 @@ def lay_out(
     masked = {key: coupling for key, coupling in couplings_like(network, layers).items() if key in inner}
     sums = [c for c in network.couplings() if c.group is not None] if outer else []  # type: ignore[operator]
     norms = {conv: norm for c in sums for conv, norm in ((c.producer, c.norm), *c.added)}
-    return Layout(masked, norms, last_lot(network, last_width) if draw_last else None)
+    return Layout(masked, norms, last_layer(network, last_width) if draw_last else None)
 
 
-def last_lot(network: nn.Module, width: int | None) -> Lot | None:
+def last_layer(network: nn.Module, width: int | None) -> RandomLayer | None:
     """The single convolution that only the classifier reads; none where that reads a residual sum."""
     for coupling in network.inner_couplings():  # type: ignore[operator]
         if coupling.consumers == ("classifier",):
             channels = len(network.get_parameter(f"{coupling.producer}.weight"))
-            return Lot(coupling.key, channels, None if width is None else min(width, channels))
+            return RandomLayer(coupling.key, channels, None if width is None else min(width, channels))
     return None

@@ -17,7 +17,7 @@ from methods.white_box.class_masks import ClassMasks, class_loss
 from methods.white_box.facts import PUBLISHED
 from methods.white_box.layout import Layout, lay_out
 from methods.white_box.narrowing import fold_masks, renew, reset_norms, scale_norms
-from methods.white_box.voting import Election, FlopsAtWidths, Lot, vote
+from methods.white_box.voting import Election, FlopsAtWidths, RandomLayer, vote
 
 BATCH = 100
 Counter = Literal["with_bn", "with_bn_window_pool", "with_bn_no_pool", "macs"]
@@ -83,7 +83,7 @@ class WhiteBox(Method):
         masks = self._train_masks(ctx, network, layout)
         record_label_dependence(ctx, masks)
         scores = layout.ranked(masks.scores())
-        election = vote(scores, layout.voters, flops.cut, config.flops_cut, config.min_preserve, layout.lot)
+        election = vote(scores, layout.voters, flops.cut, config.flops_cut, config.min_preserve, layout.random_layer)
         ctx.record("flops_cut", election.last.cut)
         ctx.record("keep_rate", election.last.rate)
         if config.weights == "scratch":
@@ -113,7 +113,7 @@ class WhiteBox(Method):
         """The kept channels with the mean masks in their batch norms (or with fresh ones)."""
         config, network = self.config, masks.network
         voted = self._chosen(ctx, network, election)
-        kept = voted | self._drawn(ctx, network, layout.lot, election)
+        kept = voted | self._drawn(ctx, network, layout.random_layer, election)
         narrow = keep_filters(network, kept)
         if config.reset_bn:
             reset_norms(narrow, [c for c in network.couplings() if c.key in kept])  # type: ignore[operator]
@@ -137,12 +137,18 @@ class WhiteBox(Method):
         return {key: random_filters(w, widths[key], generator) for key, w in weights.items()}
 
     @staticmethod
-    def _drawn(ctx: Context, network: nn.Module, lot: Lot | None, election: Election) -> dict[str, Tensor]:
+    def _drawn(
+        ctx: Context, network: nn.Module, random_layer: RandomLayer | None, election: Election
+    ) -> dict[str, Tensor]:
         """The channels of the layer that does not vote."""
-        if lot is None:
+        if random_layer is None:
             return {}
-        weight = producer_weights(network, [lot.key])[lot.key]
-        return {lot.key: random_filters(weight, election.last.widths[lot.key], ctx.generator("last layer"))}
+        weight = producer_weights(network, [random_layer.key])[random_layer.key]
+        return {
+            random_layer.key: random_filters(
+                weight, election.last.widths[random_layer.key], ctx.generator("last layer")
+            )
+        }
 
     def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
         recipe, config = ctx.recipes.scratch, self.config

@@ -18,7 +18,7 @@ Cut = Callable[[Widths], float]
 
 
 @dataclass(frozen=True)
-class Lot:
+class RandomLayer:
     """A layer that does not vote: its channels are drawn. `width` of them, or as large a part as FLOPs were left."""
 
     key: str
@@ -72,7 +72,7 @@ def vote(
     cut: Cut,
     target: float,
     min_preserve: float = 0.3,
-    lot: Lot | None = None,
+    random_layer: RandomLayer | None = None,
 ) -> Election:
     """Lower the keep rate from 0.9 in steps of 0.01 until the widths cut the target.
 
@@ -80,7 +80,7 @@ def vote(
         scores: float [C] of every ranked mask. They share one ranking, pruned or not.
         voters: the keys of the layers that are pruned.
         cut: the removed fraction of the FLOPs at some widths.
-        lot: the layer that gets its width from the round before.
+        random_layer: the layer that gets its width from the round before.
 
     Raises:
         UserError: when the keep rate ends before the target is reached (scores that are all alike).
@@ -96,19 +96,21 @@ def vote(
         threshold = float(ranked[count - 1])
         kept = {key: elected(scores[key], threshold, min_preserve) for key in voters}
         widths = {key: len(index) for key, index in kept.items()}
-        if lot is not None:
-            widths[lot.key] = lot.size(removed)
+        if random_layer is not None:
+            widths[random_layer.key] = random_layer.size(removed)
         removed = cut(widths)
         rounds.append(Round(rate, threshold, widths, removed))
         rate -= STEP  # accumulates its rounding errors, as in the authors' code
     return Election(kept, rounds)
 
 
-def largest_cut(channels: Widths, cut: Cut, min_preserve: float = 0.3, lot: Lot | None = None) -> float:
-    """The cut with every voter at its floor. A lot shrinks with the cut of the round before, so it takes some rounds."""
+def largest_cut(
+    channels: Widths, cut: Cut, min_preserve: float = 0.3, random_layer: RandomLayer | None = None
+) -> float:
+    """The cut with every voter at its floor. A random layer follows the round before, hence the rounds."""
     floors = {key: floor_width(count, min_preserve) for key, count in channels.items()}
     best = 0.0
-    while (reached := cut(floors | ({lot.key: lot.size(best)} if lot else {}))) > best:
+    while (reached := cut(floors | ({random_layer.key: random_layer.size(best)} if random_layer else {}))) > best:
         best = reached
     return best
 

@@ -26,7 +26,7 @@ from methods.white_box.facts import PUBLISHED
 from methods.white_box.layout import Layout, lay_out
 from methods.white_box.method import WhiteBox, class_recipe
 from methods.white_box.narrowing import fold_masks
-from methods.white_box.voting import FlopsAtWidths, Lot, elected, floor_width, vote
+from methods.white_box.voting import FlopsAtWidths, RandomLayer, elected, floor_width, vote
 from tests.conftest import ROOT
 
 from .context import full_size_context, make_context
@@ -282,7 +282,7 @@ def test_a_layer_keeps_int_of_three_tenths_at_least_in_ascending_order() -> None
 def test_the_vote_ends_with_the_first_structure_that_reaches_the_target(name: str, target: float) -> None:
     _, layout, flops = published(name)
     start = time.perf_counter()
-    election = vote(random_scores(name), layout.voters, flops.cut, target, lot=layout.lot)
+    election = vote(random_scores(name), layout.voters, flops.cut, target, random_layer=layout.random_layer)
     assert time.perf_counter() - start < 10
     cuts, rates = [r.cut for r in election.rounds], [r.rate for r in election.rounds]
     assert rates[0] == 0.9
@@ -308,23 +308,24 @@ def test_a_round_keeps_what_reaches_the_nth_largest_score_of_all_layers() -> Non
 def test_equal_layers_of_vgg16_reach_three_quarters_with_half_of_the_channels() -> None:
     _, layout, flops = published("vgg16")
     even = {key: torch.arange(channels("vgg16")[key]) / channels("vgg16")[key] for key in layout.voters}
-    last = vote(even, layout.voters, flops.cut, 0.75, lot=layout.lot).last
+    last = vote(even, layout.voters, flops.cut, 0.75, random_layer=layout.random_layer).last
     assert last.rate == pytest.approx(0.50)
     assert all(last.widths[key] == channels("vgg16")[key] / 2 for key in layout.voters)
     rates = [
-        vote(random_scores("vgg16", s), layout.voters, flops.cut, 0.75, lot=layout.lot).last.rate for s in range(4)
+        vote(random_scores("vgg16", s), layout.voters, flops.cut, 0.75, random_layer=layout.random_layer).last.rate
+        for s in range(4)
     ]
     assert rates == pytest.approx([0.50] * 4, abs=0.025)
 
 
 def test_the_last_layer_has_the_width_of_the_round_before() -> None:
     _, layout, flops = published("vgg16")
-    rounds = vote(random_scores("vgg16"), layout.voters, flops.cut, 0.75, lot=layout.lot).rounds
+    rounds = vote(random_scores("vgg16"), layout.voters, flops.cut, 0.75, random_layer=layout.random_layer).rounds
     before = [0.0, *(r.cut for r in rounds)]
     assert [r.widths["body.4.2.conv"] for r in rounds] == [int(512 * (1 - c)) for c in before[:-1]]
     assert rounds[0].widths["body.4.2.conv"] == 512
-    assert layout.lot == Lot("body.4.2.conv", 512)
-    assert Lot("last.conv", 1280, 640).size(0.9) == 640
+    assert layout.random_layer == RandomLayer("body.4.2.conv", 512)
+    assert RandomLayer("last.conv", 1280, 640).size(0.9) == 640
 
 
 def test_unused_masks_hold_the_threshold_up() -> None:
@@ -345,8 +346,8 @@ def test_flops_at_other_widths_are_those_of_the_narrow_network(name: str) -> Non
     network, layout, flops = published(name)
     generator = torch.Generator().manual_seed(0)
     widths = {k: int(torch.randint(1, channels(name)[k] + 1, (1,), generator=generator)) for k in layout.voters}
-    if layout.lot:
-        widths[layout.lot.key] = 77
+    if layout.random_layer:
+        widths[layout.random_layer.key] = 77
     about = NETWORKS[name]
     with torch.device("meta"):
         narrow = build_narrow(network, widths)
@@ -365,10 +366,10 @@ def test_the_floors_bound_what_can_be_removed(name: str) -> None:
     bound = layout.largest_cut(network, flops, 0.3)
     widths = {key: int(0.3 * channels(name)[key]) for key in layout.voters}
     assert bound >= flops.cut(widths)
-    rounds = vote(random_scores(name), layout.voters, flops.cut, bound, lot=layout.lot).rounds
+    rounds = vote(random_scores(name), layout.voters, flops.cut, bound, random_layer=layout.random_layer).rounds
     assert rounds[-1].cut == bound
     with pytest.raises(UserError, match="before the target"):
-        vote(random_scores(name), layout.voters, flops.cut, bound + 1e-6, lot=layout.lot)
+        vote(random_scores(name), layout.voters, flops.cut, bound + 1e-6, random_layer=layout.random_layer)
 
 
 def test_a_target_out_of_reach_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

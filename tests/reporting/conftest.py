@@ -245,7 +245,7 @@ def write_synthetic(root: Path, run: Run, rng: np.random.Generator) -> None:
 
 
 def write_masks(root: Path, run: Run, density: float, rng: np.random.Generator) -> None:
-    """A stored model whose kept weights are drawn by lot."""
+    """A stored model whose kept weights are drawn at random."""
     from safetensors.numpy import save_file
 
     masks = {f"{name}.mask": rng.random((16, size)) < density for name, size in (("conv1", 9), ("conv2", 144))}

@@ -1,4 +1,4 @@
-"""Networks that learn together: panels, curves, and which figures distillation has."""
+"""Jointly trained networks: panels, curves, and which figures distillation has."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -57,7 +57,7 @@ def test_the_matrix_has_what_is_shared_below_the_diagonal_and_chance_above(
         assert text.get_style() == ("italic" if i < j else "normal")
         assert (
             float(text.get_text()) <= 5
-        )  # masks by lot that keep 2 %: the sparsest level has as many series as others
+        )  # masks at random that keep 2 %: the sparsest level has as many series as others
 
 
 def test_masks_that_cannot_be_read_leave_a_picture_that_says_so(report: SimpleNamespace, results: Results) -> None:

@@ -29,7 +29,7 @@ def parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[dict[str
 
 
 class LSQ(Method):
-    """Compress: the first batch starts the steps. Finetune: all learn together."""
+    """Compress: the first batch starts the steps. Finetune: all are trained jointly."""
 
     class Config(MethodConfig):
         """What to quantize how."""
