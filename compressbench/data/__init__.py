@@ -6,8 +6,8 @@ from pathlib import Path
 
 from compressbench.data import sets
 from compressbench.data.classification import Augmentation, ClassificationBatches, ClassificationData, Split
-from compressbench.data.datasets import DATASETS, Dataset, DatasetInfo, find, info, register
-from compressbench.data.incremental import ClassIncrementalData, Protocol
+from compressbench.data.datasets import DATASETS, Dataset, DatasetInfo, Protocol, find, info, register
+from compressbench.data.incremental import ClassIncrementalData
 from compressbench.data.super_resolution import Pair, PatchBatches, SuperResolutionData
 from compressbench.data.synthetic import SyntheticImages
 

@@ -3,12 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from compressbench import plugins
-
-if TYPE_CHECKING:
-    from compressbench.data.incremental import Protocol
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,24 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How the classes of a data set come in sessions.
+
+    session_len: classes of each session, the base first. shots: training images of each later class.
+    draws: how often the shots are drawn anew, from the same base. shuffled: the order of the classes depends on the seed.
+    few_shot: published positions in the training images, a row per later session, in place of draws.
+    crop_padding: pixels that the crops of the base session pad with; default: an eighth of the image.
+    """
+
+    session_len: tuple[int, ...]
+    shots: int = 5
+    draws: int = 1
+    shuffled: bool = True
+    few_shot: tuple[tuple[int, ...], ...] | None = None
+    crop_padding: int | None = None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set: a module of `compressbench/data/sets` lists its own in `DATASETS`.
 
@@ -47,7 +62,7 @@ class Dataset:
     info: DatasetInfo
     load: Callable[..., Any]
     fetch: Callable[[Path], None] | None = None
-    protocol: "Protocol | None" = None
+    protocol: Protocol | None = None
 
 
 RGB_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation

@@ -13,27 +13,9 @@ import torch
 from torch import Tensor
 
 from compressbench.data.classification import ClassificationData, Split
-from compressbench.data.datasets import Dataset, DatasetInfo
+from compressbench.data.datasets import Dataset, DatasetInfo, Protocol
 from compressbench.errors import UserError
 from compressbench.seeding import generator
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How the classes of a data set come in sessions.
-
-    session_len: classes of each session, the base first. shots: training images of each later class.
-    draws: how often the shots are drawn anew, from the same base. shuffled: the order of the classes depends on the seed.
-    few_shot: published positions in the training images, a row per later session, in place of draws.
-    crop_padding: pixels that the crops of the base session pad with; default: an eighth of the image.
-    """
-
-    session_len: tuple[int, ...]
-    shots: int = 5
-    draws: int = 1
-    shuffled: bool = True
-    few_shot: tuple[tuple[int, ...], ...] | None = None
-    crop_padding: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from compressbench import data
 from compressbench.data.classification import ClassificationData, Split
-from compressbench.data.datasets import info
-from compressbench.data.incremental import ClassIncrementalData, Protocol, in_sessions
+from compressbench.data.datasets import Protocol, info
+from compressbench.data.incremental import ClassIncrementalData, in_sessions
 from compressbench.data.sets import cub200
 from compressbench.errors import UserError
 from compressbench.seeding import generator

@@ -7,8 +7,8 @@ import torch
 from compressbench import data
 from compressbench.config import Pair
 from compressbench.data.classification import ClassificationData, Split
-from compressbench.data.datasets import info
-from compressbench.data.incremental import Protocol, in_sessions
+from compressbench.data.datasets import Protocol, info
+from compressbench.data.incremental import in_sessions
 from compressbench.method import Context
 from compressbench.plan import Plan, Run
 from tests.conftest import ROOT

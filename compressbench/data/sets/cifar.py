@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from compressbench.data.classification import ClassificationData, divide
-from compressbench.data.datasets import RGB_IMAGENET, Dataset, DatasetInfo
+from compressbench.data.datasets import RGB_IMAGENET, Dataset, DatasetInfo, Protocol
 from compressbench.data.files import external_folder
-from compressbench.data.incremental import Protocol, in_sessions_of
+from compressbench.data.incremental import in_sessions_of
 from compressbench.data.sets._cifar100_few_shot import CIFAR100_FEW_SHOT
 from compressbench.errors import UserError
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from compressbench.data.classification import ClassificationData, divide
-from compressbench.data.datasets import RGB_IMAGENET, DatasetInfo
+from compressbench.data.datasets import RGB_IMAGENET, DatasetInfo, Protocol
 from compressbench.data.files import external_folder
 from compressbench.data.images import read_rgb
-from compressbench.data.incremental import Protocol, in_sessions_of
+from compressbench.data.incremental import in_sessions_of
 from compressbench.errors import UserError
 
 SESSIONS = DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *RGB_IMAGENET)

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from compressbench.data.classification import ClassificationData, divide
-from compressbench.data.datasets import Dataset, DatasetInfo, remedy
+from compressbench.data.datasets import Dataset, DatasetInfo, Protocol, remedy
 from compressbench.data.files import wheel_folder
-from compressbench.data.incremental import Protocol, in_sessions_of
+from compressbench.data.incremental import in_sessions_of
 from compressbench.errors import UserError
 
 SCALING = ((0.3063,), (0.3183,))

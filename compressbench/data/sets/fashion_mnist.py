@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from compressbench.data.classification import ClassificationData, divide
-from compressbench.data.datasets import Dataset, DatasetInfo, remedy
-from compressbench.data.incremental import Protocol, in_sessions_of
+from compressbench.data.datasets import Dataset, DatasetInfo, Protocol, remedy
+from compressbench.data.incremental import in_sessions_of
 from compressbench.errors import UserError
 from compressbench.files import FULL
 
