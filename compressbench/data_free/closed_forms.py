@@ -70,7 +70,7 @@ def consecutive_pairs(model: nn.Module) -> list[Pair]:
         layer, (reader,) = coupling.producer, coupling.consumers
         if layer not in norms:
             raise UserError(f"{layer} has no batch norm, from which a data-free method could know its output.")
-        same_channels = model.get_submodule(reader).weight.shape[1] == len(model.get_submodule(layer).weight)  # type: ignore[union-attr,arg-type,index]
+        same_channels = model.get_submodule(reader).weight.shape[1] == len(model.get_submodule(layer).weight)  # type: ignore[arg-type,index]
         if same_channels and type(model.get_submodule(coupling.activation)) is nn.ReLU:
             found.append(Pair(layer, norms[layer], reader, norms.get(reader)))
     if not found:
@@ -134,7 +134,7 @@ class _Propagation(fx.Interpreter):
             mean, std = norm_moments(module)
             return Signal(mean, std.square(), mean + SPAN * std)
         if signal is None or isinstance(module, nn.Identity | nn.MaxPool2d | nn.AdaptiveAvgPool2d):
-            return signal  # type: ignore[no-any-return]
+            return signal
         if isinstance(module, nn.ReLU):
             std = signal.variance.sqrt()
             return Signal(*relu_moments(signal.mean, std), (signal.mean + SPAN * std).clamp_min(0))
@@ -149,13 +149,13 @@ class _Propagation(fx.Interpreter):
             first, second = args  # taken as independent
             return None if first is None or second is None else Signal(*map(torch.add, first, second))
         if target is getitem:
-            return args[0]  # type: ignore[no-any-return]
+            return args[0]
         raise UserError(f"no moments are known through {target.__name__}; choose another model.")
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signal | None:
         if target != "flatten":
             raise UserError(f"no moments are known through {target}; choose another model.")
-        return args[0]  # type: ignore[no-any-return]
+        return args[0]
 
 
 @torch.no_grad()
@@ -204,7 +204,7 @@ def restore(model: nn.Module, pair: Pair, shift: Tensor, ratio: Tensor | None = 
     if pair.reader_norm is not None:
         move_statistics(model.get_submodule(pair.reader_norm), shift, ratio)  # type: ignore[arg-type]
     elif reader.bias is not None:
-        reader.bias.sub_(shift)  # type: ignore[union-attr,operator]
+        reader.bias.sub_(shift)  # type: ignore[operator]
     else:
         raise UserError(
             f"{pair.reader} has neither batch norm nor bias to restore the mean in; use classifier: linear."

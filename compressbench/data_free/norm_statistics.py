@@ -13,14 +13,14 @@ class _Moments(torch.autograd.Function):
     """Mean and biased variance of every channel (dimension 1): a third of the time of `torch.var_mean` and its backward."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def,override]
+    def forward(ctx, x: Tensor) -> tuple[Tensor, Tensor]:
         count, rows = x.numel() // x.shape[1], x.flatten(2) if x.dim() > 2 else x[:, :, None]
         mean = rows.sum(2).sum(0) / count
         ctx.save_for_backward(x, mean)
         return mean, (rows - mean[:, None]).square().sum(2).sum(0) / count
 
     @staticmethod
-    def backward(ctx, mean_gradient: Tensor, variance_gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
+    def backward(ctx, mean_gradient: Tensor, variance_gradient: Tensor) -> Tensor:
         """∂m/∂x = 1/n and ∂v/∂x = 2 (x − m)/n, per channel one multiplication and one addition."""
         x, mean = ctx.saved_tensors
         count, shape = x.numel() // x.shape[1], [1, -1, *[1] * (x.dim() - 2)]

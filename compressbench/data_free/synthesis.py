@@ -147,7 +147,7 @@ def intra_class_distances(features: Tensor, labels: Tensor, classes: int) -> Ten
 def forward_with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """(logits [N, classes], pooled features [N, d]) of one forward pass through a classifier."""
     pooled: list[Tensor] = []
-    handle = model.pool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))  # type: ignore[union-attr,operator]
+    handle = model.pool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))  # type: ignore[union-attr]
     try:
         return model(images), pooled[0]
     finally:

@@ -44,7 +44,7 @@ class _WithSlope(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return g * slope, None, None
 
@@ -52,7 +52,7 @@ class _WithSlope(torch.autograd.Function):
 def with_slope(x: Tensor, value: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
     """`value` (shape of x), whose derivative by x is said to be slope(x)."""
     if torch.is_grad_enabled() and x.requires_grad:
-        return _WithSlope.apply(x, value, slope(x.detach()))  # type: ignore[no-any-return]
+        return _WithSlope.apply(x, value, slope(x.detach()))
     return value
 
 
@@ -86,7 +86,7 @@ class _StandardisedSign(torch.autograd.Function):
         return torch.sign(x - mean if centred else x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         x, mean, inverse = ctx.saved_tensors
         deviation, every = x - mean, (1, 2, 3)
         read = deviation if ctx.centred else x
@@ -102,7 +102,7 @@ def standardised_sign(x: Tensor, centred: bool) -> Tensor:
 
     centred: the mean of the sample is subtracted first (SiMaN), or not (ReCU). The gradient passes through mean and deviation.
     """
-    return _StandardisedSign.apply(x, centred)  # type: ignore[no-any-return]
+    return _StandardisedSign.apply(x, centred)
 
 
 def _freedom(x: Tensor) -> int:
@@ -228,7 +228,7 @@ class OneBitConv2d(BinaryConv2d):
 
 def binarise(model: nn.Module, convert: Callable[[nn.Module], BinaryConv2d]) -> nn.Module:
     """Convert the convolutions that the network names in `binary_convolutions`, in place; returns the model."""
-    for name in model.binary_convolutions():  # type: ignore[operator,union-attr]
+    for name in model.binary_convolutions():  # type: ignore[operator]
         model.set_submodule(name, convert(model.get_submodule(name)))
     return model
 

@@ -73,7 +73,7 @@ class _DualBounds(torch.autograd.Function):
         return quantized
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, upper, lower, quantized = ctx.saved_tensors
         half = x.new_tensor(0.5)
         above, below = torch.heaviside(x - upper, half), torch.heaviside(lower - x, half)
@@ -125,7 +125,7 @@ class _SymmetricBound(torch.autograd.Function):
         return quantized
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         x, bound, quantized = ctx.saved_tensors
         inside = (x.abs() < bound).to(g.dtype)
         error = torch.where(inside.bool(), (quantized - x) / bound, torch.sign(x))

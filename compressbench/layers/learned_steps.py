@@ -28,7 +28,7 @@ class _LearnedStep(torch.autograd.Function):
         return _learned_step_values(v, step, low, high)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         v, step = ctx.saved_tensors
         scaled = v / step
         inside = (scaled > ctx.low) & (scaled < ctx.high)
@@ -139,7 +139,7 @@ class _Pact(torch.autograd.Function):
         return _pact_values(x, alpha, bits, signed)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, alpha = ctx.saved_tensors
         above, below = x >= alpha, (x <= -alpha) if ctx.signed else (x < 0)
         dalpha = above.to(g) - below.to(g) if ctx.signed else above.to(g)

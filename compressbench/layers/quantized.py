@@ -110,7 +110,7 @@ class QuantConv2d(QuantizedLayer, nn.Conv2d):
 
 
 @compressed_layer
-class QuantLinear(QuantizedLayer, nn.Linear):  # type: ignore[misc]
+class QuantLinear(QuantizedLayer, nn.Linear):
     """Linear layer with a quantized weight and, where asked for, a quantized input."""
 
     kind: ClassVar[str] = "quant_linear"
@@ -129,7 +129,7 @@ def quantize_layer(
     inputs: Literal["none", "asymmetric", "symmetric", "unsigned"] = "none",
 ) -> QuantConv2d | QuantLinear:
     """The quantized form of a convolution or linear layer: same parameters (shared, not copied)."""
-    cls: Any = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}[type(module)]  # type: ignore[index]
+    cls: Any = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}[type(module)]
     config = {
         "weight_bits": weight_bits,
         "input_bits": input_bits,

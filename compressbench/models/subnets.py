@@ -131,7 +131,7 @@ class Layout:
             raise UserError("a switchable network needs the linear classifier; set classifier: linear.")
         self.parts = [*parts, _Part("linear", "classifier", network.classifier.out_features, None)]
         self.in_channels = int(network.stem.conv.in_channels)  # type: ignore[union-attr,arg-type]
-        self.activation: type[nn.Module] = type(network.stem.act)  # type: ignore[union-attr,assignment]
+        self.activation: type[nn.Module] = type(network.stem.act)  # type: ignore[assignment]
 
     def blocks(self, resolutions: Tensor, widths: Tensor) -> list[Block]:
         """The blocks of N structures: int64 [N] and float64 [N, stages]."""

@@ -80,4 +80,4 @@ def build_narrow(model: nn.Module, widths: Mapping[str, int]) -> nn.Module:
         raise UserError(f"no filter of {empty[0]} would be left; choose a lower compression.")
     arguments = dict(model.spec.arguments)  # type: ignore[union-attr,arg-type]
     arguments["inner_widths"] = {**(arguments.get("inner_widths") or {}), **widths}
-    return models.build(model.spec.architecture, **arguments)  # type: ignore[union-attr,arg-type,no-any-return]
+    return models.build(model.spec.architecture, **arguments)  # type: ignore[arg-type,union-attr]

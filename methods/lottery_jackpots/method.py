@@ -53,7 +53,7 @@ class MaskSearch(Hook):
         layers = masked_layers(state.model)
         for name, removed in self.removed.items():
             layer = layers[name]
-            layer.mask.copy_(exchange(layer.mask, layer.rank(), removed, factor))  # type: ignore[union-attr,operator,arg-type]
+            layer.mask.copy_(exchange(layer.mask, layer.rank(), removed, factor))  # type: ignore[operator]
 
     def on_epoch_end(self, state: State) -> None:
         masks = searched_masks(state.model, self.magnitude)

@@ -82,7 +82,7 @@ class ReCU(Method):
         model = binarise(ctx.build(form="recu"), lambda layer: RectifiedClampConv2d.rebuild(layer, {}))
         random = ctx.generator("scales")
         for layer in binary_layers(model).values():
-            layer.alpha.data.uniform_(generator=random)  # type: ignore[union-attr,operator]
+            layer.alpha.data.uniform_(generator=random)  # type: ignore[operator]
         return model
 
     @classmethod

@@ -57,7 +57,7 @@ class ClassMasks(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, c, H, W] -> logits [N, K]. `labels` int64 [N] are needed in training and ignored in evaluation."""
         if not self.training:
-            return self.network(images)  # type: ignore[no-any-return]
+            return self.network(images)
         if labels is None:
             raise ValueError("class masks train with the labels in the forward pass")
         return self.told(images, labels)
@@ -66,7 +66,7 @@ class ClassMasks(nn.Module):
         """The logits of a forward pass that is told the labels, in any mode: for training, and to show what they do."""
         self._labels = labels
         try:
-            return self.network(images)  # type: ignore[no-any-return]
+            return self.network(images)
         finally:
             self._labels = None
 
