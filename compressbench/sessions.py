@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,8 @@ from compressbench.data import Split
 from compressbench.finite import finite, title
 from compressbench.method import Context
 from compressbench.models.growing import GrowingClassifier
+from compressbench.models.structure import AnyModule
 from compressbench.seeding import derive_seed
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -28,11 +26,11 @@ def features(network: GrowingClassifier, images: Tensor, batch: int = 100) -> Te
 
 def through_sessions(
     ctx: Context,
-    start: Network,
+    start: AnyModule,
     test: Tensor,
-    learn: Callable[[Network, Split, int, int], Network],
-    form: Callable[[Network], nn.Module] = lambda network: network,
-) -> list[Network]:
+    learn: Callable[[AnyModule, Split, int, int], AnyModule],
+    form: Callable[[AnyModule], nn.Module] = lambda network: network,
+) -> list[AnyModule]:
     """The network after the last session, for every draw of the shots; what it predicts after each session is kept.
 
     Args:

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 import compressbench.layers.all_layers  # noqa: F401  (registers every kind of compressed layer)
 from compressbench import models
 from compressbench.errors import UserError
 from compressbench.files import read_json, write_bytes, write_json
 from compressbench.layers.registry import LAYER_KINDS, CompressedLayer
+from compressbench.models import Network
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -31,23 +32,23 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged or truncated ({error}); delete it and run its stage again.") from error
 
 
-def describe(model: nn.Module) -> dict[str, Any]:
+def describe(model: Network) -> dict[str, Any]:
     """What model.json holds: {"architecture", "arguments", "layers": {name: {"kind", "config"}}}."""
     layers = {
         name: {"kind": module.kind, "config": module.config()}
         for name, module in model.named_modules()
         if name and isinstance(module, CompressedLayer)
     }
-    return {"architecture": model.spec.architecture, "arguments": model.spec.arguments, "layers": layers}  # type: ignore[union-attr]
+    return {"architecture": model.spec.architecture, "arguments": model.spec.arguments, "layers": layers}
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
+def save_model(model: Network, folder: Path) -> None:
     """Write model.safetensors, then model.json, into `folder`."""
     save_tensors(folder / "model.safetensors", model.state_dict())
     write_json(folder / "model.json", describe(model))
 
 
-def rebuild(description: dict[str, Any]) -> nn.Module:
+def rebuild(description: dict[str, Any]) -> Network:
     """The module tree of a description, freshly initialised."""
     model = models.build(description["architecture"], **description["arguments"])
     for name, layer in description["layers"].items():
@@ -57,7 +58,7 @@ def rebuild(description: dict[str, Any]) -> nn.Module:
     return model
 
 
-def load_model(folder: Path) -> nn.Module:
+def load_model(folder: Path) -> Network:
     """The model of `folder` in eval mode. UserError when a file is missing, damaged or does not fit the other."""
     description = read_json(folder / "model.json")
     tensors = load_tensors(folder / "model.safetensors")

@@ -15,12 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.layers.folding import ModulesAsLeaves, convolution_norm_pairs, scale_and_shift
+from compressbench.layers.folding import ModulesAsLeaves, convolution_norm_pairs, running_statistics, scale_and_shift
 from compressbench.layers.quantized import quantize_layer
 from compressbench.layers.quantizers import make_grid, minmax_range
 from compressbench.layers.registry import replace_modules
 from compressbench.method import Context
+from compressbench.models import Network
 from compressbench.models.resnet import PadShortcut
+from compressbench.models.structure import AnyModule, submodule
 
 FLOAT_BITS = 32
 SPAN = 6  # standard deviations that an activation range reaches beyond the mean
@@ -36,7 +38,7 @@ class DataFreeConfig(MethodConfig):
     )
 
 
-def recalibrated(ctx: Context, model: nn.Module, config: DataFreeConfig) -> nn.Module:
+def recalibrated(ctx: Context, model: AnyModule, config: DataFreeConfig) -> AnyModule:
     """`model`, its statistics recomputed on real images where the configuration asks for it; else no data is touched."""
     batches = config.recalibration_batches
     return ctx.recalibrate(model, batches) if batches else model
@@ -56,7 +58,7 @@ class Pair:
     """None where the reader is a classifier."""
 
 
-def consecutive_pairs(model: nn.Module) -> list[Pair]:
+def consecutive_pairs(model: Network) -> list[Pair]:
     """Every convolution that feeds one other layer through batch norm and ReLU, in forward order.
 
     These are the inner widths of the architecture (`model.inner_couplings()`): what feeds a sum, a concatenation or two layers
@@ -64,14 +66,14 @@ def consecutive_pairs(model: nn.Module) -> list[Pair]:
     """
     norms = dict(convolution_norm_pairs(model))
     found = []
-    for coupling in model.inner_couplings():  # type: ignore[operator]
+    for coupling in model.inner_couplings():
         if len(coupling.consumers) > 1 or coupling.followers or coupling.gates:
             continue
         layer, (reader,) = coupling.producer, coupling.consumers
         if layer not in norms:
             raise UserError(f"{layer} has no batch norm, from which a data-free method could know its output.")
-        same_channels = model.get_submodule(reader).weight.shape[1] == len(model.get_submodule(layer).weight)  # type: ignore[arg-type,index]
-        if same_channels and type(model.get_submodule(coupling.activation)) is nn.ReLU:
+        read, written = (model.get_parameter(f"{name}.weight") for name in (reader, layer))
+        if read.shape[1] == len(written) and type(model.get_submodule(str(coupling.activation))) is nn.ReLU:
             found.append(Pair(layer, norms[layer], reader, norms.get(reader)))
     if not found:
         raise UserError(
@@ -187,11 +189,11 @@ def move_statistics(norm: _BatchNorm, shift: Tensor, ratio: Tensor | None = None
     σ² + ε, not σ², is multiplied, so that the normalised deviation is as before. A channel that became a constant
     (ratio 0) keeps its variance: dividing by √ε would only magnify the error of the mean.
     """
-    assert norm.running_mean is not None and norm.running_var is not None
-    norm.running_mean.add_(shift)
+    mean, variance = running_statistics(norm)
+    mean.add_(shift)
     if ratio is not None:
-        variance = ((norm.running_var + norm.eps) * ratio - norm.eps).clamp_min(0)
-        norm.running_var.copy_(torch.where(ratio > 0, variance, norm.running_var))
+        changed = ((variance + norm.eps) * ratio - norm.eps).clamp_min(0)
+        variance.copy_(torch.where(ratio > 0, changed, variance))
 
 
 @torch.no_grad()
@@ -202,9 +204,9 @@ def restore(model: nn.Module, pair: Pair, shift: Tensor, ratio: Tensor | None = 
     """
     reader = model.get_submodule(pair.reader)
     if pair.reader_norm is not None:
-        move_statistics(model.get_submodule(pair.reader_norm), shift, ratio)  # type: ignore[arg-type]
-    elif reader.bias is not None:
-        reader.bias.sub_(shift)  # type: ignore[operator]
+        move_statistics(submodule(model, pair.reader_norm, _BatchNorm), shift, ratio)
+    elif isinstance(reader.bias, Tensor):
+        reader.bias.sub_(shift)
     else:
         raise UserError(
             f"{pair.reader} has neither batch norm nor bias to restore the mean in; use classifier: linear."
@@ -243,7 +245,7 @@ def store(layer: WeightLayer, rounded: Rounded, input_bits: int = FLOAT_BITS, hi
     return layer
 
 
-def quantize_rest(model: nn.Module, bits: int, per_channel: bool = False, input_bits: int | None = None) -> nn.Module:
+def quantize_rest(model: AnyModule, bits: int, per_channel: bool = False, input_bits: int | None = None) -> AnyModule:
     """Round every convolution and linear layer that is not quantized yet, in place; returns the model.
 
     With `input_bits`, their inputs as well, on [0, the largest β + 6|γ| of a channel]. The first layer reads an image, whose
@@ -252,11 +254,11 @@ def quantize_rest(model: nn.Module, bits: int, per_channel: bool = False, input_
     signals = input_signals(model) if input_bits is not None else {}
 
     def replace(name: str, module: nn.Module) -> nn.Module | None:
-        if type(module) not in (nn.Conv2d, nn.Linear):
+        if type(module) is not nn.Conv2d and type(module) is not nn.Linear:
             return None
-        rounded, signal = uniform(module.weight.detach(), bits, per_channel), signals.get(name)  # type: ignore[operator]
+        rounded, signal = uniform(module.weight.detach(), bits, per_channel), signals.get(name)
         if input_bits is None or signal is None or signal.high.isinf().any():
-            return store(module, rounded)  # type: ignore[arg-type]
-        return store(module, rounded, input_bits, float(signal.high.max()))  # type: ignore[arg-type]
+            return store(module, rounded)
+        return store(module, rounded, input_bits, float(signal.high.max()))
 
     return replace_modules(model, replace)

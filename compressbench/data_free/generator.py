@@ -26,7 +26,7 @@ class ConditionalNorm(nn.Module):
 class PlainNorm(nn.BatchNorm2d):
     """Batch normalisation that ignores the labels."""
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, channels, H, W] -> same shape."""
         return super().forward(x)
 

@@ -20,6 +20,8 @@ from compressbench.data_free.closed_forms import (
     uniform,
 )
 from compressbench.errors import UserError
+from compressbench.models import Network
+from compressbench.models.structure import submodule
 from compressbench.pruning.filters import strongest_filters
 from compressbench.pruning.surgery import keep_filters
 
@@ -70,7 +72,7 @@ def selection(count: int, kept: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def prune_and_quantize(model: nn.Module, config: DataFreePruningConfig, rebuild: Rebuild) -> nn.Module:
+def prune_and_quantize(model: Network, config: DataFreePruningConfig, rebuild: Rebuild) -> Network:
     """A network of fewer filters with rounded weights; `model` is used up.
 
     Pair after pair, from input to output: the filters that stay, rounded; S from `rebuild`; V'[k, i] = sum_j S[i, j] V[k, j] in
@@ -82,15 +84,15 @@ def prune_and_quantize(model: nn.Module, config: DataFreePruningConfig, rebuild:
         weight = model.get_parameter(f"{pair.layer}.weight")
         kept[pair.layer] = strongest_filters(weight, kept_count(len(weight), config.ratio), int(config.scores[1]))
     for pair in pairs:
-        layer, norm = model.get_submodule(pair.layer), model.get_submodule(pair.norm)
+        layer, norm = submodule(model, pair.layer, nn.Conv2d), submodule(model, pair.norm, _BatchNorm)
         weight, index = model.get_parameter(f"{pair.reader}.weight"), kept[pair.layer]
-        rounded = layer.weight.clone()  # type: ignore[operator]
+        rounded = layer.weight.clone()
         rounded[index] = uniform(rounded[index], config.bits, config.per_channel).weight
-        mixing = rebuild(layer, norm, index, rounded)  # type: ignore[arg-type]
+        mixing = rebuild(layer, norm, index, rounded)
         compensated = torch.zeros_like(weight, dtype=torch.float64)
         compensated[:, index] = torch.einsum("ij,kj...->ki...", mixing, weight.double())
         if config.mean_restoration:
-            means, _ = relu_moments(*norm_moments(norm))  # type: ignore[arg-type]
+            means, _ = relu_moments(*norm_moments(norm))
             restore(model, pair, taps(compensated - weight) @ means)
         weight.copy_(compensated)
     return quantize_rest(keep_filters(model, kept), config.bits, config.per_channel, config.activation_bits)

@@ -13,7 +13,9 @@ from compressbench.errors import UserError
 from compressbench.files import in_memory, read_json, write_bytes, write_json
 from compressbench.finite import best_class
 from compressbench.method import Context
+from compressbench.models import Network
 from compressbench.seeding import generator
+from compressbench.training.layout import channels_last
 
 PREVIEW_CLASSES = 10
 PREVIEW_IMAGES = 10
@@ -88,9 +90,9 @@ def check_teacher(ctx: Context) -> None:
         )
 
 
-def frozen_teacher(ctx: Context) -> nn.Module:
+def frozen_teacher(ctx: Context) -> Network:
     """The dense model, frozen; without batch norms there is nothing to match."""
-    teacher = ctx.dense().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = channels_last(ctx.dense().requires_grad_(False))
     if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules()):
         raise UserError(
             "this method matches the statistics that batch normalisation keeps in the teacher; "
@@ -126,9 +128,9 @@ def _displayable(image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def features_of(model: nn.Module, images: Tensor, chunk: int = 64) -> Tensor:
+def features_of(model: Network, images: Tensor, chunk: int = 64) -> Tensor:
     """Pooled features [N, d] in chunks."""
-    return torch.cat([model.features(part) for part in images.split(chunk)])  # type: ignore[operator]
+    return torch.cat([model.features(part) for part in images.split(chunk)])
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -147,7 +149,8 @@ def intra_class_distances(features: Tensor, labels: Tensor, classes: int) -> Ten
 def forward_with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """(logits [N, classes], pooled features [N, d]) of one forward pass through a classifier."""
     pooled: list[Tensor] = []
-    handle = model.pool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))  # type: ignore[union-attr]
+    pool = model.get_submodule("pool")
+    handle = pool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))
     try:
         return model(images), pooled[0]
     finally:

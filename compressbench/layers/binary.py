@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.layers.registry import ReplacedLayer, compressed_layer
+from compressbench.models.structure import AnyModule, Network
 
 Encoding = Literal["signs", "ones"]
 """What the bit of a weight means: -1 and +1, or 0 and 1."""
@@ -226,9 +227,9 @@ class OneBitConv2d(BinaryConv2d):
         return self.alpha
 
 
-def binarise(model: nn.Module, convert: Callable[[nn.Module], BinaryConv2d]) -> nn.Module:
+def binarise(model: Network, convert: Callable[[nn.Module], BinaryConv2d]) -> Network:
     """Convert the convolutions that the network names in `binary_convolutions`, in place; returns the model."""
-    for name in model.binary_convolutions():  # type: ignore[operator]
+    for name in model.binary_convolutions():
         model.set_submodule(name, convert(model.get_submodule(name)))
     return model
 
@@ -239,7 +240,7 @@ def binary_layers(model: nn.Module) -> dict[str, BinaryConv2d]:
 
 
 @torch.no_grad()
-def one_bit(model: nn.Module) -> nn.Module:
+def one_bit(model: AnyModule) -> AnyModule:
     """The trained model as it is stored: signs in the place of latent weights, in place; returns it.
 
     The same outputs in eval mode, except where an activation is exactly at its threshold: `ties` counts them.
@@ -250,8 +251,8 @@ def one_bit(model: nn.Module) -> nn.Module:
         stored._parameters = {"weight": nn.Parameter(signs.clone()), "bias": layer._parameters["bias"]}
         stored._buffers = {}
         stored.add_tensors()
-        if scale is not None:
-            stored.alpha.copy_(scale)  # type: ignore[union-attr]
+        if stored.alpha is not None and scale is not None:
+            stored.alpha.copy_(scale)
         model.set_submodule(name, stored)
     return model
 
@@ -261,10 +262,10 @@ def ties(model: nn.Module, images: Tensor) -> int:
     """How many activations that binary convolutions read equal their threshold: one bit cannot hold their sign."""
     found = 0
 
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def count(layer: BinaryConv2d, inputs: tuple[Tensor, ...]) -> None:
         nonlocal found
         (x,) = inputs
-        found += int((x == layer.threshold(x)).sum())  # type: ignore[operator]
+        found += int((x == layer.threshold(x)).sum())
 
     handles = [layer.register_forward_pre_hook(count) for layer in binary_layers(model).values()]
     try:

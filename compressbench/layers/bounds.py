@@ -237,12 +237,13 @@ class BoundedActivation(ActivationQuantizer):
     def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(u, l), per sample when a gate is applied: u' = beta_u·u, l' = beta_l·l."""
         upper, lower = self.upper, self.lower
+        assert lower is not None, "a symmetric bound is one number"
         if self.gate is None:
-            return upper, lower  # type: ignore[return-value]
+            return upper, lower
         logits = self.gate(x)
         self.logits = logits if self.training else None
         if not self.gating:
-            return upper, lower  # type: ignore[return-value]
+            return upper, lower
         beta_upper, beta_lower = (2 * torch.sigmoid(logits)).split(1, dim=1)
         return beta_upper * upper, beta_lower * lower
 

@@ -5,17 +5,19 @@ import copy
 import torch
 from torch import nn
 from torch.fx.proxy import TraceError
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.layers.folding import convolution_norm_pairs, fold_norm
 from compressbench.layers.masked import MaskedConv2d, MaskedLinear
 from compressbench.layers.registry import CompressedLayer, replace_modules
 from compressbench.layers.replaceable import CONVOLUTION, LINEAR_READS, SIZES, Replaceable
+from compressbench.models.structure import AnyModule, geometry, submodule
 
 MASKED_CONVOLUTION = Replaceable(MaskedConv2d, (*SIZES, "padding", "padding_mode"))
 MASKED_LINEAR = Replaceable(MaskedLinear, LINEAR_READS)
 
 
-def deploy(model: nn.Module) -> nn.Module:
+def deploy(model: AnyModule) -> AnyModule:
     """A copy in eval mode with the same outputs (up to rounding) and less work; the model itself is left alone.
 
     Masked layers become plain dense ones that hold `weight * mask`; every batch norm that directly follows a plain
@@ -44,26 +46,24 @@ def _without_mask(module: nn.Module) -> nn.Module | None:
     """The plain layer with the masked weight; None for any other module."""
     if not (MASKED_CONVOLUTION.covers(module) or MASKED_LINEAR.covers(module)):
         return None
-    assert isinstance(module, MaskedConv2d | MaskedLinear)
     with_bias = module.bias is not None
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced below
         layer: nn.Conv2d | nn.Linear
         if isinstance(module, MaskedLinear):
             layer = nn.Linear(module.in_features, module.out_features, with_bias)
         else:
-            sizes = (module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding)
-            layer = nn.Conv2d(*sizes, module.dilation, module.groups, with_bias, module.padding_mode)  # type: ignore[arg-type]
+            sizes = (module.in_channels, module.out_channels, *geometry(module))
+            layer = nn.Conv2d(*sizes, module.groups, with_bias, module.padding_mode)
     layer.weight = nn.Parameter(module.effective_weight().detach())
     layer.bias = module.bias
     return layer.eval()
 
 
-def _fold_norms(model: nn.Module) -> nn.Module:
+def _fold_norms(model: AnyModule) -> AnyModule:
     for convolution, norm in foldable_pairs(model):
-        layer, follower = model.get_submodule(convolution), model.get_submodule(norm)
-        if type(layer) is nn.Conv2d and CONVOLUTION.covers(
-            layer
-        ):  # scaling a quantized weight would move it off its grid
-            fold_norm(layer, follower)  # type: ignore[arg-type]
+        layer = model.get_submodule(convolution)
+        # scaling a quantized weight would move it off its grid
+        if type(layer) is nn.Conv2d and CONVOLUTION.covers(layer):
+            fold_norm(layer, submodule(model, norm, _BatchNorm))
             model.set_submodule(norm, nn.Identity())
     return model

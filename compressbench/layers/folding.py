@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.layers.registry import compressed_layer
 from compressbench.layers.replaceable import BATCH_NORM, CONVOLUTION
+from compressbench.models.structure import AnyModule, submodule
 
 
 @compressed_layer
@@ -63,13 +64,20 @@ def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     return [found for norm in list(calls) if (found := pair(norm)) is not None]
 
 
+def running_statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """The mean and the variance [C] that a normalisation remembers, themselves; ValueError where it remembers none."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("this batch normalisation has no running statistics")
+    return norm.running_mean, norm.running_var
+
+
 def scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """What a normalisation in eval mode makes of x + bias: scale·x + shift, scale = γ/√(σ²+ε), shift = β + (bias − μ)·scale."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    mean, variance = running_statistics(norm)
+    scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+    shift = (0 if norm.bias is None else norm.bias) - mean * scale
     return scale, shift if bias is None else bias * scale + shift
 
 
@@ -85,7 +93,7 @@ def fold_norm(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
     convolution.bias = nn.Parameter(shift)
 
 
-def fold_norms(model: nn.Module) -> nn.Module:
+def fold_norms(model: AnyModule) -> AnyModule:
     """Fold every batch normalisation that directly follows a plain convolution, in place; returns the model.
 
     The same function of the input in eval mode, up to rounding.
@@ -93,6 +101,6 @@ def fold_norms(model: nn.Module) -> nn.Module:
     for convolution, norm in convolution_norm_pairs(model):
         layer = model.get_submodule(convolution)
         if CONVOLUTION.covers(layer):
-            fold_norm(layer, model.get_submodule(norm))  # type: ignore[arg-type]
+            fold_norm(layer, submodule(model, norm, _BatchNorm))
             model.set_submodule(norm, FoldedNorm())
     return model

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench.layers.registry import ReplacedLayer, compressed_layer, replace_modules
+from compressbench.models.structure import AnyModule
 
 
 class MaskedLayer(ReplacedLayer):
@@ -58,8 +59,8 @@ def mask_layer(module: nn.Module, block: int | None = None, forms: Forms = MASKE
 
 
 def masked(
-    model: nn.Module, names: Collection[str] | None = None, block: int | None = None, forms: Forms = MASKED
-) -> nn.Module:
+    model: AnyModule, names: Collection[str] | None = None, block: int | None = None, forms: Forms = MASKED
+) -> AnyModule:
     """Replace convolutions and linear layers (all, or those named) by masked ones, in place; returns the model."""
 
     def replace(name: str, module: nn.Module) -> nn.Module | None:

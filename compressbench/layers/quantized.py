@@ -17,6 +17,7 @@ from compressbench.layers.quantizers import (
     straight_through,
 )
 from compressbench.layers.registry import ActivationQuantizer, ReplacedLayer, compressed_layer, replace_modules
+from compressbench.models.structure import AnyModule
 
 Tracker = Literal["plain", "compounding"]
 TRACKING_RATE = 0.1
@@ -196,13 +197,13 @@ def track_ranges(model: nn.Module, tracking: bool) -> None:
 
 
 def insert_quantizers(
-    model: nn.Module,
+    model: AnyModule,
     weight_bits: int,
     activation_bits: int,
     tracker: Tracker = "plain",
     end_weight_bits: int | None = None,
     end_activation_bits: int | None = None,
-) -> nn.Module:
+) -> AnyModule:
     """Replace, by exact type, every convolution, linear layer, ReLU and ReLU6, in place. Batch norms stay.
 
     `end_weight_bits` are those of the first and the last weight, `end_activation_bits` of the first and the last activation,

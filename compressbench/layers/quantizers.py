@@ -8,7 +8,7 @@ that 0 is exact; IntraQ does not.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,11 +107,11 @@ def span_fake_quantize(x: Tensor, lo: Tensor, hi: Tensor, bits: int) -> Tensor:
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, quantized: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, quantized: Tensor) -> Tensor:
         return quantized.view_as(quantized)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 from torch import Tensor, nn
 
 from compressbench.layers.quantizers import Grid
+from compressbench.models.structure import AnyModule
 
 
 @runtime_checkable
@@ -83,7 +84,7 @@ def compressed_layer(cls: Layer) -> Layer:
     return cls
 
 
-def replace_modules(model: nn.Module, replace: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
+def replace_modules(model: AnyModule, replace: Callable[[str, nn.Module], nn.Module | None]) -> AnyModule:
     """Ask `replace(name, module)` for every module of the model, in order, and put what it returns (if any) in its place."""
     for name, module in list(model.named_modules()):
         if name and (new := replace(name, module)) is not None:

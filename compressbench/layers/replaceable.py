@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from torch import nn
 
 Test = Callable[[Any], bool]
+Kind = TypeVar("Kind", bound=nn.Module, covariant=True)
 METHODS = ("forward", "_conv_forward")
 
 
@@ -30,7 +31,7 @@ def present(value: Any) -> bool:
     return value is not None
 
 
-class Replaceable:
+class Replaceable(Generic[Kind]):
     """The modules of one kind that a form computes.
 
     Args:
@@ -41,16 +42,16 @@ class Replaceable:
     An argument that stands in neither, such as one that a later PyTorch adds, is dropped by the form: no module fits then.
     """
 
-    def __init__(self, kind: type[nn.Module], reads: Collection[str] = (), **tests: Test) -> None:
+    def __init__(self, kind: type[Kind], reads: Collection[str] = (), **tests: Test) -> None:
         self.kind, self.reads, self.tests = kind, reads, tests
         self._complete = _arguments(kind) <= {*reads, *tests}
 
-    def fits(self, module: nn.Module) -> bool:
+    def fits(self, module: nn.Module) -> TypeGuard[Kind]:
         """Whether the form reads all that is set on the module, which has the kind or one derived from it, and no hooks."""
         plain = isinstance(module, self.kind) and not (module._forward_hooks or module._forward_pre_hooks)
         return self._complete and plain and all(test(getattr(module, name)) for name, test in self.tests.items())
 
-    def covers(self, module: nn.Module) -> bool:
+    def covers(self, module: nn.Module) -> TypeGuard[Kind]:
         """Whether it `fits` and computes what its kind does: no derived class has a forward of its own."""
         return self.fits(module) and not any(
             getattr(type(module), name, None) is not getattr(self.kind, name, None) or name in vars(module)

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from torch import nn
-
 from compressbench.config import MethodConfig
 from compressbench.data import SyntheticImages
 from compressbench.errors import UserError
 from compressbench.method.context import Context
+from compressbench.models import Network
 
 
 class Fact(NamedTuple):
@@ -47,7 +46,7 @@ class Method:
     def __init__(self, config: MethodConfig):
         self.config = config
 
-    def check(self, network: nn.Module) -> None:
+    def check(self, network: Network) -> None:
         """UserError where this configuration cannot be applied to `network`, so that it is known before anything runs.
 
         network: the pair's, at full size and on the meta device: shapes without numbers.
@@ -57,11 +56,11 @@ class Method:
         """Images for methods without data. `ctx.dense()` is the teacher; `ctx.keep` leaves tensors to the later stages."""
         raise self._lacks("synthesize")
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         """The compressed model, trained or not, from `ctx.dense()` or `ctx.build()`."""
         raise self._lacks("compress")
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         """`model` (the result of `compress`, as stored) after fine-tuning; may be changed in place."""
         raise self._lacks("finetune")
 

@@ -15,11 +15,13 @@ from compressbench.config import Recipe, Workload
 from compressbench.data import DatasetInfo, Split, SyntheticImages
 from compressbench.errors import UserError
 from compressbench.method.tasks import TASKS, Task
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule
 from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import Checkpoint
-from compressbench.training.layout import gradients_like_activations
+from compressbench.training.layout import channels_last, gradients_like_activations
 from compressbench.training.loop import Logger, Loss
 
 CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
@@ -107,7 +109,7 @@ class Context:
         """Tensors for the report: NAME.safetensors in the folder of this stage."""
         storage.save_tensors(self.folder / f"{name}.safetensors", dict(tensors))
 
-    def build(self, spec: models.ModelSpec | None = None, *, member: int = 0, **own: Any) -> Any:
+    def build(self, spec: models.ModelSpec | None = None, *, member: int = 0, **own: Any) -> Network:
         """A freshly initialised network, the pair's unless a `spec` is given. The same seed gives the same weights in every
         method: equal starts.
 
@@ -119,7 +121,7 @@ class Context:
             torch.manual_seed(derive_seed(self.seed, "initialisation", *([member] if member else [])))
             return models.build(spec.architecture, **{**spec.arguments, **own}).to(self.device)
 
-    def dense(self) -> nn.Module:
+    def dense(self) -> Network:
         """A fresh copy of the shared trained dense model, in eval mode."""
         if self.dense_folder is None:
             raise UserError(
@@ -127,7 +129,7 @@ class Context:
             )
         return storage.load_model(self.dense_folder).to(self.device)
 
-    def teacher(self) -> nn.Module:
+    def teacher(self) -> Network:
         """The trained dense model of the pair's `teacher`, frozen, in eval mode."""
         if self.teacher_folder is None:
             raise UserError("this method reads a teacher but its config.yaml lacks needs_teacher: true; add it there.")
@@ -194,7 +196,7 @@ class Context:
         held_out = self.held_out
         return {"validation_top1": quality.top1(model, held_out)} if len(held_out) else {}
 
-    def recalibrate(self, model: nn.Module, batches: int = CALIBRATION_BATCHES) -> nn.Module:
+    def recalibrate(self, model: AnyModule, batches: int = CALIBRATION_BATCHES) -> AnyModule:
         """Recompute the batch-norm statistics of `model`, in place, on the first `batches` training batches; returns it.
 
         They are batches of the fine-tuning recipe, at most one pass over the data.
@@ -205,20 +207,20 @@ class Context:
 
     def fit(
         self,
-        model: nn.Module,
+        model: AnyModule,
         recipe: Recipe,
         *,
         name: str = "training",
-        loss: Loss | None = None,
+        loss: Callable[[AnyModule, Any], Tensor] | None = None,
         optimizers: Sequence[torch.optim.Optimizer] | None = None,
         hooks: Sequence[Hook] = (),
         batches: Callable[[int], Any] | None = None,
         epochs: int | None = None,
         steps_per_epoch: int | Fraction | None = None,
         schedule: str | None = "recipe",
-        validate: Callable[[nn.Module], dict[str, float]] | None = None,
+        validate: Callable[[AnyModule], dict[str, float]] | None = None,
         train_mode: bool = True,
-    ) -> nn.Module:
+    ) -> AnyModule:
         """Train `model` with the shared loop, resumable, logged and seeded; returns it in eval mode.
 
         What is not given comes from the recipe. `schedule=None` leaves the learning rates to the caller's hooks.
@@ -232,7 +234,7 @@ class Context:
         steps = steps_per_epoch or recipe.steps_per_epoch or source.steps_per_epoch
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
-        model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = channels_last(model.to(self.device))
         with gradients_like_activations(model):
             return fit(
                 model,

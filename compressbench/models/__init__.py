@@ -12,11 +12,11 @@ from typing import Any
 
 from compressbench import plugins
 from compressbench.errors import UserError
-from compressbench.models.structure import Classifier, Coupling, ModelSpec, SuperResolver
+from compressbench.models.structure import Classifier, Coupling, ModelSpec, Network, SuperResolver
 
-__all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "SuperResolver", "build", "find"]
+__all__ = ["ARCHITECTURES", "Classifier", "Coupling", "ModelSpec", "Network", "SuperResolver", "build", "find"]
 
-Constructor = Callable[..., Classifier | SuperResolver]
+Constructor = Callable[..., Network]
 
 ARCHITECTURES: dict[str, Constructor] = {}
 """Those of the suite, by name."""
@@ -30,7 +30,7 @@ def find(name: str) -> Constructor:
     return plugins.find("architecture", name, ARCHITECTURES)
 
 
-def build(architecture: str, **arguments: Any) -> Any:
+def build(architecture: str, **arguments: Any) -> Network:
     """A freshly initialised network (drawn from torch's current generator) with `model.spec` attached."""
     constructor = find(architecture)
     unknown = set(arguments) - set(inspect.signature(constructor).parameters)
@@ -45,7 +45,7 @@ def build(architecture: str, **arguments: Any) -> Any:
     return model
 
 
-def _check_inner_widths(model: Classifier | SuperResolver, inner_widths: dict[str, int] | None) -> None:
+def _check_inner_widths(model: Network, inner_widths: dict[str, int] | None) -> None:
     """A misspelt name would silently leave a layer at its full width."""
     unknown = set(inner_widths or {}) - {coupling.key for coupling in model.couplings()}
     if unknown:

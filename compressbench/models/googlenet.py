@@ -13,6 +13,7 @@ from compressbench.models.structure import (
     initialise_kaiming,
     inner_width,
     make_classifier,
+    submodule,
 )
 
 Widths = Mapping[str, int] | None
@@ -107,7 +108,7 @@ class GoogLeNet(Classifier):
         } | {names[-1]: ("classifier",)}
         found = [_unit("body.stem", readers["stem"])]
         for name in names:
-            block: Inception = self.body.get_submodule(name)  # type: ignore[assignment]
+            block = submodule(self.body, name, Inception)
             inside = {"reduce3": "conv3", "reduce5": "conv5a", "conv5a": "conv5b"}
             offset = 0
             for unit in UNITS:

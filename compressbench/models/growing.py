@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import models
-from compressbench.models.structure import Classifier
+from compressbench.models.structure import Classifier, network_of
 
 EPSILON = 1e-6
 
@@ -113,7 +113,7 @@ class GrowingHead(nn.Module):
     @property
     def parts(self) -> list[Session]:
         """The sessions, the base first."""
-        return list(self.sessions)  # type: ignore[arg-type]
+        return [part for part in self.sessions if isinstance(part, Session)]
 
     @property
     def last(self) -> Session:
@@ -166,6 +166,7 @@ class GrowingClassifier(Classifier):
     `nodes`, `sessions`, `expansions`, `gamma`: see `GrowingHead`.
     """
 
+    body: Classifier
     classifier: GrowingHead
 
     def __init__(
@@ -178,19 +179,20 @@ class GrowingClassifier(Classifier):
         gamma: float = 0.6,
     ) -> None:
         super().__init__()
-        self.body = models.build(backbone, **(backbone_arguments or {}))
-        features: int = self.body.classifier.weight.shape[1]  # type: ignore[union-attr,index,assignment]
+        self.body = network_of(models.build(backbone, **(backbone_arguments or {})), Classifier)
+        features = self.body.get_parameter("classifier.weight").shape[1]
         self.body.classifier = nn.Identity()
         self.classifier = GrowingHead(features, nodes, sessions, expansions, gamma)
 
     def features(self, images: Tensor) -> Tensor:
         """[B, c, H, W] -> [B, F]."""
-        return self.body.features(images)  # type: ignore[operator]
+        return self.body.features(images)
 
     def with_head(self, head: GrowingHead) -> "GrowingClassifier":
         """A new network with this backbone and (a copy of) that head, in eval mode."""
         with torch.random.fork_rng(devices=[]):
-            network = models.build(self.spec.architecture, **(self.spec.arguments | head.arguments))
+            grown = models.build(self.spec.architecture, **(self.spec.arguments | head.arguments))
+        network = network_of(grown, GrowingClassifier)
         network.to(next(self.parameters()).device)
         network.body.load_state_dict(self.body.state_dict())
         network.classifier.load_state_dict(head.state_dict())

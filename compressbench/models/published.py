@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -26,7 +25,7 @@ class PublishedNetwork:
         """[C, H, W] of an input image."""
         return (3, self.size, self.size)
 
-    def build(self, **more: object) -> Any:
+    def build(self, **more: object) -> models.Network:
         """On the meta device: shapes only. `more` are further arguments of the architecture."""
         with torch.device("meta"):
             return models.build(self.architecture, **dict(self.arguments) | more)

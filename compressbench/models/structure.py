@@ -1,13 +1,17 @@
-"""What every architecture shares: its description, the freedom of its inner widths, the two base classes."""
+"""What every architecture shares: its description, the freedom of its inner widths, the base classes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from compressbench.errors import UserError
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+"""Of functions that give back the module that they get."""
 ClassifierKind = Literal["conv", "linear"]
 
 
@@ -61,10 +65,35 @@ class Coupling:
         return ((self.producer, self.norm), *self.added, *self.shortcuts, *self.followers)
 
 
-class Classifier(nn.Module):
-    """An image classifier: subclasses set `body`, `pool` and `classifier`."""
+class Network(nn.Module):
+    """A network of the suite, which `build` has given its spec: what methods may ask of any of them."""
 
     spec: ModelSpec
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the network reads -> what its last part reads."""
+        raise NotImplementedError
+
+    def taps(self) -> tuple[str, ...]:
+        """The modules whose outputs are the feature maps that distillation looks at, shallow to deep; often none."""
+        return ()
+
+    def couplings(self) -> tuple[Coupling, ...]:
+        """The channels whose number is free, in forward order."""
+        return ()
+
+    def inner_couplings(self) -> tuple[Coupling, ...]:
+        """Those of a single convolution: they take part in no sum."""
+        return tuple(coupling for coupling in self.couplings() if coupling.group is None)
+
+    def binary_convolutions(self) -> tuple[str, ...]:
+        """The convolutions that binary methods make binary, in forward order; often none."""
+        return ()
+
+
+class Classifier(Network):
+    """An image classifier: subclasses set `body`, `pool` and `classifier`."""
+
     body: nn.Module
     pool: nn.Module
     classifier: nn.Module
@@ -81,23 +110,13 @@ class Classifier(nn.Module):
             return self.classifier(features[:, :, None, None]).flatten(1)
         return self.classifier(features)
 
-    def taps(self) -> tuple[str, ...]:
-        """The modules whose outputs are the feature maps that distillation looks at, shallow to deep; often none."""
-        return ()
 
-    def couplings(self) -> tuple[Coupling, ...]:
-        """The channels whose number is free, in forward order."""
-        return ()
+class SuperResolver(Network):
+    """A super-resolution network: subclasses define `features` (body after the global skip) and `reconstruct`.
 
-    def inner_couplings(self) -> tuple[Coupling, ...]:
-        """Those of a single convolution: they take part in no sum."""
-        return tuple(coupling for coupling in self.couplings() if coupling.group is None)
+    No inner width is free in the published experiments on these networks.
+    """
 
-
-class SuperResolver(nn.Module):
-    """A super-resolution network: subclasses define `features` (body after the global skip) and `reconstruct`."""
-
-    spec: ModelSpec
     scale: int
 
     def features(self, low: Tensor) -> Tensor:
@@ -112,13 +131,40 @@ class SuperResolver(nn.Module):
         """RGB 0..255 [N, 3, h, w] -> [N, 3, scale h, scale w]."""
         return self.reconstruct(self.features(low))
 
-    def couplings(self) -> tuple[Coupling, ...]:
-        """No inner width is free in the published experiments on these networks."""
-        return ()
 
-    def inner_couplings(self) -> tuple[Coupling, ...]:
-        """None, see `couplings`."""
-        return ()
+def submodule(model: nn.Module, name: str, kind: type[AnyModule]) -> AnyModule:
+    """The module of that name, which has to be of class `kind`; TypeError where it is of another."""
+    found = model.get_submodule(name)
+    if not isinstance(found, kind):
+        raise TypeError(f"{name} is a {type(found).__name__}, not a {kind.__name__}")
+    return found
+
+
+def network_of(model: nn.Module, kind: type[AnyModule]) -> AnyModule:
+    """`model` itself, which has to be of class `kind`; UserError where it is of another."""
+    if not isinstance(model, kind):
+        raise UserError(f"a {kind.__name__} is needed here, not a {type(model).__name__}; choose another architecture.")
+    return model
+
+
+class Geometry(NamedTuple):
+    """How a convolution slides over its input, in the order of `nn.Conv2d`'s arguments."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+
+
+def geometry(conv: nn.Conv2d) -> Geometry:
+    """That of a convolution, for another one like it."""
+    padding = conv.padding if isinstance(conv.padding, str) else _pair(conv.padding)
+    return Geometry(_pair(conv.kernel_size), _pair(conv.stride), padding, _pair(conv.dilation))
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
 
 
 def conv_unit(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressbench.errors import UserError
 from compressbench.models.mobilenet import InvertedResidual, InvertedResidualNet, MobileNetV1, SeparableBlock, Stage
-from compressbench.models.structure import conv_unit
+from compressbench.models.structure import conv_unit, submodule
 
 DIVISOR = 8
 Kind = Literal["stem", "separable", "inverted", "head", "linear"]
@@ -130,8 +130,8 @@ class Layout:
         if not isinstance(network.classifier, nn.Linear):
             raise UserError("a switchable network needs the linear classifier; set classifier: linear.")
         self.parts = [*parts, _Part("linear", "classifier", network.classifier.out_features, None)]
-        self.in_channels = int(network.stem.conv.in_channels)  # type: ignore[union-attr,arg-type]
-        self.activation: type[nn.Module] = type(network.stem.act)  # type: ignore[assignment]
+        self.in_channels = submodule(network, "stem.conv", nn.Conv2d).in_channels
+        self.activation = type(network.get_submodule("stem.act"))
 
     def blocks(self, resolutions: Tensor, widths: Tensor) -> list[Block]:
         """The blocks of N structures: int64 [N] and float64 [N, stages]."""

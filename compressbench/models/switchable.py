@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench.errors import UserError
-from compressbench.models.structure import Classifier
+from compressbench.models.structure import Classifier, geometry
 from compressbench.models.subnets import Key, Layout, Subnet, block_of
 
 Point = Mapping[str, Any]
@@ -51,13 +51,15 @@ class SlicedBatchNorm2d(nn.BatchNorm2d):
 
     means: Tensor
     variances: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> same shape."""
         c = x.shape[1]
         mean, variance = self.statistics()
         if self.training:
-            mean, variance = self.running_mean, self.running_var  # type: ignore[assignment]
+            mean, variance = self.running_mean, self.running_var
         return F.batch_norm(
             x, mean[:c], variance[:c], self.weight[:c], self.bias[:c], self.training, self.momentum or 0.0, self.eps
         )
@@ -65,7 +67,7 @@ class SlicedBatchNorm2d(nn.BatchNorm2d):
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance [channels] of the point."""
         if self.point is None:
-            return self.running_mean, self.running_var  # type: ignore[return-value]
+            return self.running_mean, self.running_var
         return self.means[self.point], self.variances[self.point]
 
 
@@ -94,7 +96,7 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     return F.interpolate(images, (resolution, resolution), mode="bilinear", align_corners=True)
 
 
-class _Budgets(Classifier):
+class BudgetedNetwork(Classifier):
     """What both kinds of models with structures as operating points share."""
 
     def __init__(self, network: Mapping[str, Any] = MOBILENET, points: Mapping[str, Point] = LARGEST):
@@ -127,6 +129,10 @@ class _Budgets(Classifier):
             )
         return max(affordable, key=affordable.__getitem__)
 
+    def at(self, point: str) -> nn.Module:
+        """The network of an operating point."""
+        raise NotImplementedError
+
     def blocks(self, point: str) -> Sequence[Key]:
         """The rows of a latency table whose sum predicts this operating point."""
         return [block.table_keys()[0] for block in self.layout.of(self.subnet(point))]
@@ -139,7 +145,7 @@ class _Budgets(Classifier):
         return network if resolution == self.full_resolution else Resized(network, resolution)
 
 
-class Switchable(_Budgets):
+class Switchable(BudgetedNetwork):
     """A MobileNet whose subnets share its weights; `points` have batch-norm statistics of their own.
 
     `network`: {"architecture", "arguments"} of the network at full width. The largest resolution among the points is
@@ -182,7 +188,7 @@ class Switchable(_Budgets):
         return self._fixed(_narrow(self.network, channels, index), subnet.resolution).eval()
 
 
-class SeparateSubnets(_Budgets):
+class SeparateSubnets(BudgetedNetwork):
     """The same operating points, each with a network of its own."""
 
     def __init__(self, network: Mapping[str, Any] = MOBILENET, points: Mapping[str, Point] = LARGEST):
@@ -217,10 +223,8 @@ def initialise(network: nn.Module) -> None:
 def _sliced(module: nn.Module, points: int) -> nn.Module | None:
     """The switchable layer in the place of a plain one."""
     if type(module) is nn.Conv2d:
-        layer = SlicedConv2d(
-            module.in_channels, module.out_channels, module.kernel_size, module.stride,  # type: ignore[arg-type]
-            module.padding, groups=module.groups, bias=False,  # type: ignore[arg-type]
-        )  # fmt: skip
+        sizes = (module.in_channels, module.out_channels, *geometry(module)[:3])
+        layer = SlicedConv2d(*sizes, groups=module.groups, bias=False)
         layer.active = module.out_channels
         return layer
     if type(module) is nn.BatchNorm2d:
@@ -236,10 +240,8 @@ def _narrow(module: nn.Module, channels: Channels, point: int | None, name: str 
     if isinstance(module, nn.Conv2d):
         inputs, outputs = channels[name]
         depthwise = module.groups > 1
-        conv = nn.Conv2d(
-            inputs, outputs, module.kernel_size, module.stride, module.padding,  # type: ignore[arg-type]
-            groups=inputs if depthwise else 1, bias=False, device="meta",
-        )  # fmt: skip
+        sizes = (inputs, outputs, *geometry(module)[:3])
+        conv = nn.Conv2d(*sizes, groups=inputs if depthwise else 1, bias=False, device="meta")
         conv.weight = nn.Parameter(module.weight[:outputs] if depthwise else module.weight[:outputs, :inputs])
         return conv
     if isinstance(module, nn.Linear):

@@ -261,6 +261,7 @@ class CoarseToFineViT(Classifier):
 
     regions: Regions = "top"
     """Which coarse patches the fine pass refines: "top" is the method, "all" its first epochs, the others are controls."""
+    children_of: Tensor
 
     def __init__(
         self,
@@ -337,7 +338,7 @@ class CoarseToFineViT(Classifier):
     def select(self, fine: Tensor, coarse: Coarse, order: Tensor) -> Tensor:
         """The mixed sequence [B, 1 + 4 K + Nc - K, d]: class token, refined patches, coarse ones that are left."""
         chosen, left = order[:, : self.refined], order[:, self.refined :]
-        children = self.children_of[chosen].flatten(1)  # type: ignore[index]
+        children = self.children_of[chosen].flatten(1)
         return torch.cat([fine[:, :1], _take(fine, 1 + children), _take(coarse.tokens, 1 + left)], 1)
 
     def cells(self, coarse: Coarse) -> Tensor:
@@ -348,7 +349,7 @@ class CoarseToFineViT(Classifier):
             return tokens.expand(count, -1)
         left = tokens[4 * k : 4 * k + self.grid**2 - k].repeat_interleave(4)
         covering = torch.cat([tokens[: 4 * k], left]).expand(count, -1)
-        return torch.empty_like(covering).scatter_(1, self.children_of[self.order(coarse)].flatten(1), covering)  # type: ignore[index]
+        return torch.empty_like(covering).scatter_(1, self.children_of[self.order(coarse)].flatten(1), covering)
 
     def fine(self, images: Tensor, coarse: Coarse, mix: Mix = identity) -> Tensor:
         """The second pass on the same images: encoded tokens [B, T, d]."""

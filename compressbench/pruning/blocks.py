@@ -7,7 +7,7 @@ block = c * (c_out / N) + r holds weight[r N : (r + 1) N, c].
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +136,7 @@ def prunable_layers(model: nn.Module, classifier: bool = False) -> list[str]:
 
 def weights_of(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     """The weights of the named layers."""
-    return {name: cast(Tensor, model.get_submodule(name).weight) for name in names}
+    return {name: model.get_parameter(f"{name}.weight") for name in names}
 
 
 def block_statistics(layers: list[tuple[Tensor, Tensor]], n: int) -> dict[str, float]:

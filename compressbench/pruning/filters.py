@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compressbench import accounting
 from compressbench.errors import UserError
 from compressbench.method import Context
-from compressbench.models import Coupling
+from compressbench.models import Coupling, Network
 from compressbench.pruning.masks import removed_count
 from compressbench.pruning.surgery import build_narrow
 from compressbench.seeding import derive_seed
@@ -24,27 +24,27 @@ Rates = Mapping[str, float | Sequence[float]]
 RATE_STEP = 2**-12
 
 
-def couplings_like(model: nn.Module, patterns: Sequence[str]) -> dict[str, Coupling]:
+def couplings_like(model: Network, patterns: Sequence[str]) -> dict[str, Coupling]:
     """The couplings whose key matches one of the shell patterns, by key, in forward order."""
-    couplings: dict[str, Coupling] = {c.key: c for c in model.couplings()}  # type: ignore[operator]
+    couplings = {c.key: c for c in model.couplings()}
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in couplings):
             raise UserError(f"no free width is called like {pattern!r}; the network has: {', '.join(couplings)}.")
     return {key: c for key, c in couplings.items() if any(fnmatchcase(key, p) for p in patterns)}
 
 
-def inner_keys(model: nn.Module) -> list[str]:
+def inner_keys(model: Network) -> list[str]:
     """The widths of single convolutions: what can be narrowed without touching a residual sum."""
-    return [coupling.key for coupling in model.inner_couplings()]  # type: ignore[operator]
+    return [coupling.key for coupling in model.inner_couplings()]
 
 
-def producer_weights(model: nn.Module, keys: Sequence[str]) -> dict[str, Tensor]:
+def producer_weights(model: Network, keys: Sequence[str]) -> dict[str, Tensor]:
     """The weight [c_out, ...] of every coupling's (first) producer, by key."""
-    couplings: dict[str, Coupling] = {c.key: c for c in model.couplings()}  # type: ignore[operator]
+    couplings = {c.key: c for c in model.couplings()}
     return {key: model.get_parameter(f"{couplings[key].producer}.weight") for key in keys}
 
 
-def widths_from_rates(model: nn.Module, rates: Rates) -> Widths:
+def widths_from_rates(model: Network, rates: Rates) -> Widths:
     """int(C (1 - r)) filters of every layer, in double precision with its rounding errors, as DCFF and CLR-RNF count.
 
     `rates` gives, per shell pattern of keys, one rate for all that match or a list with one for each, in forward
@@ -59,7 +59,7 @@ def widths_from_rates(model: nn.Module, rates: Rates) -> Widths:
                 f"rates: {len(values)} rates for {len(keys)} widths called like {pattern!r}; give one each."
             )
         chosen |= dict(zip(keys, values, strict=True))
-    weights = producer_weights(model, [c.key for c in model.couplings()])  # type: ignore[operator]
+    weights = producer_weights(model, [c.key for c in model.couplings()])
     if missing := [key for key in weights if key not in chosen]:
         raise UserError(f"rates: none for {missing[0]}; give one, 0 keeps the width.")
     widths = {}
@@ -72,7 +72,7 @@ def widths_from_rates(model: nn.Module, rates: Rates) -> Widths:
     return widths
 
 
-def uniform_widths(model: nn.Module, keys: Sequence[str], rate: float) -> Widths:
+def uniform_widths(model: Network, keys: Sequence[str], rate: float) -> Widths:
     """One rate for the named widths: c - floor(rate c) filters stay, at least 1."""
     weights = producer_weights(model, keys)
     return {key: max(1, len(weight) - removed_count(len(weight), rate)) for key, weight in weights.items()}
@@ -83,7 +83,7 @@ def macs(shape: Shape) -> Callable[[nn.Module], int]:
     return lambda model: accounting.flops(model, shape)
 
 
-def cost_of(model: nn.Module, widths: Widths, cost: Callable[[nn.Module], int]) -> int:
+def cost_of(model: Network, widths: Widths, cost: Callable[[nn.Module], int]) -> int:
     """The cost of the architecture at other widths, without making its tensors."""
     with torch.device("meta"):
         return cost(build_narrow(model, widths))
@@ -106,7 +106,7 @@ def rate_within(cost_at: Callable[[float], float], target: float) -> float:
 
 
 def widths_within(
-    model: nn.Module, widths_at: Callable[[float], Widths], cost: Callable[[nn.Module], int], target: float
+    model: Network, widths_at: Callable[[float], Widths], cost: Callable[[nn.Module], int], target: float
 ) -> Widths:
     """The widest network of a family widths_at(rate) whose cost is at most `target`; see `rate_within`.
 
@@ -132,7 +132,7 @@ def random_filters(weight: Tensor, count: int, generator: torch.Generator) -> Te
     return torch.randperm(len(weight), generator=generator)[:count].sort().values.to(weight.device)
 
 
-def from_scratch(ctx: Context, model: nn.Module, widths: Widths) -> nn.Module:
+def from_scratch(ctx: Context, model: Network, widths: Widths) -> Network:
     """The control of every filter pruning: the same widths, freshly initialised from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(ctx.seed, "initialisation"))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.layers.masked import masked, masked_layers
+from compressbench.models.structure import AnyModule
 
 Scope = Literal["global", "layerwise"]
 Masks = dict[str, Tensor]
@@ -66,7 +67,7 @@ def prunable(model: nn.Module, keep_first: bool = False, keep_last: bool = False
     return dict(layers[int(keep_first) : len(layers) - int(keep_last)])
 
 
-def apply_masks(model: nn.Module, masks: Mapping[str, Tensor], block: int | None = None) -> nn.Module:
+def apply_masks(model: AnyModule, masks: Mapping[str, Tensor], block: int | None = None) -> AnyModule:
     """Replace the named layers by masked ones, in place, with their removed weights at 0; returns the model."""
     set_masks(masked(model, masks, block), masks)
     zero_removed(model)
@@ -96,7 +97,8 @@ def zero_removed(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] =
 def pull_removed(model: nn.Module, decay: float) -> None:
     """Add decay (1 - M) W to the gradients: removed weights that still learn (straight through) are drawn to 0."""
     for layer in masked_layers(model).values():
-        layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=decay)  # type: ignore[union-attr]
+        assert layer.weight.grad is not None, "removed weights get a gradient, too"
+        layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=decay)
 
 
 def kept_weights(model: nn.Module) -> int:

@@ -3,15 +3,15 @@
 Which tensors belong to a channel is the architecture's knowledge: `model.couplings()`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressbench import models
 from compressbench.errors import UserError
 from compressbench.layers.registry import CompressedLayer
-from compressbench.models.structure import Coupling
+from compressbench.models import Network
 
 State = dict[str, Tensor]
 
@@ -24,13 +24,13 @@ def _take(state: State, module: str, index: Tensor, dim: int) -> None:
             state[f"{module}.{suffix}"] = tensor.index_select(dim, index)
 
 
-def _select(model: nn.Module, indices: Mapping[str, Tensor]) -> State:
+def _select(model: Network, indices: Mapping[str, Tensor]) -> State:
     """The state with channels[index] (int64 [kept]) in place of the channels of every coupling that `indices` names.
 
     Rows of the producers (filter, bias, mask), their normalisations, the depthwise filters that follow, the outer
     sides of the squeeze-excite layers, and the input columns of every consumer, at their place in a concatenation.
     """
-    couplings: Sequence[Coupling] = model.couplings()  # type: ignore[operator]
+    couplings = model.couplings()
     if unknown := set(indices) - {c.key for c in couplings if not c.padded}:
         raise ValueError(
             f"the order of {min(unknown)}'s channels is not free: it is an output, or a sum or a padding fixes it"
@@ -54,13 +54,13 @@ def _select(model: nn.Module, indices: Mapping[str, Tensor]) -> State:
     return state
 
 
-def permute_filters(model: nn.Module, orders: Mapping[str, Tensor]) -> nn.Module:
+def permute_filters(model: Network, orders: Mapping[str, Tensor]) -> Network:
     """Reorder the channels of the named couplings, in place; the network's function stays the same."""
     model.load_state_dict(_select(model, orders))
     return model
 
 
-def keep_filters(model: nn.Module, kept: Mapping[str, Tensor]) -> nn.Module:
+def keep_filters(model: Network, kept: Mapping[str, Tensor]) -> Network:
     """A narrower network of the same architecture with only the channels `kept[key]` (int64) of the named couplings."""
     if any(isinstance(m, CompressedLayer) for m in model.modules()):
         raise ValueError("keep_filters narrows dense networks; remove filters before masking or quantizing")
@@ -71,13 +71,13 @@ def keep_filters(model: nn.Module, kept: Mapping[str, Tensor]) -> nn.Module:
     return narrow.train(model.training)
 
 
-def build_narrow(model: nn.Module, widths: Mapping[str, int]) -> nn.Module:
+def build_narrow(model: Network, widths: Mapping[str, int]) -> Network:
     """The same architecture with other inner widths, initialised from torch's current generator.
 
     UserError where nothing would be left of a layer.
     """
     if empty := [name for name, width in widths.items() if width < 1]:
         raise UserError(f"no filter of {empty[0]} would be left; choose a lower compression.")
-    arguments = dict(model.spec.arguments)  # type: ignore[union-attr,arg-type]
+    arguments = dict(model.spec.arguments)
     arguments["inner_widths"] = {**(arguments.get("inner_widths") or {}), **widths}
-    return models.build(model.spec.architecture, **arguments)  # type: ignore[arg-type,union-attr]
+    return models.build(model.spec.architecture, **arguments)

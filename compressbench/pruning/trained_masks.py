@@ -63,6 +63,11 @@ class ScoredLinear(ScoredMask, MaskedLinear):
 SCORED: Forms = {nn.Conv2d: ScoredConv2d, nn.Linear: ScoredLinear}
 
 
+def scored_layers(model: nn.Module) -> dict[str, ScoredMask]:
+    """The layers that have scores by name, in order."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, ScoredMask)}
+
+
 def scores(model: nn.Module) -> dict[str, nn.Parameter]:
     """The scores of every layer that has some, by layer name, in order."""
-    return {name: layer.score for name, layer in model.named_modules() if isinstance(layer, ScoredMask)}
+    return {name: layer.score for name, layer in scored_layers(model).items()}

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from compressbench.config import MethodConfig
 from compressbench.layers.binary import binary_layers, one_bit, ties
 from compressbench.method import Context
+from compressbench.models.structure import AnyModule
 from compressbench.quantization.latent_weights import before_and_after, describe_latent, in_tail
 from compressbench.training import Hook, LearningRate, State, stepwise_cosine
 
@@ -45,12 +45,12 @@ class Flips(Hook):
 
 def train_binary(
     ctx: Context,
-    model: nn.Module,
+    model: AnyModule,
     *,
     groups: Iterable[Any] | None = None,
     hooks: Sequence[Hook] = (),
     rate: Literal["by_epoch", "recipe"] = "recipe",
-) -> nn.Module:
+) -> AnyModule:
     """Train a network with binary layers for the whole budget of the pair; the result holds one bit a weight.
 
     Records `ties`, and leaves latent.safetensors for the report. groups: of the optimiser; default all parameters alike.

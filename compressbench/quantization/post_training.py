@@ -17,6 +17,7 @@ from compressbench.layers.quantized import quantize_layer
 from compressbench.layers.quantizers import Scheme, make_grid, minmax_range, mse_range, percentile_range
 from compressbench.layers.registry import replace_modules
 from compressbench.method import Context
+from compressbench.models.structure import AnyModule
 
 Calibration = Literal["real", "gaussian", "bn"]
 Clipping = Literal["minmax", "percentile", "mse"]
@@ -151,8 +152,8 @@ def weight_range(weight: Tensor, bits: int, config: PostTrainingConfig, clipping
 
 @torch.no_grad()
 def quantize_post_training(
-    model: nn.Module, ranges: dict[str, InputRange], config: PostTrainingConfig, clipping: Clipping
-) -> nn.Module:
+    model: AnyModule, ranges: dict[str, InputRange], config: PostTrainingConfig, clipping: Clipping
+) -> AnyModule:
     """Fold, then quantize the weight and the input of every convolution and linear layer, in place; returns the model."""
     fold_norms(model)
     layers = _weight_layers(model)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule
 from compressbench.training.distillation import attention_loss
 
 
@@ -35,14 +37,14 @@ def body_convolutions(model: nn.Module) -> list[str]:
 Replacement = Callable[[str, nn.Module], nn.Module]
 
 
-def quantize_points(model: nn.Module, activation: Replacement) -> nn.Module:
+def quantize_points(model: AnyModule, activation: Replacement) -> AnyModule:
     """Replace every quantization point, in place, by `activation(name, identity)`."""
     for name in quantization_points(model):
         model.set_submodule(name, activation(name, model.get_submodule(name)))
     return model
 
 
-def quantize_convolutions(model: nn.Module, weight: Replacement) -> nn.Module:
+def quantize_convolutions(model: AnyModule, weight: Replacement) -> AnyModule:
     """Replace every body convolution, in place, by `weight(name, convolution)`."""
     for name in body_convolutions(model):
         model.set_submodule(name, weight(name, model.get_submodule(name)))
@@ -67,7 +69,7 @@ def first_forward(model: nn.Module, low: Tensor, train: bool) -> None:
     model.eval()
 
 
-def teacher_loss(teacher: nn.Module, weight: float) -> Callable[[nn.Module, Any], Tensor]:
+def teacher_loss(teacher: Network, weight: float) -> Callable[[nn.Module, Any], Tensor]:
     """|S(x) - high|_1 + weight · attention_loss of the bodies' features; weight 0 leaves the teacher out."""
     teacher = teacher.eval().requires_grad_(False)
 
@@ -78,7 +80,7 @@ def teacher_loss(teacher: nn.Module, weight: float) -> Callable[[nn.Module, Any]
         if not weight:
             return value
         with torch.no_grad():
-            target = teacher.features(low)  # type: ignore[operator]
+            target = teacher.features(low)
         return value + weight * attention_loss(features, target)
 
     return loss

@@ -87,7 +87,8 @@ def _pretrain(root: Path, job: Job, running_stage: Stage) -> None:
 def _method_stage(root: Path, job: Job, running_stage: Stage) -> None:
     """synthesize, compress or finetune: the method's own function. What has zeros leaves with fresh statistics."""
     ctx = _context(root, job, running_stage)
-    method = registry.method_class(root, job.run.method)(job.configuration)  # type: ignore[arg-type]
+    assert job.configuration is not None, "a job of a method's stage has it"
+    method = registry.method_class(root, job.run.method)(job.configuration)
     if job.stage == "synthesize":
         from compressbench.data_free.synthesis import save_synthetic
 

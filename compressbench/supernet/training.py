@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from compressbench import models
 from compressbench.method import Context
+from compressbench.models.structure import network_of
 from compressbench.models.subnets import Layout, Subnet, as_tensors
-from compressbench.models.switchable import Switchable
+from compressbench.models.switchable import BudgetedNetwork, Switchable
 from compressbench.supernet.config import SupernetConfig
 from compressbench.supernet.latency_table import LatencyTable
 from compressbench.supernet.space import Budget, CostModel, Sampler, Space
@@ -65,7 +66,7 @@ class Supernet:
 
     def deploy(self, chosen: Mapping[Budget, Subnet]) -> Switchable:
         """The trained weights with an operating point, with statistics of its own, for every chosen structure."""
-        model = switchable(self.ctx, self.points(chosen)).to(self.ctx.device)
+        model = network_of(budgeted(self.ctx, self.points(chosen)), Switchable).to(self.ctx.device)
         own, trained = model.state_dict(), self.model.state_dict()
         statistics = ("means", "variances")
         model.load_state_dict({k: own[k] if k.endswith(statistics) else v for k, v in trained.items()})
@@ -74,24 +75,8 @@ class Supernet:
         return model.eval()
 
     def points(self, chosen: Mapping[Budget, Subnet]) -> dict[str, dict[str, Any]]:
-        """Operating points: the smallest network, the chosen ones, the largest."""
-        named = {
-            "min": ("smallest", self.space.smallest),
-            **{b.constraint.name(b.target): (b.constraint.label(b.target), subnet) for b, subnet in chosen.items()},
-            "max": ("largest", self.space.largest),
-        }
-        costs = {
-            name: model(*as_tensors([s for _, s in named.values()])).tolist() for name, model in self.costs.items()
-        }
-        return {
-            name: {
-                "label": label,
-                "resolution": subnet.resolution,
-                "widths": list(subnet.widths),
-                "cost": {resource: values[i] for resource, values in costs.items()},
-            }
-            for i, (name, (label, subnet)) in enumerate(named.items())
-        }
+        """`operating_points` of these structures."""
+        return operating_points(self.space, self.costs, chosen)
 
     def by_lot(self) -> dict[Budget, Subnet]:
         """A fresh structure of every budget: the same ones in every method of the same space and seed."""
@@ -111,17 +96,37 @@ def prepare(ctx: Context, config: SupernetConfig, table: LatencyTable | None = N
     if table is not None:
         costs["latency"] = lambda resolutions, widths: table(layout.blocks(resolutions, widths))
     sampler = Sampler(space, config.constraints, costs, config.samples, ctx.generator("uniform structures"))
-    supernet = Supernet(ctx, config, space, costs, sampler, None)  # type: ignore[arg-type]
-    supernet.model = switchable(ctx, supernet.points({})).to(ctx.device)
-    return supernet
+    model = network_of(budgeted(ctx, operating_points(space, costs, {})), Switchable).to(ctx.device)
+    return Supernet(ctx, config, space, costs, sampler, model)
 
 
-def switchable(ctx: Context, points: Mapping[str, Any], architecture: str = "switchable") -> Any:
+def operating_points(
+    space: Space, costs: Mapping[str, CostModel], chosen: Mapping[Budget, Subnet]
+) -> dict[str, dict[str, Any]]:
+    """Operating points: the smallest network, the chosen ones, the largest."""
+    named = {
+        "min": ("smallest", space.smallest),
+        **{b.constraint.name(b.target): (b.constraint.label(b.target), subnet) for b, subnet in chosen.items()},
+        "max": ("largest", space.largest),
+    }
+    counted = {name: cost(*as_tensors([s for _, s in named.values()])).tolist() for name, cost in costs.items()}
+    return {
+        name: {
+            "label": label,
+            "resolution": subnet.resolution,
+            "widths": list(subnet.widths),
+            "cost": {resource: values[i] for resource, values in counted.items()},
+        }
+        for i, (name, (label, subnet)) in enumerate(named.items())
+    }
+
+
+def budgeted(ctx: Context, points: Mapping[str, Any], architecture: str = "switchable") -> BudgetedNetwork:
     """A freshly initialised model with these operating points, of the pair's network; the same seed gives the same weights."""
     network = {"architecture": ctx.spec.architecture, "arguments": ctx.spec.arguments}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ctx.generator("initial weights").initial_seed())
-        return models.build(architecture, network=network, points=points)
+        return network_of(models.build(architecture, network=network, points=points), BudgetedNetwork)
 
 
 def sandwich(model: Switchable, space: Space, middle: Subnet, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Tracker:
         """End the run as FAILED, if it was started."""
         for run in (self._run, self._parent):
             if run is not None:
-                self._guard(lambda run=run: self._client.set_terminated(run.info.run_id, "FAILED"))  # type: ignore[misc]
+                self._guard(partial(self._client.set_terminated, run.info.run_id, "FAILED"))
 
     def _guard(self, action: Callable[[], None]) -> None:
         if self._failed:

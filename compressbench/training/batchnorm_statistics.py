@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from compressbench.models.structure import AnyModule
 
 
 @torch.no_grad()
-def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def recompute_statistics(model: AnyModule, batches: Iterable[Tensor]) -> AnyModule:
     """Replace running means and variances by their plain average over `batches` of inputs [N, ...]; returns the model.
 
     Train-mode forward passes without gradient; modes and momenta are as before afterwards.

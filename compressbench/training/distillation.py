@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench.data.classification import Split
+from compressbench.models import Network
 from compressbench.quality import top1_of_each
 
 
@@ -46,12 +47,12 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return normalised_mse(attention(student), attention(teacher))
 
 
-def forward_with_taps(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+def forward_with_taps(network: Network, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Logits [B, classes] and the feature maps at `network.taps()`, shallow to deep, of one forward pass."""
     maps: list[Tensor] = []
     handles = [
         network.get_submodule(name).register_forward_hook(lambda _, __, output: maps.append(output))
-        for name in network.taps()  # type: ignore[operator]
+        for name in network.taps()
     ]
     try:
         return network(images), maps
@@ -65,7 +66,15 @@ def peer_logits(logits: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"student{i}": z for i, z in enumerate(logits)} | {"ensemble": torch.stack(list(logits)).mean(0)}
 
 
-def peer_accuracies(model: nn.Module, split: Split) -> dict[str, float]:
+class PeerNetworks(nn.Module):
+    """Base of networks that learn together."""
+
+    def predictions(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits [B, classes] by name: student0, student1, ... and of what else can classify."""
+        raise NotImplementedError
+
+
+def peer_accuracies(model: PeerNetworks, split: Split) -> dict[str, float]:
     """Top-1 (%) of everything that `model.predictions(images)` names, and `students`, the mean of the students'."""
-    found = top1_of_each(model, model.predictions, split)  # type: ignore[arg-type]
+    found = top1_of_each(model, model.predictions, split)
     return found | {"students": fmean(value for name, value in found.items() if name.startswith("student"))}

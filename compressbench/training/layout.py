@@ -1,4 +1,4 @@
-"""Gradients in the memory format of the activations that they belong to."""
+"""Models in channels_last, and gradients in the memory format of the activations that they belong to."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressbench.models.structure import AnyModule
+
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.PReLU)
+
+
+def channels_last(model: AnyModule) -> AnyModule:
+    """The model with every weight of four dimensions in channels_last, in place; returns it."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this one
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
+from compressbench.models.structure import AnyModule
 from compressbench.seeding import derive_seed
 from compressbench.training.checkpoint import Checkpoint
 from compressbench.training.hooks import Hook, State
@@ -23,21 +25,21 @@ class Logger(Protocol):
 
 
 def fit(
-    model: nn.Module,
+    model: AnyModule,
     batches: Callable[[int], Any],
-    loss: Loss,
+    loss: Callable[[AnyModule, Any], Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
     *,
     epochs: int,
     steps_per_epoch: int | Fraction,
     seed: int,
     hooks: Sequence[Hook] = (),
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    validate: Callable[[AnyModule], dict[str, float]] | None = None,
     alarm: Callable[[Sequence[dict[str, float]]], None] | None = None,
     checkpoint: Checkpoint | None = None,
     logger: Logger | None = None,
     train_mode: bool = True,
-) -> nn.Module:
+) -> AnyModule:
     """Train `model` in place and return it, in eval mode.
 
     Args:
@@ -57,8 +59,9 @@ def fit(
     """
     state = State(model, optimizers, epochs, steps_per_epoch)
     done, history = checkpoint.restore(state) if checkpoint else (0, [])
-    for row in history if logger else ():
-        logger.epoch(int(row["epoch"]), epochs, {k: v for k, v in row.items() if k != "epoch"})  # type: ignore[union-attr]
+    if logger:
+        for row in history:
+            logger.epoch(int(row["epoch"]), epochs, {k: v for k, v in row.items() if k != "epoch"})
     state.epoch, state.step = done, state.first_step(done)
     _call(hooks, "on_start", state)
     for state.epoch in range(done, epochs):
@@ -69,8 +72,7 @@ def fit(
         total = torch.zeros(())
         steps = range(state.first_step(state.epoch), state.first_step(state.epoch + 1))
         for state.step in steps:
-            _step(state, batches, loss, hooks)
-            total = total + state.loss.detach()  # type: ignore[union-attr]
+            total = total + _step(state, batches, partial(loss, model), hooks).detach()
         mean = total.item() / len(steps)
         if not math.isfinite(mean):
             raise UserError(f"training diverged: the loss of epoch {state.epoch} is {mean}; lower the learning rate.")
@@ -89,10 +91,11 @@ def fit(
     return model.eval()
 
 
-def _step(state: State, batches: Callable[[int], Any], loss: Loss, hooks: Sequence[Hook]) -> None:
+def _step(state: State, batches: Callable[[int], Any], loss: Callable[[Any], Tensor], hooks: Sequence[Hook]) -> Tensor:
+    """One step; the loss before it."""
     state.batch = batches(state.step)
     _call(hooks, "on_step_start", state)
-    state.loss = loss(state.model, state.batch)
+    state.loss = loss(state.batch)
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
     state.loss.backward()
@@ -100,6 +103,7 @@ def _step(state: State, batches: Callable[[int], Any], loss: Loss, hooks: Sequen
     for optimizer in state.optimizers:
         optimizer.step()
     _call(hooks, "on_step_end", state)
+    return state.loss
 
 
 def _call(hooks: Sequence[Hook], point: str, state: State) -> None:

@@ -4,9 +4,10 @@ from pydantic import Field
 from torch import nn
 
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.models.subnets import Layout
 from compressbench.supernet.config import SupernetConfig
-from compressbench.supernet.training import decayed, prepare, switchable
+from compressbench.supernet.training import budgeted, decayed, prepare
 
 
 class SeparateSubnetsConfig(SupernetConfig):
@@ -24,10 +25,10 @@ class SeparateSubnets(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         supernet, targets = prepare(ctx, self.config), self.config.targets
         chosen = {b: s for b, s in supernet.by_lot().items() if targets is None or b.target in targets}
-        model = switchable(ctx, supernet.points(chosen), "separate_subnets").to(ctx.device)
+        model = budgeted(ctx, supernet.points(chosen), "separate_subnets").to(ctx.device)
         recipe = ctx.recipes.scratch
         for point in model.points:
             network = model.at(point)
