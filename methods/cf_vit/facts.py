@@ -10,6 +10,7 @@ from compressbench import accounting, models
 from compressbench.accounting import account, flops
 from compressbench.method import Fact
 from compressbench.models.published import PublishedNetwork
+from compressbench.models.structure import network_of
 from compressbench.models.vit import CoarseOnly, CoarseToFineViT
 
 EXITS = [i / 10 for i in range(10, -1, -1)]
@@ -63,7 +64,8 @@ class Published(PublishedNetwork):
         grid = self.size // 32
         share = int(alpha * grid**2) / grid**2 if floor else alpha
         with torch.device("meta"):
-            model = models.build("coarse_to_fine_vit", backbone=dict(self.arguments) | size, alpha=share)
+            built = models.build("coarse_to_fine_vit", backbone=dict(self.arguments) | size, alpha=share)
+        model = network_of(built, CoarseToFineViT)
         model.regions = "top" if select else "all"
         return Costs(model, self.shape)
 

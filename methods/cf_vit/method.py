@@ -3,14 +3,15 @@
 from typing import Any
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressbench import quality
 from compressbench.config import MethodConfig
 from compressbench.data.mixing import MixedBatches
 from compressbench.errors import UserError
 from compressbench.method import Context, Fact, Method
-from compressbench.models import ModelSpec
+from compressbench.models import ModelSpec, Network
+from compressbench.models.structure import network_of
 from compressbench.models.vit import CoarseOnly, CoarseToFineViT
 from compressbench.seeding import derive_seed
 from compressbench.training import Hook, State, WeightAverage, adamw
@@ -24,7 +25,8 @@ class Selection(Hook):
         self.after = after
 
     def on_epoch_start(self, state: State) -> None:
-        state.model.regions = "top" if state.epoch > self.after else "all"  # type: ignore[assignment]
+        assert isinstance(state.model, CoarseToFineViT)
+        state.model.regions = "top" if state.epoch > self.after else "all"
 
 
 class CFViT(Method):
@@ -61,9 +63,10 @@ class CFViT(Method):
             raise UserError(
                 "token_labels needs a pair whose transformer has token_head: true; choose another pair or setting."
             )
-        return ctx.build(ModelSpec("coarse_to_fine_vit", {"backbone": ctx.spec.arguments, **arguments}))
+        spec = ModelSpec("coarse_to_fine_vit", {"backbone": ctx.spec.arguments, **arguments})
+        return network_of(ctx.build(spec), CoarseToFineViT)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, c = ctx.recipes.scratch, self.config
         if c.select_after >= recipe.epochs - 1:
             raise UserError(
@@ -96,7 +99,7 @@ class CFViT(Method):
             return MixTokenBatches(MixedBatches(source, ctx.info.classes, smoothing, 0, 0, seed), grid, seed)
         return MixedBatches(source, ctx.info.classes, smoothing, c.mixup, c.cutmix, seed)
 
-    def loss(self, model: Any, batch: Any) -> Tensor:
+    def loss(self, model: CoarseToFineViT, batch: Any) -> Tensor:
         """Of one batch of `batches`."""
         return token_labelling_loss(model, *batch) if self.config.token_labels else two_pass_loss(model, *batch)
 

@@ -6,11 +6,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.method import Context, Fact, Method, Structure
-from compressbench.models import Coupling
+from compressbench.models import Network
+from compressbench.models.structure import submodule
 from compressbench.pruning.filters import (
     Shape,
     Widths,
@@ -71,9 +73,14 @@ class CLRRNF(Method):
                 raise ValueError("structure: uniform needs macs_cut")
             return self
 
+        @property
+        def macs_kept(self) -> float:
+            """The share of the MACs to keep; all of them where a ratio says what goes."""
+            return 1 - (self.macs_cut or 0)
+
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         dense = ctx.dense()
         widths = self._widths(ctx, dense)
         if self.config.weights != "inherited":
@@ -85,15 +92,15 @@ class CLRRNF(Method):
             record_untrained_quality(ctx, model)
         return model
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         scratch = self.config.weights == "scratch"
         return ctx.fit(model, ctx.recipes.scratch if scratch else ctx.recipes.finetune)
 
-    def _widths(self, ctx: Context, dense: nn.Module) -> Widths:
+    def _widths(self, ctx: Context, dense: Network) -> Widths:
         config, cost = self.config, macs(ctx.info.image_shape)
         total = cost(dense)
         if config.structure == "uniform":
-            keys, target = list(couplings_like(dense, config.layers)), total * (1 - config.macs_cut)  # type: ignore[operator]
+            keys, target = list(couplings_like(dense, config.layers)), total * config.macs_kept
             widths = widths_within(dense, lambda rate: uniform_widths(dense, keys, rate), cost, target)
         else:
             ranking = Ranking(config, dense, ctx.info.image_shape)
@@ -104,7 +111,7 @@ class CLRRNF(Method):
         ctx.record("macs_cut", 1 - cost_of(dense, widths, cost) / total)
         return widths
 
-    def kept(self, dense: nn.Module, widths: Widths, generator: Generator) -> dict[str, Tensor]:
+    def kept(self, dense: Network, widths: Widths, generator: Generator) -> dict[str, Tensor]:
         """The filters of every narrowed width, ascending.
 
         A residual sum is chosen by its first convolution, whose columns have been cut by then: all its convolutions
@@ -112,7 +119,7 @@ class CLRRNF(Method):
         """
         chosen: dict[str, Tensor] = {}
         weights = producer_weights(dense, list(widths))
-        couplings: list[Coupling] = list(dense.couplings())  # type: ignore[operator]
+        couplings = dense.couplings()
         for coupling in (c for c in couplings if c.key in widths):
             weight, count = weights[coupling.key], widths[coupling.key]
             read = next((c.key for c in couplings if coupling.producer in c.consumers), None)
@@ -139,7 +146,7 @@ class CLRRNF(Method):
 class Ranking:
     """Cross-layer ranking of one dense network: rate -> widths."""
 
-    def __init__(self, config: CLRRNF.Config, dense: nn.Module, shape: Shape):
+    def __init__(self, config: CLRRNF.Config, dense: Network, shape: Shape):
         self.config, self.dense, self.shape = config, dense, shape
         self.ranked = couplings_like(dense, config.layers)
         self.groups = {
@@ -152,20 +159,20 @@ class Ranking:
         if self.config.costs is None:
             units = [key.rpartition(".")[0] for key in self.ranked]
             return dict(zip(self.ranked, relative_costs(self.dense, self.shape, units), strict=True))
-        found = {
-            key: next((c for pattern, c in self.config.costs.items() if fnmatchcase(key, pattern)), None)
-            for key in self.ranked
-        }
-        if missing := [key for key, cost in found.items() if cost is None]:
-            raise UserError(f"clr_rnf: costs has no entry for {missing[0]}; add a pattern that fits.")
-        return found  # type: ignore[return-value]
+        found = {}
+        for key in self.ranked:
+            fitting = [cost for pattern, cost in self.config.costs.items() if fnmatchcase(key, pattern)]
+            if not fitting:
+                raise UserError(f"clr_rnf: costs has no entry for {key}; add a pattern that fits.")
+            found[key] = fitting[0]
+        return found
 
     def rate(self) -> float:
         """The configured ratio, or the smallest one that removes the configured share of the MACs."""
         if self.config.ratio is not None:
             return self.config.ratio
         cost = macs(self.shape)
-        target = cost(self.dense) * (1 - self.config.macs_cut)  # type: ignore[operator]
+        target = cost(self.dense) * self.config.macs_kept
         return rate_within(lambda rate: cost_of(self.dense, self.widths(rate), cost), target)
 
     def widths(self, rate: float, power: float | None = None) -> Widths:
@@ -188,7 +195,7 @@ def mean_kept_norm(weights: Mapping[str, Tensor], kept: Kept) -> float:
     return sum(float(n[kept[name]].mean() / n.mean()) for name, n in norms.items()) / len(norms)
 
 
-def restart(model: nn.Module, pruned: list[str], reset: str, generator: Generator) -> nn.Module:
+def restart(model: Network, pruned: list[str], reset: str, generator: Generator) -> Network:
     """Fresh batch norms (1, 0, 0, 1) and zero biases: of the pruned layers, or of all; with "all" the classifier, too.
 
     In place; what the published code does not copy: VGG inherits convolution weights only, ResNet-56 and GoogLeNet
@@ -199,12 +206,12 @@ def restart(model: nn.Module, pruned: list[str], reset: str, generator: Generato
     chosen = {key: c for key, c in couplings_like(model, ["*"]).items() if reset == "all" or key in pruned}
     for coupling in chosen.values():
         for conv, norm in coupling.outputs:
-            bias = model.get_submodule(conv).bias
+            bias = submodule(model, conv, nn.Conv2d).bias
             if bias is not None:
-                nn.init.zeros_(bias)  # type: ignore[arg-type]
+                nn.init.zeros_(bias)
             if norm is not None:
-                model.get_submodule(norm).reset_parameters()  # type: ignore[operator]
+                submodule(model, norm, _BatchNorm).reset_parameters()
     if reset == "all":
-        nn.init.normal_(model.classifier.weight, 0, 0.01, generator=generator)  # type: ignore[arg-type,union-attr]
-        nn.init.zeros_(model.classifier.bias)  # type: ignore[arg-type,union-attr]
+        nn.init.normal_(model.get_parameter("classifier.weight"), 0, 0.01, generator=generator)
+        nn.init.zeros_(model.get_parameter("classifier.bias"))
     return model

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from compressbench.models.structure import AnyModule, geometry
+
 EPSILON = 1e-7
 
 
@@ -83,15 +85,7 @@ class FusedConv2d(nn.Conv2d):
     distance: Tensor
 
     def __init__(self, narrow: nn.Conv2d, filters: int):
-        super().__init__(
-            narrow.in_channels,
-            filters,
-            narrow.kernel_size,  # type: ignore[arg-type]
-            narrow.stride,  # type: ignore[arg-type]
-            narrow.padding,  # type: ignore[arg-type]
-            narrow.dilation,  # type: ignore[arg-type]
-            bias=narrow.bias is not None,
-        )
+        super().__init__(narrow.in_channels, filters, *geometry(narrow), bias=narrow.bias is not None)
         kept = narrow.out_channels
         self.register_buffer("mixing", torch.eye(kept, filters))
         self.register_buffer("score", torch.zeros(filters, dtype=torch.double))
@@ -140,7 +134,7 @@ def fused_layers(model: nn.Module) -> Iterator[tuple[str, FusedConv2d]]:
     return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, FusedConv2d))
 
 
-def export(model: nn.Module, narrow: nn.Module) -> nn.Module:
+def export(model: nn.Module, narrow: AnyModule) -> AnyModule:
     """`narrow` (plain convolutions of m filters) with the fused filters and everything else of the trained `model`."""
     layers = dict(fused_layers(model))
     state = {n: t for n, t in model.state_dict().items() if n.rpartition(".")[0] not in layers}

@@ -10,8 +10,8 @@ from compressbench import models
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.method import Context, Fact, Method, Structure
-from compressbench.models import Coupling
-from compressbench.models.structure import initialise_kaiming
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule, initialise_kaiming, submodule
 from compressbench.pruning.filters import Widths, inner_keys, macs, uniform_widths, widths_from_rates, widths_within
 from compressbench.pruning.surgery import build_narrow
 from compressbench.seeding import derive_seed
@@ -22,9 +22,9 @@ from methods.dcff.fusion import FusedConv2d, Schedule, export, fused_layers
 Initialisation = Literal["framework", "kaiming_fan_in", "kaiming_fan_out"]
 
 
-def fused_names(full: nn.Module) -> list[str]:
+def fused_names(full: Network) -> list[str]:
     """The convolutions whose width is free: producers and what is added to them, but no shortcut convolutions."""
-    couplings: tuple[Coupling, ...] = full.couplings()  # type: ignore[operator]
+    couplings = full.couplings()
     if depthwise := [name for coupling in couplings for name, _ in coupling.followers]:
         raise UserError(
             f"dcff: {depthwise[0]} is a depthwise convolution, which this method does not fuse; choose an architecture "
@@ -33,15 +33,15 @@ def fused_names(full: nn.Module) -> list[str]:
     return [name for c in couplings for name in (c.producer, *(added for added, _ in c.added))]
 
 
-def fuse(narrow: nn.Module, full: nn.Module) -> nn.Module:
+def fuse(narrow: AnyModule, full: Network) -> AnyModule:
     """Let every free convolution of `narrow` own as many filters as in `full`, in place."""
     for name in fused_names(full):
-        layer = FusedConv2d(narrow.get_submodule(name), full.get_submodule(name).out_channels)  # type: ignore[arg-type]
-        narrow.set_submodule(name, layer)
+        own, whole = (submodule(network, name, nn.Conv2d) for network in (narrow, full))
+        narrow.set_submodule(name, FusedConv2d(own, whole.out_channels))
     return narrow
 
 
-def initialise(model: nn.Module, kind: Initialisation) -> nn.Module:
+def initialise(model: AnyModule, kind: Initialisation) -> AnyModule:
     """Draw all weights anew, in place and from torch's current generator; of a fused convolution all C filters.
 
     framework: PyTorch's uniform ones. kaiming_fan_in: normal, convolutions and linear layers. kaiming_fan_out: normal,
@@ -106,9 +106,14 @@ class DCFF(Method):
                 raise ValueError("t_end is an inverse temperature that grows from t_start: it cannot be smaller")
             return self
 
+        @property
+        def macs_kept(self) -> float:
+            """The share of the MACs to keep; all of them where rates say what goes."""
+            return 1 - (self.macs_cut or 0)
+
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, config = ctx.recipes.scratch, self.config
         with torch.device("meta"):
             full = models.build(ctx.spec.architecture, **ctx.spec.arguments)
@@ -120,14 +125,14 @@ class DCFF(Method):
         with torch.random.fork_rng(devices=[]):
             return export(model, build_narrow(full, widths).to(ctx.device))
 
-    def _widths(self, ctx: Context, full: nn.Module) -> Widths:
+    def _widths(self, ctx: Context, full: Network) -> Widths:
         if self.config.rates is not None:
             return widths_from_rates(full, self.config.rates)
         cost, keys = macs(ctx.info.image_shape), inner_keys(full)
-        target = int(cost(full) * (1 - self.config.macs_cut))  # type: ignore[operator]
+        target = int(cost(full) * self.config.macs_kept)
         return widths_within(full, lambda rate: uniform_widths(full, keys, rate), cost, target)
 
-    def _start(self, ctx: Context, full: nn.Module, widths: Widths) -> nn.Module:
+    def _start(self, ctx: Context, full: Network, widths: Widths) -> Network:
         """The fused network before epoch 0; its weights depend on the run's seed only."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(ctx.seed, "initialisation"))

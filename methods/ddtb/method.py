@@ -12,6 +12,8 @@ from compressbench.layers.bounds import BoundedActivation, Bounds, bounded_activ
 from compressbench.layers.gates import GateGradient
 from compressbench.layers.ranged import RangedConv2d, WeightRange
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule
 from compressbench.quantization.super_resolution import (
     calibrate,
     first_forward,
@@ -141,7 +143,7 @@ class DDTB(Method):
         value = getattr(self.config, key)
         return PER_NETWORK[ctx.spec.architecture][key] if value is None else value
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         model, recipe, batches = ctx.dense(), ctx.recipes.finetune, ctx.batches(ctx.recipes.finetune)
         steps = recipe.steps_per_epoch or batches.steps_per_epoch
         ranges = Ranges(model, quantization_points(model))
@@ -158,7 +160,7 @@ class DDTB(Method):
     def _gated(self) -> bool:
         return self.config.gates and self.config.bounds == "dual" and self.config.bits < 32
 
-    def _quantize(self, ctx: Context, model: nn.Module, gates: Mapping[str, int]) -> nn.Module:
+    def _quantize(self, ctx: Context, model: AnyModule, gates: Mapping[str, int]) -> AnyModule:
         """Put the quantizers in; `gates`: name -> channels of those that get one."""
         config = self.config
         percentile, weight_range = self._chosen(ctx, "percentile"), self._chosen(ctx, "weight_range")
@@ -178,7 +180,7 @@ class DDTB(Method):
         set_gating(quantized, False)
         return quantized
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         if not self.config.trained or self.config.bits == 32:
             return model
         recipe, batches = ctx.recipes.finetune, ctx.batches(ctx.recipes.finetune)

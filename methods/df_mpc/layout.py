@@ -8,9 +8,10 @@ from torch import nn
 from compressbench import accounting
 from compressbench.data_free.closed_forms import Pair, consecutive_pairs
 from compressbench.errors import UserError
+from compressbench.models import Network
 
 
-def mixed_pairs(model: nn.Module, low_layers: Sequence[str] | None = None) -> list[Pair]:
+def mixed_pairs(model: Network, low_layers: Sequence[str] | None = None) -> list[Pair]:
     """(low, high) pairs of consecutive layers that do not overlap, in forward order.
 
     By rule: from the input on, every convolution with kernels larger than 1x1 but the first one of the network, unless it

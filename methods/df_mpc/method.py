@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressbench.data_free.closed_forms import (
+    FLOAT_BITS,
     DataFreeConfig,
     Pair,
     Rounded,
@@ -23,6 +24,7 @@ from compressbench.data_free.closed_forms import (
 from compressbench.errors import UserError
 from compressbench.layers.folding import scale_and_shift
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from methods.df_mpc import facts
 from methods.df_mpc.compensation import Outputs, change, coefficients, loss, reader_change, ternary
 from methods.df_mpc.layout import mean_bits, mixed_pairs
@@ -56,7 +58,7 @@ class DFMPC(Method):
     config: Config
 
     @torch.no_grad()
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         model = ctx.dense()
         if self.config.low_bits is not None:
             signals = input_signals(model)  # of the original network: pairs do not influence each other
@@ -73,7 +75,7 @@ class DFMPC(Method):
         """The weight of a low layer on its grid."""
         if self.config.low_bits == 2:
             return ternary(weight, self.config.ternary == "filter", self.config.ternary_scale)
-        return uniform(weight, self.config.low_bits)  # type: ignore[arg-type]
+        return uniform(weight, self.config.low_bits or FLOAT_BITS)
 
     def compress_pair(
         self, model: nn.Module, pair: Pair, signals: dict[str, Signal | None]

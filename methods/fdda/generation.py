@@ -13,6 +13,7 @@ from compressbench.data_free.generator import NOISE, Generator
 from compressbench.data_free.norm_statistics import NormInputs
 from compressbench.finite import best_class
 from compressbench.method import Context
+from compressbench.models import Network
 from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, State
 from methods.fdda.centres import ClassCentres, Statistics, distance, distorted, first_aligned_layer, layer_weights
@@ -153,7 +154,7 @@ class Trainee(NamedTuple):
 class Joint(nn.Module):
     """Student and generator side by side, no parameter in common; the student in eval mode, the generator in train mode."""
 
-    def __init__(self, student: nn.Module, generator: Generator):
+    def __init__(self, student: Network, generator: Generator):
         super().__init__()
         self.student, self.generator = student, generator
 

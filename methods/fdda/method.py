@@ -15,6 +15,7 @@ from compressbench.data_free.synthesis import SyntheticBatches, check_teacher, f
 from compressbench.errors import UserError
 from compressbench.layers.quantized import insert_quantizers, track_ranges
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.seeding import generator
 from compressbench.training import schedule_factor
 from compressbench.training.distillation import distillation_loss
@@ -74,7 +75,7 @@ class FDDA(Method):
             validate=lambda _: {},
         )
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         check_teacher(ctx)
         config = self.config
         student = insert_quantizers(
@@ -95,7 +96,7 @@ class FDDA(Method):
         ctx.record("before_finetuning_top1", quality.top1(student, ctx.data.test))
         return student
 
-    def _track_in_training(self, ctx: Context, student: nn.Module) -> None:
+    def _track_in_training(self, ctx: Context, student: Network) -> None:
         """The first steps of the generator once more, to the bit, this time with the student looking on."""
         draws, generator_loss = self._generator_training(ctx, ctx.kept("calibration")["index"])
         trainee = Trainee.fresh(ctx, self.config)
@@ -118,7 +119,7 @@ class FDDA(Method):
         batches = self._real_batches(ctx, "ranges")
         return (batches(step)[0].to(ctx.device) for step in steps)
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         check_teacher(ctx)
         if self.config.finetuning == "none":
             return model
@@ -129,8 +130,8 @@ class FDDA(Method):
         return self._finetune_in_turns(ctx, model, optimizer, hook, real)
 
     def _finetune_on_calibration(
-        self, ctx: Context, model: nn.Module, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
-    ) -> nn.Module:
+        self, ctx: Context, model: Network, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
+    ) -> Network:
         """The baseline: distillation on the few real images."""
         teacher = frozen_teacher(ctx)
 
@@ -152,8 +153,8 @@ class FDDA(Method):
         )
 
     def _finetune_in_turns(
-        self, ctx: Context, model: nn.Module, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
-    ) -> nn.Module:
+        self, ctx: Context, model: Network, optimizer: torch.optim.Optimizer, hook: Rate, real: SyntheticBatches
+    ) -> Network:
         """A generator step and a student step in each iteration, on the same generated images.
 
         They reach the student detached and as the generator was before its step, so that the gradients of loss_G + L_S are
@@ -175,13 +176,13 @@ class FDDA(Method):
         ctx.fit(
             joint,
             ctx.recipes.finetune,
-            loss=loss,  # type: ignore[arg-type]
+            loss=loss,
             optimizers=[optimizer, trainee.optimizer],
             hooks=[hook, Rate(trainee.optimizer, lambda step: generator_rate(past + step))],
             batches=lambda step: (*draws(past + step), *real(step), self._box(ctx, step)),
             steps_per_epoch=_steps_per_epoch(ctx),
             schedule=None,
-            validate=lambda joint: ctx.validate(joint.student),  # type: ignore[arg-type]
+            validate=lambda joint: ctx.validate(joint.student),
         )
         return joint.student
 

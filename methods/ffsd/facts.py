@@ -8,6 +8,7 @@ from torch import nn
 from compressbench import accounting
 from compressbench.method import Fact
 from compressbench.models.published import PublishedNetwork
+from compressbench.models.structure import submodule
 from methods.ffsd.networks import Cohort, tap_channels
 
 STUDENTS = 2
@@ -22,7 +23,7 @@ class Published(PublishedNetwork):
         """Parameters and MACs of the leader; parameters of the modules, and of everything that is trained."""
         leader = self.build()
         channels = tap_channels(leader, self.shape)
-        classes = leader.classifier.out_features
+        classes = submodule(leader, "classifier", nn.Linear).out_features
         with torch.device("meta"):
             cohort = Cohort(leader, [self.build() for _ in range(STUDENTS)], channels, classes)
         counts = accounting.account(leader, self.shape)

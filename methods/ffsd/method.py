@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressbench.config import MethodConfig
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.training import Hook, State
 from compressbench.training.distillation import attention_loss, normalised_mse, peer_accuracies, softened_divergence
 from methods.ffsd import facts
@@ -29,7 +30,8 @@ class Ramp(Hook):
         self.length = length
 
     def on_epoch_start(self, state: State) -> None:
-        state.model.ramp = ramp(state.epoch + 1, self.length)  # type: ignore[assignment]
+        assert isinstance(state.model, Cohort)
+        state.model.ramp = ramp(state.epoch + 1, self.length)
 
 
 class Losses(NamedTuple):
@@ -69,13 +71,13 @@ class FFSD(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, cohort = ctx.recipes.scratch, Cohort.build(ctx, self.config.students)
         ctx.record("trained_params", sum(p.numel() for p in cohort.parameters()))
         ctx.fit(
             cohort,
             recipe,
-            loss=lambda cohort, batch: self.losses(cohort, *batch).total,  # type: ignore[arg-type]
+            loss=lambda cohort, batch: self.losses(cohort, *batch).total,
             optimizers=self.optimizers(ctx, cohort),
             hooks=[Ramp(self.config.ramp_epochs)],
             validate=lambda cohort: _validation(peer_accuracies(cohort, ctx.held_out)),
@@ -140,7 +142,8 @@ class FFSD(Method):
 
     def _decoded_attention(self, decoder: Decoder, own: Seen, deepest: Tensor) -> Tensor:
         """Σ_k<K N(A(f^k), A(g^k)): shallow maps imitate what the decoder, in eval mode, makes of a deepest map."""
-        return sum(map(attention_loss, own.maps, decoder.targets(deepest)))  # type: ignore[return-value]
+        first, *others = map(attention_loss, own.maps, decoder.targets(deepest))
+        return sum(others, first)
 
     def _decoder_loss(self, cohort: Cohort, networks: list[Seen]) -> Tensor:
         """Every decoder, in train mode, restores the shallow maps of its network from the deepest one."""

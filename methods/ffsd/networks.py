@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from compressbench.errors import UserError
 from compressbench.method import Context
-from compressbench.models.structure import conv_unit
-from compressbench.training.distillation import forward_with_taps, peer_logits
+from compressbench.models import Network
+from compressbench.models.structure import conv_unit, submodule
+from compressbench.training.distillation import PeerNetworks, forward_with_taps, peer_logits
 from methods.ffsd.attention_shift import LEAST_POSITIONS
 
 
@@ -88,14 +89,14 @@ class Seen(NamedTuple):
         return self.maps[-1]
 
 
-class Cohort(nn.Module):
+class Cohort(PeerNetworks):
     """Leader L with its branch R, students S, fusion M and decoders Q: those of students 1.. and, last, the leader's.
 
     Attributes:
         ramp: the share of the weights λ that holds in this epoch.
     """
 
-    def __init__(self, leader: nn.Module, students: Sequence[nn.Module], channels: Sequence[int], classes: int):
+    def __init__(self, leader: Network, students: Sequence[Network], channels: Sequence[int], classes: int):
         """`channels` of the feature maps of one network, shallow to deep."""
         super().__init__()
         deepest = channels[-1]
@@ -118,7 +119,7 @@ class Cohort(nn.Module):
 
     def decoder(self, i: int) -> Decoder:
         """Q of student i + 1, or of the leader: -1."""
-        return self.decoders[i]  # type: ignore[return-value]
+        return submodule(self.decoders, str(i % len(self.decoders)), Decoder)
 
     def networks(self) -> list[nn.Module]:
         """What has the learning rate and weight decay of the recipe: students, leader and branch."""
@@ -126,9 +127,9 @@ class Cohort(nn.Module):
 
     def see(self, images: Tensor) -> tuple[Seen, list[Seen]]:
         """Leader, and students."""
-        return Seen(*forward_with_taps(self.leader, images)), [
-            Seen(*forward_with_taps(student, images)) for student in self.students
-        ]
+        students = [submodule(self.students, name, Network) for name, _ in self.students.named_children()]
+        leader, *others = (Seen(*forward_with_taps(network, images)) for network in (self.leader, *students))
+        return leader, others
 
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
         """Logits [B, classes] of everything that can classify."""
@@ -138,9 +139,9 @@ class Cohort(nn.Module):
 
 
 @torch.no_grad()
-def tap_channels(network: nn.Module, image_shape: Sequence[int]) -> list[int]:
+def tap_channels(network: Network, image_shape: Sequence[int]) -> list[int]:
     """Channels of the feature maps, shallow to deep; UserError unless each is half as high and wide as the last."""
-    architecture = network.spec.architecture  # type: ignore[union-attr]
+    architecture = network.spec.architecture
     device = next(network.parameters()).device
     was_training = network.training
     _, maps = forward_with_taps(network.eval(), torch.zeros(1, *image_shape, device=device))

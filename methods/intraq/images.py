@@ -2,13 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from compressbench.data import SyntheticImages
 from compressbench.data_free.boxes import random_boxes, resize_boxes
 from compressbench.data_free.norm_statistics import NormInputs
 from compressbench.data_free.synthesis import class_means, features_of, forward_with_features
+from compressbench.models import Network
 from methods.intraq.config import IntraQConfig
 
 
@@ -36,7 +37,7 @@ class Synthesizer:
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: Network,
         classes: int,
         config: IntraQConfig,
         generator: torch.Generator,

@@ -11,6 +11,8 @@ from compressbench.data_free.synthesis import SyntheticBatches, check_teacher, f
 from compressbench.finite import best_class
 from compressbench.layers.quantized import insert_quantizers, track_ranges
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule
 from compressbench.training import Hook, State
 from compressbench.training.distillation import distillation_loss
 from methods.intraq import facts
@@ -21,7 +23,7 @@ from methods.intraq.images import Synthesizer
 CALIBRATION_EPOCHS = 4  # the learning-rate milestones count them; `warmup_epochs` in the authors' files is never read
 
 
-def quantized(model: nn.Module, config: IntraQConfig) -> nn.Module:
+def quantized(model: AnyModule, config: IntraQConfig) -> AnyModule:
     """`model` with the quantizers of the configuration, in place."""
     return insert_quantizers(
         model, config.weight_bits, config.activation_bits, config.range_tracker, end_weight_bits=config.first_last_bits
@@ -68,7 +70,7 @@ class IntraQ(Method):
                 ctx.logger.epoch(index, config.batches, metrics)
         return SyntheticImages(*(torch.cat(parts) for parts in zip(*made, strict=True)))
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         check_teacher(ctx)
         student = quantized(ctx.dense(), self.config)
         track_ranges(student, True)
@@ -86,7 +88,7 @@ class IntraQ(Method):
         batches = SyntheticBatches(ctx.synthetic(), config.calibration_batch, config.crop, ctx.seed, "calibration")
         return (batches(step)[0].to(ctx.device) for step in range(config.calibration_steps))
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         check_teacher(ctx)
         config, recipe = self.config, self.config.finetuning or ctx.recipes.finetune
         teacher = frozen_teacher(ctx)
@@ -97,15 +99,15 @@ class IntraQ(Method):
                 target = teacher(batch[0])
             return distillation_loss(student(batch[0]), target, batch[1], config.temperature, config.alpha)
 
+        milestones = config.milestones
         # Eval mode while training: batch norms keep the teacher's statistics.
-        stepwise = config.milestones is not None
         return ctx.fit(
             model,
             recipe,
             loss=loss,
-            hooks=[Milestones(recipe.lr, config.milestones)] if stepwise else [],  # type: ignore[arg-type]
+            hooks=[] if milestones is None else [Milestones(recipe.lr, milestones)],
             batches=batches,
-            schedule=None if stepwise else "recipe",
+            schedule="recipe" if milestones is None else None,
             train_mode=False,
         )
 

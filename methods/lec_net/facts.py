@@ -5,6 +5,7 @@ import torch
 from compressbench import accounting, data, models
 from compressbench.method import Fact
 from compressbench.models.growing import GrowingClassifier
+from compressbench.models.structure import network_of
 from methods.lec_net.losses import sharpness
 
 NODES = 512
@@ -25,7 +26,7 @@ def network(dataset: str, rows: int = NODES) -> GrowingClassifier:
         "expansions": [rows] * (len(sessions) - 1),
     }
     with torch.device("meta"):
-        return models.build("growing", **arguments)
+        return network_of(models.build("growing", **arguments), GrowingClassifier)
 
 
 def recompute() -> list[Fact]:

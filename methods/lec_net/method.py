@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from compressbench.config import MethodConfig
 from compressbench.data import Split
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead, norm
+from compressbench.models.structure import network_of
 from compressbench.seeding import derive_seed, generator
 from compressbench.sessions import features, through_sessions
 from compressbench.training import Hook, State, fit
@@ -81,8 +83,8 @@ class LECNet(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
-        base: GrowingClassifier = ctx.dense()  # type: ignore[assignment]
+    def compress(self, ctx: Context) -> Network:
+        base = network_of(ctx.dense(), GrowingClassifier)
 
         def learn(head: GrowingHead, shots: Split, session: int, draw: int) -> GrowingHead:
             return self.learn(ctx, base, head, shots, session, draw)
@@ -134,7 +136,7 @@ class LECNet(Method):
                 means = torch.stack([x[labels == label].mean(0) for label in classes])
                 new.classifier.weight.copy_(norm(head.nodes(means)))
                 if new.expansion is not None:
-                    new.expansion.weight.copy_(head.nodes.weight)  # type: ignore[arg-type]
+                    new.expansion.weight.copy_(head.get_parameter("nodes.weight"))
 
     def trained(self, loss: SessionLoss) -> list[nn.Parameter]:
         """What the optimiser moves in a session."""

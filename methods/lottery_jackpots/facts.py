@@ -20,7 +20,7 @@ class Published(PublishedNetwork):
     def facts(self) -> list[Fact]:
         network = self.build()
         counts = accounting.account(network, self.shape)
-        classifier = network.classifier.weight.numel()
+        classifier = network.get_parameter("classifier.weight").numel()
         dense = {
             "layers": len(list(accounting.weight_layers(network))),
             "weights": counts.weights,

@@ -12,9 +12,11 @@ from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import Masks, apply_masks, exchanged
-from compressbench.pruning.trained_masks import scores
+from compressbench.pruning.trained_masks import scored_layers, scores
 from compressbench.training import Hook, State
 from methods.lottery_jackpots import facts
 from methods.lottery_jackpots.search import (
@@ -50,10 +52,10 @@ class MaskSearch(Hook):
     @torch.no_grad()
     def on_step_end(self, state: State) -> None:
         factor = restriction_factor(self.restriction, state.epoch, state.epochs)
-        layers = masked_layers(state.model)
+        layers = scored_layers(state.model)
         for name, removed in self.removed.items():
             layer = layers[name]
-            layer.mask.copy_(exchange(layer.mask, layer.rank(), removed, factor))  # type: ignore[operator]
+            layer.mask.copy_(exchange(layer.mask, layer.rank(), removed, factor))
 
     def on_epoch_end(self, state: State) -> None:
         masks = searched_masks(state.model, self.magnitude)
@@ -102,7 +104,7 @@ class LotteryJackpots(Method):
     def check(self, network: nn.Module) -> None:
         inner_weights(network)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         config, dense = self.config, ctx.dense()
         removed = QUOTAS[config.quotas](inner_weights(dense), config.sparsity)
         network = dense if config.weights == "pretrained" else ctx.build().eval()
@@ -138,7 +140,7 @@ class LotteryJackpots(Method):
             Recipe.model_validate(tuning) if config.tuning_epochs else None,
         )
 
-    def _search(self, ctx: Context, network: nn.Module, start: Masks, magnitude: Masks, recipe: Recipe) -> nn.Module:
+    def _search(self, ctx: Context, network: AnyModule, start: Masks, magnitude: Masks, recipe: Recipe) -> AnyModule:
         """`network` with the masks found from `start`. Batch norms are in train mode, their scale and shift frozen."""
         config = self.config
         epochs, steps = ctx.sliced(recipe, config.slices)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.masks import Masks, apply_masks, keep_largest, prunable, removed_count
-from compressbench.pruning.trained_masks import SCORED, ScoredMask
+from compressbench.pruning.trained_masks import SCORED, scored_layers
 
 Quotas = dict[str, int]
 Restriction = Literal["none", "quartic", "released"]
@@ -64,21 +65,20 @@ def scattered_masks(weights: Mapping[str, Tensor], quotas: Quotas, generator: to
 # ---- layers with scores
 
 
-def add_scores(model: nn.Module, masks: Masks, low: float, rank_by_abs: bool = False) -> nn.Module:
+def add_scores(model: AnyModule, masks: Masks, low: float, rank_by_abs: bool = False) -> AnyModule:
     """Freeze `model` and give its layers masks and scores, in place: S = 1 where M = 1, `low` where M = 0.
 
     Layers without a mask among `masks` (the classifier) keep every weight, and have scores nevertheless.
     """
     masked(model.requires_grad_(False), forms=SCORED)
-    for name, layer in model.named_modules():
-        if isinstance(layer, ScoredMask):
-            layer.by_magnitude = rank_by_abs
-            layer.mask.copy_(masks.get(name, layer.mask))
-            layer.score.data.fill_(low).masked_fill_(layer.mask, 1.0)
+    for name, layer in scored_layers(model).items():
+        layer.by_magnitude = rank_by_abs
+        layer.mask.copy_(masks.get(name, layer.mask))
+        layer.score.data.fill_(low).masked_fill_(layer.mask, 1.0)
     return model
 
 
-def export(searched: nn.Module, network: nn.Module) -> nn.Module:
+def export(searched: nn.Module, network: AnyModule) -> AnyModule:
     """A copy of `network` with the masks and the batch-norm statistics of the search; every kept weight as it was."""
     result = copy.deepcopy(network)
     state = {n: t for n, t in searched.state_dict().items() if not n.endswith((".score", ".mask"))}

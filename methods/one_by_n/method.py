@@ -11,6 +11,8 @@ from compressbench import accounting, models
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.blocks import (
     Rows,
     block_mask,
@@ -53,27 +55,27 @@ class OneByN(Method):
         straddle = config.straddle and config.rows != "uniform"
         check_network(network, prunable_layers(network, config.prune_classifier), config.n, straddle)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         model = ctx.dense()
         masks = self.masks(model)
         weights = weights_of(model, masks)
         aligned = [(weights[name], mask) for name, mask in masks.items() if mask.shape[0] % self.config.n == 0]
         for name, value in block_statistics(aligned, self.config.n).items():
             ctx.record(name, value)
-        ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
+        ctx.record("connected", connected_share(masks, model.couplings()))
         self.apply(model, masks)
         record_untrained_quality(ctx, model)
         return model
 
     @torch.no_grad()
-    def masks(self, model: nn.Module) -> dict[str, Tensor]:
+    def masks(self, model: Network) -> dict[str, Tensor]:
         """Sort the filters of `model`, in place, so that blocks are consecutive; masks of the prunable layers.
 
         Training the permuted network is training the original one with masks scattered back to its filter order.
         """
         names = prunable_layers(model, self.config.prune_classifier)
         if self.config.rearrange:
-            free = {coupling.producer for coupling in model.inner_couplings()}  # type: ignore[operator]
+            free = {coupling.producer for coupling in model.inner_couplings()}
             orders = {n: rearrangement(weight) for n, weight in weights_of(model, names).items() if n in free}
             permute_filters(model, orders)
         return {name: self._mask(name, weight) for name, weight in weights_of(model, names).items()}
@@ -88,14 +90,14 @@ class OneByN(Method):
         fixed = ".shortcut." in name or name.split(".")[0] == "classifier"
         return self.config.rearrange and self.config.as_published and fixed
 
-    def apply(self, model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+    def apply(self, model: AnyModule, masks: dict[str, Tensor]) -> AnyModule:
         """Mask the layers in place, W <- M * W; consecutive blocks are declared storable as (N, 1) blocks."""
         n = self.config.n
         blocks = {name: mask for name, mask in masks.items() if mask.shape[0] % n == 0 and not self._is_virtual(name)}
         apply_masks(model, blocks, block=n)
         return apply_masks(model, {name: mask for name, mask in masks.items() if name not in blocks})
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         recipe, frozen = ctx.recipes.finetune, self.config.freeze_classifier_bias
         if self.config.as_published if frozen is None else frozen:
             for name, parameter in model.named_parameters():

@@ -13,7 +13,9 @@ from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.models.published import PublishedNetwork
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import Masks, apply_masks, exchanged
 from compressbench.pruning.trained_masks import SCORED, scores
@@ -97,7 +99,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
     return [{"params": weights}, {"params": [p for name, p in named if name.endswith("score")], "weight_decay": 0.0}]
 
 
-def export(trained: nn.Module, plain: nn.Module) -> nn.Module:
+def export(trained: nn.Module, plain: AnyModule) -> AnyModule:
     """`plain` (the same architecture) with the trained tensors and masks, removed weights at 0 and no scores."""
     masks = {name: layer.mask for name, layer in masked_layers(trained).items()}
     state = {name: t for name, t in trained.state_dict().items() if not name.endswith(".score")}
@@ -124,7 +126,7 @@ class OptG(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, config = ctx.recipes.scratch, self.config
         slices, steps = ctx.sliced(recipe, config.slices)
         try:

@@ -6,6 +6,7 @@ import torch
 
 from compressbench import accounting, models
 from compressbench.method import Fact
+from compressbench.models.structure import network_of
 from compressbench.models.subnets import Layout, rounded_channels
 from compressbench.models.switchable import Switchable
 from compressbench.supernet.config import Constraint
@@ -33,8 +34,8 @@ def network_at(name: str, resolution: int, width: float) -> torch.nn.Module:
         stages = Layout(models.build(name)).stages
         point = {"label": "", "resolution": resolution, "widths": [width] * stages, "cost": {}}
         full = point | {"resolution": 224}
-        model: Switchable = models.build("switchable", network=network, points={"point": point, "full": full})
-        return model.at("point")
+        model = models.build("switchable", network=network, points={"point": point, "full": full})
+        return network_of(model, Switchable).at("point")
 
 
 def distinct_networks(layout: Layout) -> int:

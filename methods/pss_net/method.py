@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.models.subnets import Layout, Subnet
 from compressbench.supernet.config import SupernetConfig
 from compressbench.supernet.latency_table import LatencyTable, measured_table
@@ -93,7 +94,7 @@ class PSSNet(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         supernet = prepare(ctx, self.config, self._table(ctx))
         trained = Prioritized(supernet, self.config).to(ctx.device)
         supernet.train(trained.loss, trained, hooks=[Annealing(trained)])

@@ -8,11 +8,17 @@ from torch import Tensor, nn
 
 from compressbench.layers.binary import binarise, binary_layers
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.quantization.binary_counts import binary_facts
 from compressbench.quantization.binary_training import BinaryConfig, Flips, train_binary
 from compressbench.quantization.latent_weights import bit_entropy
 from compressbench.training import Hook, State
 from methods.recu.layer import RectifiedClampConv2d
+
+
+def clamped_layers(model: nn.Module) -> list[RectifiedClampConv2d]:
+    """The binary convolutions of this method, in forward order."""
+    return [layer for layer in binary_layers(model).values() if isinstance(layer, RectifiedClampConv2d)]
 
 
 class ClampSchedule(Hook):
@@ -32,7 +38,7 @@ class ClampSchedule(Hook):
     def on_epoch_start(self, state: State) -> None:
         """Also logs the share of the latent weights beyond Q, and the mean entropy of a bit over the layers."""
         tau = self.tau(state.epoch, state.epochs)
-        layers = [layer for layer in binary_layers(state.model).values() if isinstance(layer, RectifiedClampConv2d)]
+        layers = clamped_layers(state.model)
         for layer in layers:
             layer.set_tau(tau)
         clamped = sum(int(layer.clamped().sum()) for layer in layers) / sum(layer.weight.numel() for layer in layers)
@@ -71,18 +77,18 @@ class ReCU(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         config, model = self.config, self.network(ctx)
         groups = convolutions_and_classifier(model) if config.decay != "all" else None
         hooks = [ClampSchedule(config.tau_min, config.tau_max), Flips()]
         return train_binary(ctx, model, groups=groups, hooks=hooks, rate=config.rate)
 
-    def network(self, ctx: Context) -> nn.Module:
+    def network(self, ctx: Context) -> Network:
         """The authors' form of the pair's architecture, the scales drawn uniformly from [0, 1)."""
         model = binarise(ctx.build(form="recu"), lambda layer: RectifiedClampConv2d.rebuild(layer, {}))
         random = ctx.generator("scales")
-        for layer in binary_layers(model).values():
-            layer.alpha.data.uniform_(generator=random)  # type: ignore[operator]
+        for layer in clamped_layers(model):
+            layer.alpha.data.uniform_(generator=random)
         return model
 
     @classmethod

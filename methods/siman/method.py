@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressbench.layers.binary import binarise, binary_layers
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.quantization.binary_counts import BINARY_NETWORKS, binary_facts
 from compressbench.quantization.binary_training import BinaryConfig, train_binary
 from compressbench.training import Hook, State
@@ -67,12 +68,12 @@ class SiMaN(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         config, model = self.config, self.network(ctx)
         groups = parameter_groups(model, config.decay_latent)
         return train_binary(ctx, model, groups=groups, hooks=[ClippingSchedule(config.p)], rate=config.rate)
 
-    def network(self, ctx: Context) -> nn.Module:
+    def network(self, ctx: Context) -> Network:
         """The authors' form of the pair's architecture; the scales are mean magnitudes of torch's default initialisation."""
         own = {"project_in_evaluation": self.config.project_in_evaluation}
         model = binarise(ctx.build(form="siman"), lambda layer: MagnitudeConv2d.rebuild(layer, own))

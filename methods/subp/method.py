@@ -11,7 +11,8 @@ from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, Fact, Method
-from compressbench.models.structure import initialise_kaiming
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule, initialise_kaiming
 from compressbench.pruning.blocks import block_mask, block_statistics, check_network, connected_share, weights_of
 from compressbench.pruning.config import record_densities
 from compressbench.seeding import derive_seed
@@ -59,7 +60,7 @@ class SUBP(Method):
     def check(self, network: nn.Module) -> None:
         self.layers(network)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, config = ctx.recipes.scratch, self.config
         model = self.start(ctx)
         soften(model, set(self.layers(model)), config.n, config.gradient)
@@ -93,7 +94,7 @@ class SUBP(Method):
             check_kernel(weight, name)
         return names
 
-    def start(self, ctx: Context) -> nn.Module:
+    def start(self, ctx: Context) -> Network:
         """The network before epoch 0; its weights depend on the run's seed only."""
         if self.config.initialisation == "shared":
             return ctx.build()
@@ -105,7 +106,7 @@ class SUBP(Method):
         return sampler(ctx.generator(f"regrowth/{e}/{layer}")) if self.config.regrowth else most_important
 
     @torch.no_grad()
-    def _record(self, ctx: Context, model: nn.Module) -> None:
+    def _record(self, ctx: Context, model: Network) -> None:
         """Row lengths of the masks beside those that 1xN's ranking of the whole layer gives on the same weights."""
         n, layers = self.config.n, masked_layers(model)
         record_densities(ctx, model)
@@ -118,7 +119,7 @@ class SUBP(Method):
         for name, value in block_statistics([(m.weight, m.mask) for m in layers.values()], n).items():
             ctx.record(name, value)
         masks = {name: layer.mask for name, layer in layers.items()}
-        ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
+        ctx.record("connected", connected_share(masks, model.couplings()))
 
     @classmethod
     def facts(cls) -> list[Fact]:
@@ -126,7 +127,7 @@ class SUBP(Method):
         return facts.recompute()
 
 
-def initialise(model: nn.Module) -> nn.Module:
+def initialise(model: AnyModule) -> AnyModule:
     """The authors' weights, in place and from torch's current generator: convolutions normal, std sqrt(2 / (k k c_out)).
 
     Depthwise ones too; the classifier has the framework's.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from compressbench.errors import UserError
 from compressbench.layers.masked import MASKED, masked, masked_layers
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.masks import exchanged, pull_removed, zero_removed
 from compressbench.pruning.trained_masks import STRAIGHT_THROUGH
 from compressbench.training import Hook, State
@@ -18,7 +19,7 @@ Scored = Literal["masked", "raw"]
 Score = Callable[[Tensor], Tensor]
 
 
-def soften(model: nn.Module, names: set[str], n: int, gradient: Gradient = "soft") -> nn.Module:
+def soften(model: AnyModule, names: set[str], n: int, gradient: Gradient = "soft") -> AnyModule:
     """Put masks of ones on the named convolutions, in place; `hard` ones pass no gradient to removed weights."""
     return masked(model, names, block=n, forms=STRAIGHT_THROUGH if gradient == "soft" else MASKED)
 
@@ -81,7 +82,7 @@ class MaskUpdates(Hook):
             layer.mask.copy_(expand(kept, weight.shape, self.n))
 
 
-def export(trained: nn.Module, plain: nn.Module, n: int) -> nn.Module:
+def export(trained: nn.Module, plain: AnyModule, n: int) -> AnyModule:
     """`plain` (the same architecture) with the trained tensors and masks, W <- m W, declared storable in 1xN blocks."""
     masked(plain, set(masked_layers(trained)), block=n).load_state_dict(trained.state_dict(), strict=True)
     zero_removed(plain)

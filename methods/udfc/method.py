@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compressbench.data_free.closed_forms import recalibrated
 from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from methods.udfc import facts
 from methods.udfc.reconstruction import Objective, channels, closed_form, errors
 
@@ -32,7 +33,7 @@ class UDFC(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         left: list[float] = []
 
         def rebuild(layer: nn.Conv2d, norm: _BatchNorm, kept: Tensor, rounded: Tensor) -> Tensor:

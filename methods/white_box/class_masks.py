@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressbench.models import Network
+
 
 def mixture(labels: Tensor, classes: int, noise: bool = True) -> Tensor:
     """D [N, K]: 1 at the label, else uniform noise of [0, 1) from torch's global generator (0 without noise)."""
@@ -29,7 +31,7 @@ class ClassMasks(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, names: Sequence[str], sites: Mapping[str, str], classes: int, noise: bool = True
+        self, network: Network, names: Sequence[str], sites: Mapping[str, str], classes: int, noise: bool = True
     ) -> None:
         super().__init__()
         self.network, self.names, self.classes, self.noise = network, tuple(names), classes, noise
@@ -87,12 +89,12 @@ class ClassMasks(nn.Module):
         return mask.sum(0) * (0.5 if self.noise else 1 / self.classes)
 
 
-def class_loss(strength: float, label_smoothing: float) -> Callable[[nn.Module, Any], Tensor]:
+def class_loss(strength: float, label_smoothing: float) -> Callable[[ClassMasks, Any], Tensor]:
     """Cross-entropy + λ penalty. With λ = 0, too: a zero gradient lets the optimiser decay masks that nothing uses."""
 
-    def loss(model: nn.Module, batch: Any) -> Tensor:
+    def loss(model: ClassMasks, batch: Any) -> Tensor:
         images, labels = batch
         entropy = F.cross_entropy(model(images, labels), labels, label_smoothing=label_smoothing)
-        return entropy + strength * model.penalty()  # type: ignore[operator]
+        return entropy + strength * model.penalty()
 
     return loss

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
-
 from compressbench import accounting
 from compressbench.method import Fact
+from compressbench.models import Network
 from compressbench.models.published import PublishedNetwork
 from compressbench.pruning.filters import producer_weights
 from methods.white_box.layout import Layout, lay_out
@@ -26,7 +25,7 @@ class Published(PublishedNetwork):
     last_widths: tuple[int, ...] = ()
     """Widths of the layer of random filters at which the floor is published."""
 
-    def layout(self, network: nn.Module) -> Layout:
+    def layout(self, network: Network) -> Layout:
         """As the authors' code has it."""
         return lay_out(network, self.layers, self.outer, draw_last=True)
 
@@ -43,7 +42,7 @@ class Published(PublishedNetwork):
             *(Fact(self.name, s, "flops", flops({}) * (1 - cut / 100)) for s, cut in self.cuts.items()),
         ]
 
-    def _floors(self, network: nn.Module, layout: Layout, flops: FlopsAtWidths) -> list[Fact]:
+    def _floors(self, network: Network, layout: Layout, flops: FlopsAtWidths) -> list[Fact]:
         """The smallest FLOPs, every voter at 30 % of its channels, and the cut (%) that they are."""
         weights = producer_weights(network, layout.voters)
         floors = {key: floor_width(len(weight), MIN_PRESERVE) for key, weight in weights.items()}

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from compressbench.models import Coupling
+from compressbench.models import Coupling, Network
 from compressbench.pruning.filters import couplings_like, inner_keys, producer_weights
 from methods.white_box.voting import FlopsAtWidths, RandomLayer, largest_cut
 
@@ -43,26 +43,26 @@ class Layout:
             for key, c in self.masked.items()
         }
 
-    def largest_cut(self, network: nn.Module, flops: FlopsAtWidths, min_preserve: float) -> float:
+    def largest_cut(self, network: Network, flops: FlopsAtWidths, min_preserve: float) -> float:
         """The fraction of the FLOPs that the vote can remove at most."""
         channels = {key: len(weight) for key, weight in producer_weights(network, self.voters).items()}
         return largest_cut(channels, flops.cut, min_preserve, self.random_layer)
 
 
 def lay_out(
-    network: nn.Module, layers: Sequence[str], outer: bool, draw_last: bool, last_width: int | None = None
+    network: Network, layers: Sequence[str], outer: bool, draw_last: bool, last_width: int | None = None
 ) -> Layout:
     """Masks for the single convolutions that a shell pattern matches and, with `outer`, for those of residual sums."""
     inner = set(inner_keys(network))
     masked = {key: coupling for key, coupling in couplings_like(network, layers).items() if key in inner}
-    sums = [c for c in network.couplings() if c.group is not None] if outer else []  # type: ignore[operator]
-    norms = {conv: norm for c in sums for conv, norm in ((c.producer, c.norm), *c.added)}
+    sums = [c for c in network.couplings() if c.group is not None] if outer else []
+    norms = {conv: str(norm) for c in sums for conv, norm in ((c.producer, c.norm), *c.added)}
     return Layout(masked, norms, last_layer(network, last_width) if draw_last else None)
 
 
-def last_layer(network: nn.Module, width: int | None) -> RandomLayer | None:
+def last_layer(network: Network, width: int | None) -> RandomLayer | None:
     """The single convolution that only the classifier reads; none where that reads a residual sum."""
-    for coupling in network.inner_couplings():  # type: ignore[operator]
+    for coupling in network.inner_couplings():
         if coupling.consumers == ("classifier",):
             channels = len(network.get_parameter(f"{coupling.producer}.weight"))
             return RandomLayer(coupling.key, channels, None if width is None else min(width, channels))

@@ -4,12 +4,13 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.finite import best_class
 from compressbench.method import Context, Fact, Method
+from compressbench.models import Network
 from compressbench.pruning.filters import from_scratch, producer_weights, random_filters, strongest_filters
 from compressbench.pruning.surgery import keep_filters
 from compressbench.seeding import derive_seed
@@ -74,7 +75,7 @@ class WhiteBox(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         network = ctx.build()
         config = self.config
         layout = lay_out(network, config.layers, config.outer, config.last == "random", config.last_width)
@@ -101,7 +102,7 @@ class WhiteBox(Method):
                 f"channels at least, so that {reachable:.4f} can be removed; lower flops_cut or min_preserve."
             )
 
-    def _train_masks(self, ctx: Context, network: nn.Module, layout: Layout) -> ClassMasks:
+    def _train_masks(self, ctx: Context, network: Network, layout: Layout) -> ClassMasks:
         """One optimiser for weights and masks: same rate, same decay."""
         config = self.config
         masks = ClassMasks(network, layout.names, layout.sites(config.before_norm), ctx.info.classes, config.noise)
@@ -109,14 +110,14 @@ class WhiteBox(Method):
         ctx.fit(masks, recipe, name="class_training", loss=class_loss(config.strength, recipe.label_smoothing))
         return masks
 
-    def _narrow(self, ctx: Context, masks: ClassMasks, layout: Layout, election: Election) -> nn.Module:
+    def _narrow(self, ctx: Context, masks: ClassMasks, layout: Layout, election: Election) -> Network:
         """The kept channels with the mean masks in their batch norms (or with fresh ones)."""
         config, network = self.config, masks.network
         voted = self._chosen(ctx, network, election)
         kept = voted | self._drawn(ctx, network, layout.random_layer, election)
         narrow = keep_filters(network, kept)
         if config.reset_bn:
-            reset_norms(narrow, [c for c in network.couplings() if c.key in kept])  # type: ignore[operator]
+            reset_norms(narrow, [c for c in network.couplings() if c.key in kept])
         else:
             fold_masks(narrow, layout.masked, voted, masks.mean_masks())
         if config.fold_outer:
@@ -126,7 +127,7 @@ class WhiteBox(Method):
             renew(narrow, from_scratch(ctx, network, election.last.widths), config.fresh)
         return narrow
 
-    def _chosen(self, ctx: Context, network: nn.Module, election: Election) -> dict[str, Tensor]:
+    def _chosen(self, ctx: Context, network: Network, election: Election) -> dict[str, Tensor]:
         """The elected channels, or the controls' choice of as many."""
         if self.config.filters == "voted":
             return election.kept
@@ -138,7 +139,7 @@ class WhiteBox(Method):
 
     @staticmethod
     def _drawn(
-        ctx: Context, network: nn.Module, random_layer: RandomLayer | None, election: Election
+        ctx: Context, network: Network, random_layer: RandomLayer | None, election: Election
     ) -> dict[str, Tensor]:
         """The channels of the layer that does not vote."""
         if random_layer is None:
@@ -150,7 +151,7 @@ class WhiteBox(Method):
             )
         }
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         recipe, config = ctx.recipes.scratch, self.config
         epochs = config.finetune_epochs or recipe.epochs
         if config.weights == "scratch":

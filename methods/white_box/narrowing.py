@@ -5,8 +5,10 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.models import Coupling
+from compressbench.models.structure import submodule
 
 
 def norms_of(coupling: Coupling) -> list[str]:
@@ -33,7 +35,7 @@ def fold_masks(
 def reset_norms(model: nn.Module, couplings: Iterable[Coupling]) -> None:
     """γ = 1, β = 0, mean 0, variance 1, in place."""
     for name in (norm for coupling in couplings for norm in norms_of(coupling)):
-        model.get_submodule(name).reset_parameters()  # type: ignore[operator]
+        submodule(model, name, _BatchNorm).reset_parameters()
 
 
 def renew(model: nn.Module, donor: nn.Module, patterns: Sequence[str]) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressbench import accounting
 from compressbench.errors import UserError
-from compressbench.models import Coupling
+from compressbench.models import Network
 from compressbench.pruning.filters import Shape, Widths
 
 FIRST_RATE, STEP = 0.9, 0.01
@@ -122,10 +122,10 @@ class FlopsAtWidths:
     writes, and in a dense convolution or linear layer also to those that it reads.
     """
 
-    def __init__(self, network: nn.Module, shape: Shape, convention: str) -> None:
+    def __init__(self, network: Network, shape: Shape, convention: str) -> None:
         self.rows = accounting.layer_table(network, shape)
         self.count = accounting.CONVENTIONS[convention].count
-        couplings: Sequence[Coupling] = network.couplings()  # type: ignore[operator]
+        couplings = network.couplings()
         self.channels = {c.key: len(network.get_parameter(f"{c.producer}.weight")) for c in couplings}
         self.writes = {name: [c.key] for c in couplings for link in c.outputs for name in link if name}
         self.reads: dict[str, list[str]] = {}

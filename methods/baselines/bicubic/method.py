@@ -1,13 +1,12 @@
 """Bicubic enlargement: no network, nothing trained."""
 
-from torch import nn
-
 from compressbench import models
 from compressbench.method import Context, Method
+from compressbench.models import Network
 
 
 class Bicubic(Method):
     """The architecture `bicubic` at the scale of the data."""
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         return models.build("bicubic", scale=ctx.data.scale)

@@ -1,10 +1,10 @@
 """Sign-STE binarisation (Hubara et al. 2016, BNN): signs in the forward pass, clipped straight-through gradients."""
 
 import torch
-from torch import nn
 
 from compressbench.layers.binary import SignConv2d, binarise, binary_layers
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.quantization.binary_training import Flips, train_binary
 from compressbench.training import Hook, State
 
@@ -21,7 +21,7 @@ class ClipLatent(Hook):
 class BNN(Method):
     """One run from random latent weights, in the network of ReCU (hardtanh)."""
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         settings = {"scaling": "none"}
         model = binarise(ctx.build(form="recu"), lambda layer: SignConv2d.rebuild(layer, settings))
         latent = [layer.weight for layer in binary_layers(model).values()]

@@ -2,9 +2,8 @@
 
 from typing import Literal
 
-from torch import nn
-
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.quantization.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
 
 
@@ -18,7 +17,7 @@ class Clipping(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         model = ctx.dense()
         ranges = calibration_ranges(model, ctx, self.config, self.config.rule)
         return quantize_post_training(model, ranges, self.config, self.config.rule)

@@ -3,10 +3,10 @@
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
 from compressbench.config import MethodConfig
 from compressbench.method import Context, Method
+from compressbench.models import Network
 
 
 class Dense(Method):
@@ -21,7 +21,7 @@ class Dense(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         if self.config.source == "checkpoint":
             return ctx.dense()
         return ctx.fit(ctx.build(), ctx.recipes.scratch)

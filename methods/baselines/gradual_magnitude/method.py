@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.pruning.config import PruningConfig, record_densities
 from compressbench.pruning.masks import Scope, apply_masks, masked_layers, prunable, ranked_masks, zero_removed
 from compressbench.training import Hook, State
@@ -77,7 +77,7 @@ class GradualMagnitude(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         layers = prunable(model, config.keep_first, config.keep_last)
         apply_masks(model, {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()})

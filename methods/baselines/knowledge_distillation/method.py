@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from compressbench import quality
 from compressbench.config import MethodConfig
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.training.distillation import softened_divergence
 
 
@@ -22,7 +23,7 @@ class KnowledgeDistillation(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         teacher = ctx.teacher()
         ctx.record("teacher_top1", quality.top1(teacher, ctx.data.test))
         ctx.record("teacher_params", sum(p.numel() for p in teacher.parameters()))

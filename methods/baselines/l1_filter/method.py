@@ -11,6 +11,8 @@ from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, Method
+from compressbench.models import Network
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.blocks import connected_share, prunable_layers, weights_of
 from compressbench.pruning.filters import (
     Shape,
@@ -31,7 +33,7 @@ from compressbench.pruning.surgery import keep_filters
 Budget = Literal["weights", "macs"]
 
 
-def prunable_producers(model: nn.Module) -> list[str]:
+def prunable_producers(model: Network) -> list[str]:
     """The prunable convolutions whose outputs take part in no sum, by name; first layer and classifier stay as wide."""
     free = set(inner_keys(model))
     return [name for name in prunable_layers(model) if name in free]
@@ -57,7 +59,7 @@ def _rows(model: nn.Module, shape: Shape) -> list[accounting.LayerCount]:
     return [row for row in accounting.layer_table(model, shape) if row.kind in ("conv", "linear")]
 
 
-def masked_filters(model: nn.Module, kept: dict[str, Tensor]) -> nn.Module:
+def masked_filters(model: AnyModule, kept: dict[str, Tensor]) -> AnyModule:
     """Set all other filters to 0, in place; batch norm still adds its shift there and the next layer still reads it."""
     masks = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in weights_of(model, kept).items()}
     for name, filters in kept.items():
@@ -96,21 +98,21 @@ class L1Filter(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         dense = ctx.dense()
         model = self._masked(ctx, dense) if self.config.form == "masked" else self._narrow(ctx, dense)
         record_untrained_quality(ctx, model)
         return model
 
-    def _masked(self, ctx: Context, dense: nn.Module) -> nn.Module:
+    def _masked(self, ctx: Context, dense: Network) -> Network:
         weights = weights_of(dense, prunable_layers(dense))
         counts = {name: len(w) - removed_count(len(w), self.config.sparsity) for name, w in weights.items()}
         model = masked_filters(dense, self._kept(ctx, weights, counts))
         masks = {name: layer.mask for name, layer in masked_layers(model).items()}
-        ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
+        ctx.record("connected", connected_share(masks, model.couplings()))
         return model
 
-    def _narrow(self, ctx: Context, dense: nn.Module) -> nn.Module:
+    def _narrow(self, ctx: Context, dense: Network) -> Network:
         widths = self._widths(ctx, dense)
         if self.config.weights == "scratch":
             return from_scratch(ctx, dense, widths)
@@ -122,7 +124,7 @@ class L1Filter(Method):
             return {name: random_filters(w, counts[name], generator) for name, w in weights.items()}
         return {name: strongest_filters(w, counts[name]) for name, w in weights.items()}
 
-    def _widths(self, ctx: Context, dense: nn.Module) -> Widths:
+    def _widths(self, ctx: Context, dense: Network) -> Widths:
         config, shape = self.config, ctx.info.image_shape
         keys, budget = prunable_producers(dense), config.budget
         if config.macs_cut is None:
@@ -139,6 +141,6 @@ class L1Filter(Method):
         ctx.record("budget_used", cost_of(dense, widths, lambda m: cost(m, shape, budget)) / target)
         return widths
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         scratch = self.config.weights == "scratch"
         return ctx.fit(model, ctx.recipes.scratch if scratch else ctx.recipes.finetune)

@@ -1,10 +1,10 @@
 """The network alone, for as much computation as a method that trains several networks at once."""
 
 from pydantic import Field
-from torch import nn
 
 from compressbench.config import MethodConfig, Recipe
 from compressbench.method import Context, Method
+from compressbench.models import Network
 
 
 class LongerTraining(Method):
@@ -17,7 +17,7 @@ class LongerTraining(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         return ctx.fit(ctx.build(), stretched(ctx.recipes.scratch, self.config.factor))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from compressbench.config import MethodConfig
 from compressbench.layers.learned_steps import LearnedStepActivation, LearnedStepConv2d
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.quantization.super_resolution import (
     first_forward,
     quantize_convolutions,
@@ -42,14 +43,14 @@ class LSQ(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         settings = {"weight_bits": self.config.bits, "input_bits": self.config.bits}
         model = quantize_points(ctx.dense(), lambda *_: LearnedStepActivation(self.config.bits))
         model = quantize_convolutions(model, lambda _, layer: LearnedStepConv2d.rebuild(layer, settings)).to(ctx.device)
         first_forward(model, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device), train=True)
         return model
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         recipe = ctx.recipes.finetune
         groups = parameter_groups(model, recipe.lr, self.config.input_lr_ratio)
         loss = teacher_loss(ctx.dense(), self.config.attention_weight)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.pruning.config import PruningConfig, record_densities
 from compressbench.pruning.masks import apply_masks, prunable, ranked_masks
 from compressbench.pruning.one_shot import record_untrained_quality
@@ -19,7 +20,7 @@ class Magnitude(Method):
     Config = PruningConfig
     config: PruningConfig
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         config, model = self.config, ctx.dense()
         weights = magnitudes(model, config.keep_first, config.keep_last)
         apply_masks(model, ranked_masks(weights, config.sparsity, config.scope))
@@ -27,5 +28,5 @@ class Magnitude(Method):
         record_untrained_quality(ctx, model)
         return model
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         return ctx.fit(model, ctx.recipes.finetune)

@@ -1,8 +1,7 @@
 """MinMax post-training quantization: the range of a tensor is its minimum and maximum."""
 
-from torch import nn
-
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.quantization.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
 
 
@@ -12,7 +11,7 @@ class MinMax(Method):
     Config = PostTrainingConfig
     config: PostTrainingConfig
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         model = ctx.dense()
         ranges = calibration_ranges(model, ctx, self.config, "minmax")
         return quantize_post_training(model, ranges, self.config, "minmax")

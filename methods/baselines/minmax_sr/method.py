@@ -3,13 +3,13 @@
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
 from compressbench.config import MethodConfig
 from compressbench.layers.observed import ObservedActivation, observe
 from compressbench.layers.quantizers import Scheme
 from compressbench.layers.ranged import RangedConv2d
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.quantization.super_resolution import calibrate, quantize_convolutions, quantize_points, teacher_loss
 
 
@@ -26,7 +26,7 @@ class MinMaxSR(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, batches = ctx.recipes.finetune, ctx.batches(ctx.recipes.finetune)
         bits, scheme = self.config.bits, self.config.scheme
         model = quantize_points(ctx.dense(), lambda _, point: ObservedActivation(bits, scheme).train(point.training))
@@ -38,7 +38,7 @@ class MinMaxSR(Method):
         settings = {"weight_bits": bits, "input_bits": bits, "percentile": 100.0, "weight_range": weight_range}
         return quantize_convolutions(model, lambda _, layer: RangedConv2d.rebuild(layer, settings))
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         if not self.config.trained:
             return model
         return ctx.fit(model, ctx.recipes.finetune, loss=teacher_loss(ctx.dense(), self.config.attention_weight))

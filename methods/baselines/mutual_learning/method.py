@@ -1,5 +1,6 @@
 """Deep mutual learning: students of equal rank learn from labels and from each other's logits; one of them is kept."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,16 +10,18 @@ from torch import Tensor, nn
 
 from compressbench.config import MethodConfig
 from compressbench.method import Context, Method
+from compressbench.models import Network
+from compressbench.models.structure import submodule
 from compressbench.training import Hook, State
-from compressbench.training.distillation import peer_accuracies, peer_logits, softened_divergence
+from compressbench.training.distillation import PeerNetworks, peer_accuracies, peer_logits, softened_divergence
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Peers(nn.Module):
+class Peers(PeerNetworks):
     """Students of the same architecture with weights of their own."""
 
-    def __init__(self, students: list[nn.Module]):
+    def __init__(self, students: Sequence[nn.Module]):
         super().__init__()
         self.students = nn.ModuleList(students)
 
@@ -41,7 +44,8 @@ def simultaneous_loss(peers: Peers, batch: Batch) -> Tensor:
     """The sum of all students' losses: each has its gradient in its own student only."""
     images, labels = batch
     logits = peers.logits(images)
-    return sum(student_loss(logits, k, labels) for k in range(len(logits)))  # type: ignore[return-value]
+    first, *others = (student_loss(logits, k, labels) for k in range(len(logits)))
+    return sum(others, first)
 
 
 class Turns(Hook):
@@ -56,8 +60,8 @@ class Turns(Hook):
         return student_loss(self.logits, 0, batch[1])
 
     def on_step_end(self, state: State) -> None:
-        images, labels = state.batch
-        students: nn.ModuleList = state.model.students  # type: ignore[assignment]
+        assert isinstance(state.model, Peers)
+        (images, labels), students = state.batch, state.model.students
         for k in range(1, len(students)):
             with torch.no_grad():
                 self.logits[k - 1] = students[k - 1](images)
@@ -77,7 +81,7 @@ class MutualLearning(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, turns = ctx.recipes.scratch, Turns()
         in_turn = self.config.updates == "in_turn"
         peers = Peers([ctx.build(member=member) for member in range(self.config.students)]).to(ctx.device)
@@ -85,14 +89,14 @@ class MutualLearning(Method):
         ctx.fit(
             peers,
             recipe,
-            loss=turns.loss if in_turn else simultaneous_loss,  # type: ignore[arg-type]
+            loss=turns.loss if in_turn else simultaneous_loss,
             optimizers=[ctx.optimizer(recipe, student.parameters()) for student in peers.students],
             hooks=[turns] if in_turn else [],
             validate=lambda peers: _validation(peer_accuracies(peers, ctx.held_out)),
         )
         for name, value in peer_accuracies(peers, ctx.data.test).items():
             ctx.record(f"{name}_top1", value)
-        return peers.students[0]
+        return submodule(peers, "students.0", Network)
 
 
 def _validation(accuracies: dict[str, float]) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """Nearest class mean: the features of the base session, and a mean for every class. Nothing is trained."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.data import Split
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead
+from compressbench.models.structure import network_of
 from compressbench.sessions import features, through_sessions
 
 
@@ -19,8 +21,8 @@ def class_means(x: Tensor, labels: Tensor) -> Tensor:
 class NearestClassMean(Method):
     """Predicts argmax_c cos(f(x), μ_c), with μ_c from all images of a base class and from the few of a later one."""
 
-    def compress(self, ctx: Context) -> nn.Module:
-        base: GrowingClassifier = ctx.dense()  # type: ignore[assignment]
+    def compress(self, ctx: Context) -> Network:
+        base = network_of(ctx.dense(), GrowingClassifier)
         train = ctx.data.train
         means = class_means(features(base, train.images), train.labels.to(ctx.device))
         start = GrowingHead(means.shape[1], None, [len(means)], [], base.classifier.gamma).to(ctx.device)

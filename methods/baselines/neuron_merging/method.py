@@ -9,8 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.data_free.closed_forms import recalibrated
 from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
+from compressbench.layers.folding import running_statistics
 from compressbench.layers.quantizers import positive
 from compressbench.method import Context, Method
+from compressbench.models import Network
 
 Scale = Literal["derived", "published"]
 Sigma = Literal["deviation", "variance"]
@@ -45,7 +47,7 @@ def merging(
     """
     filters = weight.double().flatten(1)
     gamma, beta = norm.weight.double(), norm.bias.double()
-    variance, mean = norm.running_var.double(), norm.running_mean.double()  # type: ignore[union-attr]
+    mean, variance = (statistic.double() for statistic in running_statistics(norm))
     mean = mean if bias is None else mean - bias.double()
     deviation = variance if sigma == "variance" else (variance + norm.eps).sqrt()
     norms = filters.norm(dim=1)
@@ -86,7 +88,7 @@ class NeuronMerging(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         model = prune_and_quantize(ctx.dense(), self.config, self.mixing)
         return recalibrated(ctx, model, self.config)
 

@@ -10,6 +10,7 @@ from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import Masks, apply_masks, prunable, pull_removed, set_masks, zero_removed
 from compressbench.pruning.one_shot import record_untrained_quality
@@ -71,7 +72,7 @@ class NM(Method):
     def check(self, network: nn.Module) -> None:
         self._masks(network)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         model = self._trained_from_scratch(ctx) if self.config.source == "scratch" else self._pruned(ctx)
         record_densities(ctx, model)
         sparse = masked_layers(model)
@@ -79,7 +80,7 @@ class NM(Method):
             ctx.record(f"density_{name}", 1.0)
         return model
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         return model if self.config.source == "scratch" else ctx.fit(model, ctx.recipes.finetune)
 
     def _masks(self, model: nn.Module) -> Masks:
@@ -91,13 +92,13 @@ class NM(Method):
             )
         return masks
 
-    def _pruned(self, ctx: Context) -> nn.Module:
+    def _pruned(self, ctx: Context) -> Network:
         model = ctx.dense()
         apply_masks(model, self._masks(model))
         record_untrained_quality(ctx, model)
         return model
 
-    def _trained_from_scratch(self, ctx: Context) -> nn.Module:
+    def _trained_from_scratch(self, ctx: Context) -> Network:
         model, config = ctx.build(), self.config
         masks = self._masks(model)
         set_masks(masked(model, masks, forms=STRAIGHT_THROUGH), masks)

@@ -8,6 +8,7 @@ from torch import nn
 from compressbench.config import MethodConfig
 from compressbench.layers.learned_steps import PACT_START, DorefaConv2d, PactActivation
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.quantization.super_resolution import (
     first_forward,
     quantize_convolutions,
@@ -40,7 +41,7 @@ class PACT(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         config = self.config
         settings = {"weight_bits": config.bits, "input_bits": config.bits, "rescale": config.rescale}
         model = quantize_points(ctx.dense(), lambda *_: PactActivation(config.bits, start_at=config.start_at))
@@ -48,7 +49,7 @@ class PACT(Method):
         first_forward(model, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device), train=True)
         return model
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         recipe = ctx.recipes.finetune
         groups = parameter_groups(model, recipe.lr, self.config.alpha_lr_ratio)
         loss = teacher_loss(ctx.dense(), self.config.attention_weight)

@@ -1,9 +1,9 @@
 """Random masks at initialisation: the control of every learned choice of weights."""
 
 from pydantic import Field
-from torch import nn
 
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.pruning.config import PruningConfig, record_densities
 from compressbench.pruning.masks import Scope, apply_masks, prunable, random_masks
 
@@ -18,7 +18,7 @@ class Random(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         config, model = self.config, ctx.build()
         layers = prunable(model, config.keep_first, config.keep_last)
         shapes = {name: layer.weight.shape for name, layer in layers.items()}

@@ -5,6 +5,7 @@ from torch import nn
 
 from compressbench.config import MethodConfig
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.pruning.blocks import (
     Rows,
     block_statistics,
@@ -33,7 +34,7 @@ class RandomBlocks(Method):
     def check(self, network: nn.Module) -> None:
         check_network(network, prunable_layers(network), self.config.n)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         config, model = self.config, ctx.dense()
         weights = weights_of(model, prunable_layers(model))
         generator = ctx.generator("blocks")
@@ -43,10 +44,10 @@ class RandomBlocks(Method):
         }
         for name, value in block_statistics([(weights[name], mask) for name, mask in masks.items()], config.n).items():
             ctx.record(name, value)
-        ctx.record("connected", connected_share(masks, model.couplings()))  # type: ignore[operator]
+        ctx.record("connected", connected_share(masks, model.couplings()))
         apply_masks(model, masks, block=config.n)
         record_untrained_quality(ctx, model)
         return model
 
-    def finetune(self, ctx: Context, model: nn.Module) -> nn.Module:
+    def finetune(self, ctx: Context, model: Network) -> Network:
         return ctx.fit(model, ctx.recipes.finetune)

@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressbench.config import MethodConfig
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import (
     Masks,
@@ -130,7 +131,8 @@ class Rewiring(Hook):
             mask = self.masks[name]
             count = int(fraction * int(mask.sum()))
             layer.mask.copy_(drop(layer.weight, mask, count))
-            grown[name] = grow(layer.weight.grad, layer.mask, count)  # type: ignore[arg-type]
+            assert layer.weight.grad is not None, "removed weights get a gradient, too"
+            grown[name] = grow(layer.weight.grad, layer.mask, count)
         zero_removed(state.model, state.optimizers)  # what grows now starts at 0, without momentum
         for name, layer in layers.items():
             layer.mask.logical_or_(grown[name])
@@ -160,7 +162,7 @@ class RigL(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         shapes = {name: layer.weight.shape for name, layer in prunable(model, keep_last=config.keep_last).items()}
         kept = kept_counts(shapes, config.sparsity, config.distribution)

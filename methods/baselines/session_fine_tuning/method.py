@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from compressbench.config import MethodConfig
 from compressbench.data import Split
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead
+from compressbench.models.structure import network_of
 from compressbench.sessions import features, through_sessions
 
 
@@ -29,8 +31,8 @@ class SessionFineTuning(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
-        base: GrowingClassifier = ctx.dense()  # type: ignore[assignment]
+    def compress(self, ctx: Context) -> Network:
+        base = network_of(ctx.dense(), GrowingClassifier)
         test = ctx.data.test.images
         if self.config.trained == "head":
             learn = partial(self.learn_head, ctx, base)

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.pruning.config import PruningConfig, record_densities
 from compressbench.pruning.masks import apply_masks, prunable, ranked_masks
 from compressbench.training.loop import Loss
@@ -17,9 +18,9 @@ def connection_gradients(
 ) -> dict[str, Tensor]:
     """g = dL/dc at c = 1, with c multiplying every weight: W * dL/dW. Leaves the model and its statistics alone."""
     probe = deepcopy(model).train()
-    weights = {name: probe.get_submodule(name).weight for name in names}
-    gradients = torch.autograd.grad(loss(probe, batch), list(weights.values()))  # type: ignore[arg-type]
-    return {name: (w * g).detach() for (name, w), g in zip(weights.items(), gradients, strict=True)}  # type: ignore[operator]
+    weights = {name: probe.get_parameter(f"{name}.weight") for name in names}
+    gradients = torch.autograd.grad(loss(probe, batch), list(weights.values()))
+    return {name: (w * g).detach() for (name, w), g in zip(weights.items(), gradients, strict=True)}
 
 
 def saliencies(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -47,7 +48,7 @@ class Snip(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         train = ctx.data.train
         chosen = balanced_sample(train.labels, config.images, ctx.generator("images"))

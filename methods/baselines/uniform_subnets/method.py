@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.models.subnets import Layout
 from compressbench.supernet.config import SupernetConfig
 from compressbench.supernet.training import prepare, sandwich
@@ -18,7 +19,7 @@ class UniformSubnets(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         supernet = prepare(ctx, self.config)
         sampler = supernet.sampler
 

@@ -1,14 +1,13 @@
 """A vision transformer with labels, alone: on all fine patches, or on the coarse ones only."""
 
 from pydantic import Field
-from torch import nn
 from torch.nn import functional as F
 
 from compressbench.config import MethodConfig
 from compressbench.data.mixing import MixedBatches
 from compressbench.errors import UserError
 from compressbench.method import Context, Method
-from compressbench.models import ModelSpec
+from compressbench.models import ModelSpec, Network
 from compressbench.seeding import derive_seed
 from compressbench.training import adamw
 
@@ -25,7 +24,7 @@ class PlainViT(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         recipe, c = ctx.recipes.scratch, self.config
         if ctx.spec.architecture != "vit":
             raise UserError(f"vit needs the architecture vit, not {ctx.spec.architecture}; choose another pair.")

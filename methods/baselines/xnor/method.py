@@ -1,11 +1,11 @@
 """XNOR-Net's weights (Rastegari et al. 2016): signs times the mean magnitude of each filter."""
 
 from pydantic import Field
-from torch import nn
 
 from compressbench.config import MethodConfig
 from compressbench.layers.binary import ScaleGradient, SignConv2d, binarise
 from compressbench.method import Context, Method
+from compressbench.models import Network
 from compressbench.quantization.binary_training import Flips, train_binary
 
 
@@ -19,7 +19,7 @@ class XNOR(Method):
 
     config: Config
 
-    def compress(self, ctx: Context) -> nn.Module:
+    def compress(self, ctx: Context) -> Network:
         settings = {"scaling": "mean", "scale_gradient": self.config.scale_gradient}
         model = binarise(ctx.build(form="recu"), lambda layer: SignConv2d.rebuild(layer, settings))
         return train_binary(ctx, model, hooks=[Flips()])
