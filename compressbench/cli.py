@@ -175,7 +175,8 @@ def latency(run: RunName) -> None:
 @command
 def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
     """Measure our kernels against the best dense forms, by layer, in sequence and end to end. NETWORKS is comma-separated."""
-    from compressbench.kernels import benchmark, machine
+    from compressbench import machine
+    from compressbench.kernels import benchmark
     from compressbench.reporting.kernels import write_kernels
 
     frames = benchmark.measure(listed(networks, "--networks") or list(benchmark.NETWORKS))
@@ -186,7 +187,8 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
 @command
 def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
     """Time the published structures, whose widths are known, beside their dense networks. METHODS is comma-separated."""
-    from compressbench.kernels import machine, structures
+    from compressbench import machine
+    from compressbench.kernels import structures
     from compressbench.registry import discover, method_class
     from compressbench.reporting.structures import write_structures
 

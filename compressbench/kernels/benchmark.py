@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench import models
+from compressbench import machine, models
 from compressbench.compression.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
 from compressbench.compression.masks import apply_masks
 from compressbench.errors import UserError
-from compressbench.kernels import machine, native
+from compressbench.kernels import native
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.kernels.executors import make_executor

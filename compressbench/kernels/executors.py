@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from compressbench import machine
 from compressbench.compression.deploy import deploy
 from compressbench.errors import UserError
-from compressbench.kernels import machine
 from compressbench.kernels.integer import NoIntegerForm, has_codes, integer_network
 from compressbench.kernels.trial import Call, fastest
 

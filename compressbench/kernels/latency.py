@@ -14,12 +14,10 @@ import torch
 import torch.utils.deterministic
 from torch import Tensor, nn
 
+from compressbench import machine
 from compressbench.compression.deploy import deploy, simulated_kinds
 from compressbench.finite import finite
-from compressbench.kernels import (
-    machine,
-    network,  # noqa: F401  registers its executor
-)
+from compressbench.kernels import network  # noqa: F401  registers its executor
 from compressbench.kernels.executors import Skip, make_executor
 from compressbench.kernels.trial import Call
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench import environment, models, registry, storage
+from compressbench import environment, machine, models, registry, storage
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
 from compressbench.finite import NotFinite
 from compressbench.job import SYNTHETIC_FILE, Job, Run
-from compressbench.kernels import machine
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.plan import Plan
 from compressbench.processes import alone_in

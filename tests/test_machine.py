@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from compressbench.kernels import machine
+from compressbench import machine
 
 
 def test_description_names_the_processor_and_has_at_least_one_core():
@@ -22,7 +22,7 @@ def test_description_works_without_cpuinfo(monkeypatch):
 
 
 def test_description_imports_nothing_heavy():
-    code = "import sys; from compressbench.kernels import machine; machine.describe(); print('torch' in sys.modules)"
+    code = "import sys; from compressbench import machine; machine.describe(); print('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8").stdout
         == "False\n"
