@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.compression.blocks import BlockSparse
+from compressbench.kernels.autotune import fastest
 from compressbench.kernels.native import (
     Convolution,
     Isa,
@@ -23,7 +24,6 @@ from compressbench.kernels.native import (
     program,
     runnable,
 )
-from compressbench.kernels.trial import fastest
 
 INFINITY = float("inf")
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32)

@@ -156,7 +156,7 @@ def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folde
 
 
 def _latency(root: Path, job: Job, running_stage: Stage) -> None:
-    from compressbench.kernels import latency
+    from compressbench.timing import latency
 
     assert job.latency is not None, "a job of the latency stage has it"
     options, seed = job.latency, job.run.seed

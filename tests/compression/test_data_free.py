@@ -24,7 +24,7 @@ from compressbench.compression.data_free_pruning import (
 from compressbench.compression.packing import pack_weight
 from compressbench.compression.quantized_layers import QuantConv2d
 from compressbench.errors import UserError
-from compressbench.kernels.integer import integer_network
+from compressbench.runtimes.integer import integer_network
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

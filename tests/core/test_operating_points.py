@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from compressbench import models, storage
 from compressbench.accounting import account, with_mean_macs
-from compressbench.kernels import latency
 from compressbench.models import Classifier, ModelSpec
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.plan import Plan, Run
 from compressbench.stages import stages
+from compressbench.timing import latency
 from compressbench.tracking import final_metrics
 from tests.conftest import ROOT
 

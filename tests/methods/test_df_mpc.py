@@ -17,9 +17,9 @@ from compressbench.compression.data_free import Signal, input_signals, relu_mome
 from compressbench.compression.packing import pack_weight, packed_tensors
 from compressbench.compression.quantized_layers import QuantConv2d
 from compressbench.errors import UserError
-from compressbench.kernels.integer import integer_network
 from compressbench.plan import Plan
 from compressbench.reporting.published import _compare
+from compressbench.runtimes.integer import integer_network
 from compressbench.training.checkpoint import same_bits
 from methods.df_mpc.compensation import Outputs, change, coefficients, loss, ternary
 from methods.df_mpc.facts import recompute

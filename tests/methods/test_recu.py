@@ -23,7 +23,7 @@ from compressbench.compression.binary import (
 )
 from compressbench.compression.binary_counts import binary_counts
 from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
-from compressbench.kernels.network import NativeNetwork
+from compressbench.runtimes.native import NativeNetwork
 from compressbench.training import State
 from compressbench.training.binary import Flips
 from methods.recu.layer import RectifiedClampConv2d

@@ -22,7 +22,7 @@ from compressbench.compression.binary import (
 from compressbench.compression.binary_counts import binary_counts
 from compressbench.compression.latent import bit_entropy
 from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
-from compressbench.kernels.network import NativeNetwork
+from compressbench.runtimes.native import NativeNetwork
 from compressbench.training import State
 from methods.siman.layer import MagnitudeConv2d, median_bits, percentile, project
 from methods.siman.method import ClippingSchedule, SiMaN, magnitude_layers, parameter_groups

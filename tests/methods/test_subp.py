@@ -16,8 +16,8 @@ from compressbench.compression.blocks import block_mask, encode_bsr
 from compressbench.compression.layers import MaskedConv2d, masked_layers
 from compressbench.config import Pair, read_yaml
 from compressbench.errors import UserError
-from compressbench.kernels.network import NativeNetwork
 from compressbench.plan import Plan, Run
+from compressbench.runtimes.native import NativeNetwork
 from compressbench.stages.context import Context
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits

@@ -139,7 +139,7 @@ def test_a_grown_network_is_stored_deployed_and_counted(form: str, tmp_path) -> 
 @pytest.mark.parametrize("form", ["dense", "compact"])
 @pytest.mark.parametrize("executor", ["torch_eager", "torch_compiled", "onnxruntime"])
 def test_both_forms_run_on_every_dense_executor(form: str, executor: str) -> None:
-    from compressbench.kernels import latency
+    from compressbench.timing import latency
 
     base = grown("dense")
     result = latency.measure(base, grown(form), (1, 8, 8), executors=[executor], threads=[1], rounds=1, warmup=1)

@@ -24,13 +24,14 @@ from compressbench.compression.blocks import Rows, encode_bsr, prunable_layers, 
 from compressbench.compression.masks import apply_masks
 from compressbench.errors import UserError
 from compressbench.kernels import native
+from compressbench.kernels.autotune import Call, fastest
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BlockSparseConv2d
-from compressbench.kernels.executors import make_executor
-from compressbench.kernels.latency import DEFAULT_EXECUTORS, WINDOW, Times, interleaved_times, measuring
 from compressbench.kernels.packed import packed_convolution
-from compressbench.kernels.trial import Call, fastest
+from compressbench.runtimes.base import make_executor
+from compressbench.runtimes.native import NativeNetwork
 from compressbench.seeding import derive_seed, generator
+from compressbench.timing.latency import DEFAULT_EXECUTORS, WINDOW, Times, interleaved_times, measuring
 
 NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "MobileNet-V2": ("mobilenet_v2", {}, (3, 224, 224)),
@@ -229,8 +230,6 @@ def measure_end_to_end(
     network: str, threads: int = 1, n: int = 4, sparsity: float = 0.75, rounds: int = 15
 ) -> pd.DataFrame:
     """A whole network with 1xN blocks on our executor beside the dense one on every executor: one row per (form, executor)."""
-    from compressbench.kernels import network as ours
-
     architecture, arguments, input_size = NETWORKS[network]
     torch.manual_seed(0)
     dense = models.build(architecture, **arguments).eval()
@@ -240,7 +239,7 @@ def measure_end_to_end(
     masked = apply_masks(copy.deepcopy(dense), masks, block=n)
     x = torch.randn(1, *input_size, generator=rng)
     with measuring(threads):
-        names = [*DEFAULT_EXECUTORS, ours.NativeNetwork.name]
+        names = [*DEFAULT_EXECUTORS, NativeNetwork.name]
         calls = [make_executor(name).prepare(dense, x) for name in names]
         calls.append(make_executor(names[-1]).prepare(masked, x))
         rng_order = random.Random(derive_seed("end to end", network, threads))

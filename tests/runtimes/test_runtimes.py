@@ -7,7 +7,7 @@ from compressbench.compression.layers import masked, masked_layers
 from compressbench.compression.quantized_layers import quantize_activation, quantize_layer
 from compressbench.compression.registry import replace_modules
 from compressbench.errors import UserError
-from compressbench.kernels.executors import EXECUTORS, Skip, make_executor
+from compressbench.runtimes.base import EXECUTORS, Skip, make_executor
 
 LIBRARIES = ["torch_eager", "torch_compiled", "onnxruntime"]
 

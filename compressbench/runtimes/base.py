@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from compressbench import machine
 from compressbench.compression.deploy import deploy
 from compressbench.errors import UserError
-from compressbench.kernels.integer import NoIntegerForm, has_codes, integer_network
-from compressbench.kernels.trial import Call, fastest
+from compressbench.kernels.autotune import Call, fastest
+from compressbench.runtimes.integer import NoIntegerForm, has_codes, integer_network
 
 INTEGER_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
 FLOAT_OPERATORS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
@@ -141,7 +141,7 @@ class OnnxRuntime(Executor):
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """Export, and bind the input and output in place, as torch has them."""
         try:
-            from compressbench.kernels.onnx_export import export
+            from compressbench.runtimes.onnx_export import export
 
             session = self.session(export(self.network(model), example))
             binding, found = session.io_binding(), session.get_outputs()[0]

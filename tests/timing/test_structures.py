@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from compressbench.errors import UserError
-from compressbench.kernels import structures
 from compressbench.method import Structure
 from compressbench.reporting.structures import best_times, write_structures
+from compressbench.timing import structures
 
 SMALL = Structure("small", "half", "plain", {"widths": [8, 8], "strides": [1, 2]}, {"body.0.conv": 4}, (1, 12, 12))
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from compressbench import accounting, models
 from compressbench.errors import UserError
-from compressbench.kernels import latency
 from compressbench.method import Structure
+from compressbench.timing import latency
 
 EXECUTORS = latency.DEFAULT_EXECUTORS
 

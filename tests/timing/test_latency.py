@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from compressbench import models
 from compressbench.compression.quantized_layers import quantize_layer
 from compressbench.finite import NotFinite
-from compressbench.kernels import latency
-from compressbench.kernels.executors import EXECUTORS, Executor, Skip
-from compressbench.kernels.latency import OutputMismatch, interleaved_times, measure, ratio_of_medians
+from compressbench.runtimes.base import EXECUTORS, Executor, Skip
+from compressbench.timing import latency
+from compressbench.timing.latency import OutputMismatch, interleaved_times, measure, ratio_of_medians
 
 
 class FakeClock:

@@ -13,7 +13,7 @@ from compressbench.compression.layers import masked
 from compressbench.compression.masks import apply_masks
 from compressbench.compression.registry import replace_modules
 from compressbench.kernels import native
-from compressbench.kernels.network import NativeNetwork
+from compressbench.runtimes.native import NativeNetwork
 
 
 def pruned(architecture: str, n: int, **arguments: object) -> nn.Module:

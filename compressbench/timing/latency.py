@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from compressbench import machine
 from compressbench.compression.deploy import deploy, simulated_kinds
 from compressbench.finite import finite
-from compressbench.kernels import network  # noqa: F401  registers its executor
-from compressbench.kernels.executors import Skip, make_executor
-from compressbench.kernels.trial import Call
+from compressbench.kernels.autotune import Call
 from compressbench.operating_points import Adaptive, Blockwise, ImageDependent
+from compressbench.runtimes import native  # noqa: F401  registers its executor
+from compressbench.runtimes.base import Skip, make_executor
 from compressbench.seeding import derive_seed, generator
 
 Clock = Callable[[], float]

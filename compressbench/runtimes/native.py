@@ -28,15 +28,15 @@ from compressbench.compression.replaceable import (
     one_of,
 )
 from compressbench.kernels import native
+from compressbench.kernels.autotune import Call, fastest
 from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
 from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
-from compressbench.kernels.executors import Executor, Skip, executor
 from compressbench.kernels.native import Isa
 from compressbench.kernels.packed import packed_convolution
 from compressbench.kernels.pooling import GlobalMean
-from compressbench.kernels.trial import Call, fastest
 from compressbench.models.resnet import PadShortcut
+from compressbench.runtimes.base import Executor, Skip, executor
 
 Action = Callable[[dict[fx.Node, Tensor]], None]
 Own = BlockSparseConv2d | DepthwiseConv2d | GlobalMean

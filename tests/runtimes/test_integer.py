@@ -19,9 +19,9 @@ from compressbench.compression.post_training import PostTrainingConfig, quantize
 from compressbench.compression.quantized_layers import quantize_activation, quantize_layer, track_ranges
 from compressbench.compression.registry import replace_modules
 from compressbench.compression.weight_quantized import RangedConv2d
-from compressbench.kernels.executors import Skip, make_executor
-from compressbench.kernels.integer import NoIntegerForm, integer_network
-from compressbench.kernels.onnx_export import export
+from compressbench.runtimes.base import Skip, make_executor
+from compressbench.runtimes.integer import NoIntegerForm, integer_network
+from compressbench.runtimes.onnx_export import export
 
 
 def intraq_network(bits: int) -> nn.Module:

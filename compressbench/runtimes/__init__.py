@@ -1,0 +1,1 @@
+"""Executors of whole networks on the CPU, one module each."""
