@@ -29,11 +29,11 @@ from compressbench.compression.replaceable import (
 )
 from compressbench.kernels import native
 from compressbench.kernels.autotune import Call, fastest
-from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
 from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
 from compressbench.kernels.native import Isa
-from compressbench.kernels.packed import packed_convolution
+from compressbench.kernels.onednn import packed_convolution
+from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.kernels.pooling import GlobalMean
 from compressbench.models.resnet import PadShortcut
 from compressbench.runtimes.base import Executor, Skip, executor
@@ -451,14 +451,14 @@ class _PackedBinary(nn.Module):
         if norm is not None:
             scale, bias = scale_and_shift(norm, self._form.bias)
             self._form = self._form._replace(scale=self._form.scale * scale, bias=bias)
-        self._planned: BinaryConv2d | None = None
+        self._planned: PackedBinaryConv2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, C, H, W] -> the same in channels_last."""
         if self._planned is None:
             bits, scale, bias, encoding, _ = self._form
             geometry: Any = {"stride": self._stride, "padding": self._padding, "encoding": encoding}
-            self._planned = BinaryConv2d(bits, scale, bias, x.shape[2:], **geometry)
+            self._planned = PackedBinaryConv2d(bits, scale, bias, x.shape[2:], **geometry)
         if self._form.centred:
             x = x - x.mean((1, 2, 3), keepdim=True)
         return self._planned(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)

@@ -25,9 +25,9 @@ from compressbench.compression.masks import apply_masks
 from compressbench.errors import UserError
 from compressbench.kernels import native
 from compressbench.kernels.autotune import Call, fastest
-from compressbench.kernels.binary import BinaryConv2d
 from compressbench.kernels.block_sparse import BlockSparseConv2d
-from compressbench.kernels.packed import packed_convolution
+from compressbench.kernels.onednn import packed_convolution
+from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.runtimes.base import make_executor
 from compressbench.runtimes.native import NativeNetwork
 from compressbench.seeding import derive_seed, generator
@@ -288,7 +288,7 @@ def _candidates(
         call, about = _sparse(shape, weight, n, sparsity, "ranked", x, y)
         yield call, {"form": "sparse", "n": n, "sparsity": sparsity} | about
     if shape.kernel == 3:
-        binary = BinaryConv2d(
+        binary = PackedBinaryConv2d(
             weight > 0, None, None, (shape.size, shape.size), stride=shape.stride, padding=shape.padding
         )
         last, out = x.view(1, *binary.input_shape), y.view(1, *binary.output_shape)

@@ -22,7 +22,7 @@ from compressbench.compression.binary import (
     with_slope,
 )
 from compressbench.compression.binary_counts import binary_counts
-from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
+from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.runtimes.native import NativeNetwork
 from compressbench.training import State
 from compressbench.training.binary import Flips
@@ -184,7 +184,7 @@ def test_the_packed_kernel_computes_the_same_integers(stride: int) -> None:
     layer.alpha.data.fill_(1.0)
     x = torch.randn(1, 70, 9, 9)
     form = layer.binary_form()
-    packed = PackedConv2d(form.bits, None, None, (9, 9), stride=stride, padding=1)
+    packed = PackedBinaryConv2d(form.bits, None, None, (9, 9), stride=stride, padding=1)
     assert torch.equal(packed(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2), layer(x))
 
 

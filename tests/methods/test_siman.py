@@ -21,7 +21,7 @@ from compressbench.compression.binary import (
 )
 from compressbench.compression.binary_counts import binary_counts
 from compressbench.compression.latent import bit_entropy
-from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
+from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.runtimes.native import NativeNetwork
 from compressbench.training import State
 from methods.siman.layer import MagnitudeConv2d, median_bits, percentile, project
@@ -186,7 +186,7 @@ def test_both_encodings_give_the_same_integers(stride: int) -> None:
     geometry = {"stride": stride, "padding": 1}
     centred = (x - x.mean()).permute(0, 2, 3, 1).contiguous()
     signs, ones = (
-        PackedConv2d(layer.magnitude_bits, None, None, (9, 9), encoding=encoding, **geometry)(centred).permute(
+        PackedBinaryConv2d(layer.magnitude_bits, None, None, (9, 9), encoding=encoding, **geometry)(centred).permute(
             0, 3, 1, 2
         )
         for encoding in ("signs", "ones")
