@@ -13,10 +13,10 @@ from compressbench.compression.folding import convolution_norm_pairs, fold_norms
 from compressbench.compression.layers import MaskedConv2d, mask_layer, masked
 from compressbench.compression.learned_steps import LearnedStepActivation
 from compressbench.compression.quantized_layers import QuantizedActivation, quantize_layer
-from compressbench.compression.replaceable import Replaceable
+from compressbench.compression.replaceable import CONVOLUTION, Replaceable
 from compressbench.compression.weight_quantized import RangedConv2d
-from compressbench.runtimes import native
 from compressbench.runtimes.base import Skip, make_executor
+from compressbench.runtimes.native import forms
 
 SHAPE = (1, 4, 9, 9)
 MODES = ("reflect", "replicate", "circular")
@@ -27,7 +27,7 @@ def chosen_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Whichever form wins the trial, the result is the same: also take the last one that is offered."""
     torch.manual_seed(0)
     if request.param == "last":
-        monkeypatch.setattr(native, "fastest", lambda forms: [*forms][-1])
+        monkeypatch.setattr(forms, "fastest", lambda forms: [*forms][-1])
     with torch.no_grad():
         yield
 
@@ -286,8 +286,8 @@ def test_a_form_refuses_an_argument_that_it_has_never_heard_of() -> None:
         def __init__(self, *args: int, flipped: bool = False) -> None:
             super().__init__(*args)
 
-    assert Replaceable(nn.Conv2d, native.CONVOLUTION.reads).covers(convolution())
-    assert not Replaceable(Later, native.CONVOLUTION.reads).covers(Later(4, 4, 3))
+    assert Replaceable(nn.Conv2d, CONVOLUTION.reads).covers(convolution())
+    assert not Replaceable(Later, CONVOLUTION.reads).covers(Later(4, 4, 3))
 
 
 def test_norms_are_paired_with_plain_convolutions_only() -> None:

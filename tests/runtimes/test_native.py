@@ -130,8 +130,8 @@ def test_large_sparse_layers_run_on_the_kernel_and_share_their_buffers() -> None
     model = pruned("resnet50", 16, classes=10)
     executor = NativeNetwork()
     with torch.no_grad():
-        plan = executor.prepare(model, torch.randn(1, 3, 128, 128)).__self__
+        execution = executor.prepare(model, torch.randn(1, 3, 128, 128)).__self__
     assert executor.forms["block-sparse 1x16"] >= 40
-    buffers = plan._share_buffers().values()
+    buffers = execution.memory.buffers.values()
     assert len({buffer.data_ptr() for buffer in buffers}) < len(buffers) / 2
     assert re.search(r"\d+ block-sparse 1x16 \(tile \d+x\d+", executor.describe()["layers"])
