@@ -1,1 +1,1 @@
-"""Executors of whole networks on the CPU, one module each."""
+"""Executors of whole networks on the CPU: a module, or a package, for each, and what they share."""

@@ -171,7 +171,7 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
             dense,
             network,
             ctx.task.image_shape(ctx.info, ctx.pair),
-            executors=options.executors,
+            runtimes=options.executors,
             rounds=options.rounds,
             warmup=options.warmup,
             seed=seed,

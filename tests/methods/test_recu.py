@@ -23,7 +23,7 @@ from compressbench.compression.binary import (
 )
 from compressbench.compression.binary_counts import binary_counts
 from compressbench.kernels.packed_binary import PackedBinaryConv2d
-from compressbench.runtimes.native import NativeNetwork
+from compressbench.runtimes.native import NativeRuntime
 from compressbench.training import State
 from compressbench.training.binary import Flips
 from methods.recu.layer import RectifiedClampConv2d
@@ -259,11 +259,11 @@ def test_it_trains_and_stores_one_bit_a_weight(data_root: Path, tmp_path: Path) 
 def test_the_deployed_network_runs_on_the_packed_kernel(data_root: Path, tmp_path: Path) -> None:
     ctx = make_binary_context(data_root, tmp_path)
     model = ReCU(ReCU.Config(rate="recipe")).compress(ctx)
-    x, executor = ctx.data.test.images[:1], NativeNetwork()
+    x, runtime = ctx.data.test.images[:1], NativeRuntime()
     with torch.no_grad():
-        expected, call = model(x), executor.prepare(model, x)
+        expected, call = model(x), runtime.prepare(model, x)
         torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
-    assert executor.forms["binary"] == 4
+    assert runtime.forms["binary"] == 4
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from compressbench.compression.binary import (
 from compressbench.compression.binary_counts import binary_counts
 from compressbench.compression.latent import bit_entropy
 from compressbench.kernels.packed_binary import PackedBinaryConv2d
-from compressbench.runtimes.native import NativeNetwork
+from compressbench.runtimes.native import NativeRuntime
 from compressbench.training import State
 from methods.siman.layer import MagnitudeConv2d, median_bits, percentile, project
 from methods.siman.method import ClippingSchedule, SiMaN, magnitude_layers, parameter_groups
@@ -274,11 +274,11 @@ def test_it_trains_and_the_deployed_network_runs_on_the_packed_kernel(data_root:
     model = SiMaN(SiMaN.Config(rate="recipe")).compress(ctx)
     assert (tmp_path / "compress" / "latent.safetensors").exists() and "ties" in ctx.records
     assert all(layer.centred for layer in binary_layers(model).values())
-    x, executor = ctx.data.test.images[:1], NativeNetwork()
+    x, runtime = ctx.data.test.images[:1], NativeRuntime()
     with torch.no_grad():
-        expected, call = model(x), executor.prepare(model, x)
+        expected, call = model(x), runtime.prepare(model, x)
         torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
-    assert executor.forms["binary"] == 4
+    assert runtime.forms["binary"] == 4
 
 
 def test_what_is_stored_computes_what_was_trained(data_root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ SMALL = Structure("small", "half", "plain", {"widths": [8, 8], "strides": [1, 2]
 
 
 def test_structures_are_timed_beside_their_dense_networks(tmp_path: Path) -> None:
-    table = structures.measure({"toy": [SMALL], "none": []}, executors=["torch_eager", "onnxruntime"], rounds=3)
+    table = structures.measure({"toy": [SMALL], "none": []}, runtimes=["torch_eager", "onnxruntime"], rounds=3)
     assert list(table.executor) == ["torch_eager", "onnxruntime"]
     assert (table.latency_ms > 0).all() and (table.dense_ms > 0).all()
     macs, narrow = 9 * 144 * 8 + 9 * 36 * 64 + 80, 9 * 144 * 4 + 9 * 36 * 32 + 80

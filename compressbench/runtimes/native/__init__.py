@@ -14,7 +14,7 @@ from compressbench.compression.deploy import deploy, simulated_kinds
 from compressbench.compression.layers import MaskedConv2d
 from compressbench.kernels import native
 from compressbench.kernels.autotune import Call
-from compressbench.runtimes.base import Executor, executor
+from compressbench.runtimes.base import Runtime
 from compressbench.runtimes.native.execution import Execution
 from compressbench.runtimes.native.fusion import fuse
 from compressbench.runtimes.native.graph import Graph, trace
@@ -22,8 +22,7 @@ from compressbench.runtimes.native.packed_layers import PackedLayer, pack_binary
 from compressbench.runtimes.native.steps import fastest_steps
 
 
-@executor
-class NativeNetwork(Executor):
+class NativeRuntime(Runtime):
     """Batch norms folded, activations and residual sums fused into the convolutions, buffers planned once.
 
     Every masked convolution runs on the block-sparse kernel or as a dense one, whichever a short trial finds faster. A
