@@ -1,1 +1,1 @@
-"""Executors of whole networks on the CPU: a module, or a package, for each, and what they share."""
+"""Ways to run whole networks on the CPU: a module or a package for each, found by being here, and what they share."""

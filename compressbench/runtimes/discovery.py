@@ -53,6 +53,9 @@ def _named_classes(file: Path) -> Mapping[str, str]:
         if isinstance(definition, ast.ClassDef):
             for statement in definition.body:
                 match statement:
-                    case ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=str(name))):
+                    case (
+                        ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=str(name)))
+                        | ast.AnnAssign(target=ast.Name(id="name"), value=ast.Constant(value=str(name)))
+                    ):
                         found[definition.name] = name
     return found

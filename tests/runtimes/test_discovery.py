@@ -16,6 +16,7 @@ from compressbench.runtimes.base import Runtime
 from compressbench.timing.latency import measure
 
 BARE = '''
+from typing import ClassVar
 from compressbench.runtimes.base import Runtime
 
 class Bare(Runtime):
@@ -44,8 +45,11 @@ def timed(*names: str) -> dict[str, list]:
     return measure(network, network, (1, 4, 4), names, threads=(1,), rounds=2, warmup=1)
 
 
-def test_a_file_in_the_folder_is_a_runtime_that_times_a_network(drop: Callable[[str], object]) -> None:
-    drop(BARE)
+@pytest.mark.parametrize("declaration", ["name = ", "name: ClassVar[str] = "])
+def test_a_file_in_the_folder_is_a_runtime_that_times_a_network(
+    drop: Callable[[str], object], declaration: str
+) -> None:
+    drop(BARE.replace("name = ", declaration))
     assert "bare" in discovery.known()
     result = timed("torch_eager", "bare")
     assert [m["executor"] for m in result["measurements"]] == ["torch_eager", "bare"]
