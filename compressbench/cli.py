@@ -175,8 +175,9 @@ def latency(run: RunName) -> None:
 @command
 def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
     """Measure our kernels against the best dense forms, by layer, in sequence and end to end. NETWORKS is comma-separated."""
-    from compressbench.kernels import benchmark, machine
+    from compressbench import machine
     from compressbench.reporting.kernels import write_kernels
+    from compressbench.timing import benchmark
 
     frames = benchmark.measure(listed(networks, "--networks") or list(benchmark.NETWORKS))
     write_kernels(frames, ROOT / "methods/one_by_n/published.csv", machine.summary(), out)
@@ -186,9 +187,10 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
 @command
 def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
     """Time the published structures, whose widths are known, beside their dense networks. METHODS is comma-separated."""
-    from compressbench.kernels import machine, structures
+    from compressbench import machine
     from compressbench.registry import discover, method_class
     from compressbench.reporting.structures import write_structures
+    from compressbench.timing import structures
 
     names = listed(methods, "--methods") or list(discover(ROOT))
     table = structures.measure({name: method_class(ROOT, name).structures() for name in names})

@@ -218,10 +218,17 @@ class Plan:
         return [path for folder in folders for name in names if (path := folder / name).exists()]
 
     def validate(self) -> None:
-        """Check what needs code (and its imports): architectures, every method's configuration of every setting, and whether
-        the one fits the other."""
+        """Check what needs code (and its imports): runtimes, architectures, every method's configuration of every setting, and
+        whether it fits the network."""
         from compressbench import data, models
+        from compressbench.runtimes import discovery
 
+        known = discovery.known()
+        for name in self.scale.latency.executors:
+            if name not in known:
+                raise UserError(
+                    f"config/{self.scale_name}.yaml: key latency.executors: unknown {name!r}; known: {', '.join(known)}."
+                )
         for name, pair in self.scale.pairs.items():
             data.info(name.split("/")[0])
             if pair.architecture not in models.ARCHITECTURES:

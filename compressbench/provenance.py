@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import compressbench
+from compressbench import machine
 from compressbench.job import Job
 
 FILE = "run.json"
@@ -51,8 +52,6 @@ def peak_memory_mb() -> float:
 
 def record(root: Path, job: Job, *, threads: int, seconds: float) -> dict[str, Any]:
     """The content of run.json."""
-    from compressbench.kernels import machine
-
     return {
         "run": job.tags,
         "configuration": job.parameters,

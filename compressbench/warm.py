@@ -28,7 +28,7 @@ from compressbench import environment
 VARIABLE = "COMPRESSBENCH_WARM"
 PATIENCE = 10  # seconds until the socket must be there
 IMPORTS = (
-    "compressbench.cli", "compressbench.stages.stages", "compressbench.kernels.latency", "compressbench.tracking",
+    "compressbench.cli", "compressbench.stages.stages", "compressbench.timing.latency", "compressbench.tracking",
     "torch._dynamo", "torch.onnx", "onnx", "mlflow",
 )  # fmt: skip
 # Against threads, which do not survive a fork: OpenBLAS's, and that of PyArrow's allocator (MLflow imports pandas).

@@ -1,1 +1,1 @@
-"""Running networks on the CPU and timing them."""
+"""Layers on the CPU: native code, and its Python faces. Nothing here knows a network."""

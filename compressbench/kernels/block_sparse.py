@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressbench.kernels.autotune import fastest
 from compressbench.kernels.native import (
     Convolution,
     Isa,
@@ -22,7 +23,6 @@ from compressbench.kernels.native import (
     program,
     runnable,
 )
-from compressbench.kernels.trial import fastest
 from compressbench.pruning.blocks import BlockSparse
 
 INFINITY = float("inf")

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench import environment, models, registry, storage
+from compressbench import environment, machine, models, registry, storage
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
 from compressbench.finite import NotFinite
 from compressbench.job import SYNTHETIC_FILE, Job, Run
-from compressbench.kernels import machine
-from compressbench.method import Context
+from compressbench.method.context import Context
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.plan import Plan
 from compressbench.processes import alone_in
@@ -158,7 +157,7 @@ def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folde
 
 
 def _latency(root: Path, job: Job, running_stage: Stage) -> None:
-    from compressbench.kernels import latency
+    from compressbench.timing import latency
 
     assert job.latency is not None, "a job of the latency stage has it"
     options, seed = job.latency, job.run.seed
@@ -173,7 +172,7 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
             dense,
             network,
             ctx.task.image_shape(ctx.info, ctx.pair),
-            executors=options.executors,
+            runtimes=options.executors,
             rounds=options.rounds,
             warmup=options.warmup,
             seed=seed,

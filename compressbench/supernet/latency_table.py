@@ -78,7 +78,7 @@ def measured_table(
     layout: Layout, space: SupernetConfig, time: Callable[[nn.Module, Tensor], float] | None = None
 ) -> LatencyTable:
     """The table of every block of a space, timed by `time` (microseconds); default: the median in eager PyTorch, one thread."""
-    from compressbench.kernels.latency import microseconds
+    from compressbench.timing.latency import microseconds
 
     low, high = space.resolutions
     count = round(1000 * (1 - space.min_width)) + 1

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from compressbench.method import MethodConfig
+from compressbench.config import MethodConfig
 
 
 class FDDAConfig(MethodConfig):

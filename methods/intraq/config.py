@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from compressbench.config import Recipe
-from compressbench.method import MethodConfig
+from compressbench.config import MethodConfig, Recipe
 
 
 class IntraQConfig(MethodConfig):

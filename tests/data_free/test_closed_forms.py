@@ -17,9 +17,9 @@ from compressbench.data_free.closed_forms import (
 )
 from compressbench.data_free.pruning import DataFreePruningConfig, kept_count, prune_and_quantize, selection
 from compressbench.errors import UserError
-from compressbench.kernels.integer import integer_network
 from compressbench.layers.packing import pack_weight
 from compressbench.layers.quantized import QuantConv2d
+from compressbench.runtimes.integer import integer_network
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from compressbench import models, storage
 from compressbench.accounting import account, with_mean_macs
-from compressbench.kernels import latency
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.models import Classifier, ModelSpec
 from compressbench.plan import Plan, Run
 from compressbench.stages import stages
+from compressbench.timing import latency
 from compressbench.tracking import final_metrics
 from tests.conftest import ROOT
 
@@ -215,13 +215,13 @@ def test_throughput_is_measured_per_image_on_full_batches_of_the_same_images() -
 
 def test_a_network_that_depends_on_the_image_is_timed_on_images_in_eager_mode() -> None:
     dense, network = Narrow(nn.Linear(256, 10)).eval(), Undecided(nn.Linear(8, 10)).eval()
-    executors = ("torch_eager", "torch_compiled", "onnxruntime")
+    runtimes = ("torch_eager", "torch_compiled", "onnxruntime")
     found = latency.measure(
-        dense, network, (1, 16, 16), executors, rounds=2, warmup=1, images=torch.zeros(40, 1, 16, 16)
+        dense, network, (1, 16, 16), runtimes, rounds=2, warmup=1, images=torch.zeros(40, 1, 16, 16)
     )
     (row,) = found["measurements"]
     assert (row["executor"], row["threads"], row["batch"], row["images"]) == ("torch_eager", 1, 1, 32)
     assert row["rounds"] == 1  # of 32 images each, for the two of one image
     assert {s["executor"] for s in found["skipped"]} == {"torch_compiled", "onnxruntime"}
     with pytest.raises(ValueError, match="give some"):
-        latency.measure(dense, network, (1, 16, 16), executors)
+        latency.measure(dense, network, (1, 16, 16), runtimes)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from compressbench import accounting, models, storage
 from compressbench.data_free.closed_forms import Signal, input_signals, relu_moments
 from compressbench.errors import UserError
-from compressbench.kernels.integer import integer_network
 from compressbench.layers.packing import pack_weight, packed_tensors
 from compressbench.layers.quantized import QuantConv2d
 from compressbench.plan import Plan
 from compressbench.reporting.published import _compare
+from compressbench.runtimes.integer import integer_network
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import same_bits
 from methods.df_mpc.compensation import Outputs, change, coefficients, loss, ternary

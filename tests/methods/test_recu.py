@@ -13,11 +13,11 @@ from torch.distributions import Laplace
 from torch.nn import functional as F
 
 from compressbench import models, storage
-from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
-from compressbench.kernels.network import NativeNetwork
+from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.layers.binary import EPSILON, OneBitConv2d, binarise, binary_layers, triangular_slope, with_slope
 from compressbench.quantization.binary_counts import binary_counts
 from compressbench.quantization.binary_training import Flips
+from compressbench.runtimes.native import NativeRuntime
 from compressbench.training import State
 from methods.recu.layer import RectifiedClampConv2d
 from methods.recu.method import ClampSchedule, ReCU, convolutions_and_classifier
@@ -177,7 +177,7 @@ def test_the_packed_kernel_computes_the_same_integers(stride: int) -> None:
     layer.alpha.data.fill_(1.0)
     x = torch.randn(1, 70, 9, 9)
     form = layer.binary_form()
-    packed = PackedConv2d(form.bits, None, None, (9, 9), stride=stride, padding=1)
+    packed = PackedBinaryConv2d(form.bits, None, None, (9, 9), stride=stride, padding=1)
     assert torch.equal(packed(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2), layer(x))
 
 
@@ -252,11 +252,11 @@ def test_it_trains_and_stores_one_bit_a_weight(data_root: Path, tmp_path: Path) 
 def test_the_deployed_network_runs_on_the_packed_kernel(data_root: Path, tmp_path: Path) -> None:
     ctx = make_binary_context(data_root, tmp_path)
     model = ReCU(ReCU.Config(rate="recipe")).compress(ctx)
-    x, executor = ctx.data.test.images[:1], NativeNetwork()
+    x, runtime = ctx.data.test.images[:1], NativeRuntime()
     with torch.no_grad():
-        expected, call = model(x), executor.prepare(model, x)
+        expected, call = model(x), runtime.prepare(model, x)
         torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
-    assert executor.forms["binary"] == 4
+    assert runtime.forms["binary"] == 4
 
 
 @pytest.mark.parametrize(

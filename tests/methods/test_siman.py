@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench import models
-from compressbench.kernels.binary import BinaryConv2d as PackedConv2d
-from compressbench.kernels.network import NativeNetwork
+from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.layers.binary import (
     EPSILON,
     binarise,
@@ -23,6 +22,7 @@ from compressbench.layers.binary import (
 )
 from compressbench.quantization.binary_counts import binary_counts
 from compressbench.quantization.latent_weights import bit_entropy
+from compressbench.runtimes.native import NativeRuntime
 from compressbench.training import State
 from methods.siman.layer import MagnitudeConv2d, median_bits, percentile, project
 from methods.siman.method import ClippingSchedule, SiMaN, magnitude_layers, parameter_groups
@@ -186,7 +186,7 @@ def test_both_encodings_give_the_same_integers(stride: int) -> None:
     geometry = {"stride": stride, "padding": 1}
     centred = (x - x.mean()).permute(0, 2, 3, 1).contiguous()
     signs, ones = (
-        PackedConv2d(layer.magnitude_bits, None, None, (9, 9), encoding=encoding, **geometry)(centred).permute(
+        PackedBinaryConv2d(layer.magnitude_bits, None, None, (9, 9), encoding=encoding, **geometry)(centred).permute(
             0, 3, 1, 2
         )
         for encoding in ("signs", "ones")
@@ -274,11 +274,11 @@ def test_it_trains_and_the_deployed_network_runs_on_the_packed_kernel(data_root:
     model = SiMaN(SiMaN.Config(rate="recipe")).compress(ctx)
     assert (tmp_path / "compress" / "latent.safetensors").exists() and "ties" in ctx.records
     assert all(layer.centred for layer in binary_layers(model).values())
-    x, executor = ctx.data.test.images[:1], NativeNetwork()
+    x, runtime = ctx.data.test.images[:1], NativeRuntime()
     with torch.no_grad():
-        expected, call = model(x), executor.prepare(model, x)
+        expected, call = model(x), runtime.prepare(model, x)
         torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
-    assert executor.forms["binary"] == 4
+    assert runtime.forms["binary"] == 4
 
 
 def test_what_is_stored_computes_what_was_trained(data_root: Path, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from compressbench import accounting, models, storage
 from compressbench.config import Pair, read_yaml
 from compressbench.errors import UserError
-from compressbench.kernels.network import NativeNetwork
 from compressbench.layers.masked import MaskedConv2d, masked_layers
 from compressbench.method import Context
 from compressbench.plan import Plan, Run
 from compressbench.pruning.blocks import block_mask, encode_bsr
+from compressbench.runtimes.native import NativeRuntime
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.subp.criterion import (
@@ -553,13 +553,13 @@ def test_the_stage_leaves_a_stored_model_in_uniform_blocks(data_root: Path, tmp_
     assert bytes_of["bsr"] == min(bytes_of.values())
 
 
-def test_the_executor_runs_the_blocks_and_computes_the_model(data_root: Path, tmp_path: Path) -> None:
+def test_the_runtime_runs_the_blocks_and_computes_the_model(data_root: Path, tmp_path: Path) -> None:
     ctx = plain_context(data_root, tmp_path, epochs=1)
     model = SUBP(config(slices=7)).compress(ctx)
-    executor, x = NativeNetwork(), ctx.data.test.images[:1]
-    assert executor.objection(model) == ""
+    runtime, x = NativeRuntime(), ctx.data.test.images[:1]
+    assert runtime.objection(model) == ""
     with torch.no_grad():
-        torch.testing.assert_close(executor.prepare(model, x)(), model(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(runtime.prepare(model, x)(), model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_the_seed_fixes_the_bits_and_another_seed_changes_them(data_root: Path, tmp_path: Path) -> None:

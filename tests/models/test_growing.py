@@ -137,12 +137,12 @@ def test_a_grown_network_is_stored_deployed_and_counted(form: str, tmp_path) -> 
 
 
 @pytest.mark.parametrize("form", ["dense", "compact"])
-@pytest.mark.parametrize("executor", ["torch_eager", "torch_compiled", "onnxruntime"])
-def test_both_forms_run_on_every_dense_executor(form: str, executor: str) -> None:
-    from compressbench.kernels import latency
+@pytest.mark.parametrize("runtime", ["torch_eager", "torch_compiled", "onnxruntime"])
+def test_both_forms_run_on_every_dense_runtime(form: str, runtime: str) -> None:
+    from compressbench.timing import latency
 
     base = grown("dense")
-    result = latency.measure(base, grown(form), (1, 8, 8), executors=[executor], threads=[1], rounds=1, warmup=1)
+    result = latency.measure(base, grown(form), (1, 8, 8), runtimes=[runtime], threads=[1], rounds=1, warmup=1)
     assert not result["skipped"] and len(result["measurements"]) == 1
 
 

@@ -54,6 +54,11 @@ def test_wrong_command_line_stops_before_any_job(project: Path, arguments: list[
             "pairs.digits/plain_mini.pretrain.lr: Field required",
         ),
         ("config/smoke.yaml", lambda c: c["latency"].update(rounds=3), "latency.rounds"),
+        (
+            "config/smoke.yaml",
+            lambda c: c["latency"]["executors"].append("tvm"),
+            "latency.executors: unknown 'tvm'; known: compressbench, onnxruntime,",
+        ),
         ("methods/optg/config.yaml", lambda c: c["settings"]["p95"].update(sparsity=1.5), "sparsity"),
         ("methods/optg/config.yaml", lambda c: c.update(family="magic"), "family"),
     ],

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from compressbench import models
 from compressbench.finite import NotFinite
-from compressbench.kernels import latency
-from compressbench.kernels.executors import EXECUTORS, Executor, Skip
-from compressbench.kernels.latency import OutputMismatch, interleaved_times, measure, ratio_of_medians
 from compressbench.layers.quantized import quantize_layer
+from compressbench.runtimes.base import Runtime, Skip
+from compressbench.timing import latency
+from compressbench.timing.latency import OutputMismatch, interleaved_times, measure, ratio_of_medians
 
 
 class FakeClock:
@@ -29,9 +29,11 @@ class FakeClock:
 
 
 @pytest.fixture
-def register(monkeypatch) -> Callable[[type[Executor]], None]:
-    """Adds an executor for one test."""
-    return lambda cls: monkeypatch.setitem(EXECUTORS, cls.name, cls)
+def register(monkeypatch) -> Callable[[type[Runtime]], None]:
+    """Adds a runtime for one test."""
+    added: dict[str, type[Runtime]] = {}
+    monkeypatch.setattr(latency, "make_runtime", lambda name: added[name]())
+    return lambda cls: added.update({cls.name: cls})
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
 
 
-class Plain(Executor):
+class Plain(Runtime):
     """Runs the module as it is."""
 
     name = "plain"
@@ -116,7 +118,7 @@ def test_interval_depends_on_nothing_but_the_times_and_the_seed():
     assert ratio_of_medians(*times, seed=5) != ratio_of_medians(*times, seed=6)
 
 
-def test_executor_that_cannot_run_is_recorded_once_and_the_others_still_run(register, network):
+def test_runtime_that_cannot_run_is_recorded_once_and_the_others_still_run(register, network):
     class Missing(Plain):
         name = "missing"
 
@@ -131,7 +133,7 @@ def test_executor_that_cannot_run_is_recorded_once_and_the_others_still_run(regi
 
 
 @pytest.mark.parametrize("wrong, message", [(lambda y: y * 1.1, "differs"), (lambda y: y[:, :1], "returns")])
-def test_executor_that_computes_something_else_is_an_error(register, network, wrong, message):
+def test_runtime_that_computes_something_else_is_an_error(register, network, wrong, message):
     class Wrong(Plain):
         name = "wrong"
 
@@ -221,7 +223,7 @@ def test_real_measurement_has_the_published_form_and_finite_positive_numbers():
     assert set(result) == {"batch", "input_shape", "machine", "simulated", "measurements", "skipped"}
     assert (result["batch"], result["input_shape"], result["simulated"]) == (1, [1, 28, 28], [])
     assert set(result["machine"]) == {"cpu", "cores", "isa", "memory_gib", "system"}
-    assert [m["executor"] for m in result["measurements"]] == list(latency.DEFAULT_EXECUTORS)
+    assert [m["executor"] for m in result["measurements"]] == list(latency.DEFAULT_RUNTIMES)
     for m in result["measurements"]:
         keys = ["executor", "threads", "library", "isa", "rounds", "dense_ms", "compressed_ms", "speedup"]
         assert list(m) == keys

@@ -20,7 +20,7 @@ from compressbench.kernels.native import (
 from compressbench.layers.binary import Encoding, sign_ste
 
 
-class BinaryConv2d:
+class PackedBinaryConv2d:
     """y = scale * conv2d(sign(x), W) + bias, planned for one input size. Tensors are NHWC; the result is integer-exact.
 
     bits: bool [c_out, c_in, k, k]. With encoding "signs" W is +1 where set, else -1 (ReCU; XOR and popcount); with

@@ -19,18 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench import models
+from compressbench import machine, models
 from compressbench.errors import UserError
-from compressbench.kernels import machine, native
-from compressbench.kernels.binary import BinaryConv2d
+from compressbench.kernels import native
+from compressbench.kernels.autotune import Call, fastest
 from compressbench.kernels.block_sparse import BlockSparseConv2d
-from compressbench.kernels.executors import make_executor
-from compressbench.kernels.latency import DEFAULT_EXECUTORS, WINDOW, Times, interleaved_times, measuring
-from compressbench.kernels.packed import packed_convolution
-from compressbench.kernels.trial import Call, fastest
+from compressbench.kernels.onednn import packed_convolution
+from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.pruning.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.masks import apply_masks
+from compressbench.runtimes.discovery import make_runtime
+from compressbench.runtimes.native import NativeRuntime
 from compressbench.seeding import derive_seed, generator
+from compressbench.timing.latency import DEFAULT_RUNTIMES, WINDOW, Times, interleaved_times, measuring
 
 NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "MobileNet-V2": ("mobilenet_v2", {}, (3, 224, 224)),
@@ -228,9 +229,7 @@ def measure_sequence(
 def measure_end_to_end(
     network: str, threads: int = 1, n: int = 4, sparsity: float = 0.75, rounds: int = 15
 ) -> pd.DataFrame:
-    """A whole network with 1xN blocks on our executor beside the dense one on every executor: one row per (form, executor)."""
-    from compressbench.kernels import network as ours
-
+    """A whole network with 1xN blocks on our runtime beside the dense one on every runtime: one row per (form, executor)."""
     architecture, arguments, input_size = NETWORKS[network]
     torch.manual_seed(0)
     dense = models.build(architecture, **arguments).eval()
@@ -240,9 +239,9 @@ def measure_end_to_end(
     masked = apply_masks(copy.deepcopy(dense), masks, block=n)
     x = torch.randn(1, *input_size, generator=rng)
     with measuring(threads):
-        names = [*DEFAULT_EXECUTORS, ours.NativeNetwork.name]
-        calls = [make_executor(name).prepare(dense, x) for name in names]
-        calls.append(make_executor(names[-1]).prepare(masked, x))
+        names = [*DEFAULT_RUNTIMES, NativeRuntime.name]
+        calls = [make_runtime(name).prepare(dense, x) for name in names]
+        calls.append(make_runtime(names[-1]).prepare(masked, x))
         rng_order = random.Random(derive_seed("end to end", network, threads))
         times = interleaved_times(calls, rounds, 3, rng_order, window=STRETCH)
     about = [{"form": "dense", "executor": name, "n": 0, "sparsity": 0.0} for name in names]
@@ -283,13 +282,13 @@ def _candidates(
     layer = nn.Conv2d(shape.c_in, shape.c_out, shape.kernel, shape.stride, shape.padding)
     layer.weight.copy_(weight)
     image = x.view(1, shape.c_in, shape.size, shape.size)
-    runtime = make_executor("onnxruntime").prepare(layer.eval(), image)
+    runtime = make_runtime("onnxruntime").prepare(layer.eval(), image)
     yield runtime, {"form": "onnxruntime", **none, "operations": shape.operations}
     for n, sparsity in itertools.product(blocks, sparsities):
         call, about = _sparse(shape, weight, n, sparsity, "ranked", x, y)
         yield call, {"form": "sparse", "n": n, "sparsity": sparsity} | about
     if shape.kernel == 3:
-        binary = BinaryConv2d(
+        binary = PackedBinaryConv2d(
             weight > 0, None, None, (shape.size, shape.size), stride=shape.stride, padding=shape.padding
         )
         last, out = x.view(1, *binary.input_shape), y.view(1, *binary.output_shape)

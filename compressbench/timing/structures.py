@@ -8,16 +8,14 @@ from torch import nn
 
 from compressbench import accounting, models
 from compressbench.errors import UserError
-from compressbench.kernels import latency
 from compressbench.method import Structure
-
-EXECUTORS = latency.DEFAULT_EXECUTORS
+from compressbench.timing import latency
 
 
 def measure(
-    structures: Mapping[str, Sequence[Structure]], executors: Sequence[str] = EXECUTORS, rounds: int = 30
+    structures: Mapping[str, Sequence[Structure]], runtimes: Sequence[str] = latency.DEFAULT_RUNTIMES, rounds: int = 30
 ) -> pd.DataFrame:
-    """One row per structure and executor, one image, one thread, random weights; `structures` by method.
+    """One row per structure and runtime, one image, one thread, random weights; `structures` by method.
 
     Columns: method, model, setting, executor, macs_cut, params_cut, dense_ms, latency_ms, speedup, low, high. Dense and narrow
     networks run interleaved, see `latency.measure`.
@@ -26,21 +24,21 @@ def measure(
         {"method": method, "model": s.model, "setting": s.setting} | row
         for method, known in structures.items()
         for s in known
-        for row in _rows(s, executors, rounds)
+        for row in _rows(s, runtimes, rounds)
     ]
     if not rows:
         raise UserError(f"none of {', '.join(structures)} has a published structure to time; name other methods.")
     return pd.DataFrame(rows)
 
 
-def _rows(structure: Structure, executors: Sequence[str], rounds: int) -> list[dict[str, object]]:
+def _rows(structure: Structure, runtimes: Sequence[str], rounds: int) -> list[dict[str, object]]:
     dense, narrow = (_build(structure, widths) for widths in (None, structure.widths))
     counts = [accounting.account(model, structure.shape) for model in (dense, narrow)]
     cuts = {
         "macs_cut": 1 - counts[1].macs / counts[0].macs,
         "params_cut": 1 - counts[1].params / counts[0].params,
     }
-    result = latency.measure(dense, narrow, structure.shape, executors, threads=[1], rounds=rounds, warmup=3)
+    result = latency.measure(dense, narrow, structure.shape, runtimes, threads=[1], rounds=rounds, warmup=3)
     return [
         {
             "executor": found["executor"],

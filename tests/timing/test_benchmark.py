@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from compressbench.errors import UserError
-from compressbench.kernels import benchmark, native
+from compressbench.kernels import native
 from compressbench.reporting.kernels import break_even, write_kernels
+from compressbench.timing import benchmark
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "methods/one_by_n/published.csv"

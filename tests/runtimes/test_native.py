@@ -8,12 +8,12 @@ from torch import nn
 
 from compressbench import models
 from compressbench.kernels import native
-from compressbench.kernels.network import NativeNetwork
 from compressbench.layers.binary import OneBitConv2d, SignConv2d, binarise, binary_layers
 from compressbench.layers.masked import masked
 from compressbench.layers.registry import replace_modules
 from compressbench.pruning.blocks import prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.masks import apply_masks
+from compressbench.runtimes.native import NativeRuntime
 
 
 def pruned(architecture: str, n: int, **arguments: object) -> nn.Module:
@@ -48,12 +48,12 @@ def pruned(architecture: str, n: int, **arguments: object) -> nn.Module:
 def test_it_computes_the_masked_network_again_and_again(architecture, arguments, shape, n) -> None:
     model = pruned(architecture, n, **arguments)
     x = torch.randn(1, *shape)
-    executor = NativeNetwork()
+    runtime = NativeRuntime()
     with torch.no_grad():
-        expected, call = model(x), executor.prepare(model, x)
+        expected, call = model(x), runtime.prepare(model, x)
         for _ in range(3):
             torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-    assert sum(executor.forms.values()) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+    assert sum(runtime.forms.values()) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
 
 
 def test_an_operation_in_place_is_no_view() -> None:
@@ -63,7 +63,7 @@ def test_an_operation_in_place_is_no_view() -> None:
     ).eval()  # fmt: skip
     x = torch.randn(1, 3, 9, 9)
     with torch.no_grad():
-        expected, call = model(x), NativeNetwork().prepare(model, x)
+        expected, call = model(x), NativeRuntime().prepare(model, x)
         for _ in range(3):
             torch.testing.assert_close(call(), expected)
 
@@ -82,14 +82,14 @@ def test_binary_convolutions_run_on_their_kernel(scaling: str) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(1, 50)
-    x, executor = torch.randn(1, 3, 20, 20), NativeNetwork()
+    x, runtime = torch.randn(1, 3, 20, 20), NativeRuntime()
     with torch.no_grad():
-        expected, call = model.eval()(x), executor.prepare(model, x)
+        expected, call = model.eval()(x), runtime.prepare(model, x)
         for _ in range(2):
             torch.testing.assert_close(call(), expected, rtol=1e-4, atol=1e-4)
-    assert executor.objection(model) == ""
-    assert executor.forms["binary"] == 8
-    assert "8 binary" in executor.describe()["layers"]
+    assert runtime.objection(model) == ""
+    assert runtime.forms["binary"] == 8
+    assert "8 binary" in runtime.describe()["layers"]
 
 
 @pytest.mark.parametrize(
@@ -108,30 +108,30 @@ def test_published_binary_networks_run_packed_with_and_without_the_mean_removed(
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.fill_(1)
             module.bias.data.normal_()
-    x, executor = torch.randn(1, 3, 32, 32), NativeNetwork()
+    x, runtime = torch.randn(1, 3, 32, 32), NativeRuntime()
     with torch.no_grad():
-        expected, call = model(x), executor.prepare(model, x)
+        expected, call = model(x), runtime.prepare(model, x)
         error = (call() - expected).norm() / expected.norm()
     assert error < 0.05  # a last bit may turn a sign: most come out to the bit
-    assert executor.forms["binary"] == count
+    assert runtime.forms["binary"] == count
 
 
 def test_without_a_compiler_everything_runs_and_says_that_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "is_built", lambda: False)
     model = pruned("plain", 4)
-    x, executor = torch.randn(1, 1, 28, 28), NativeNetwork()
+    x, runtime = torch.randn(1, 1, 28, 28), NativeRuntime()
     with torch.no_grad():
-        torch.testing.assert_close(executor.prepare(model, x)(), model(x), rtol=1e-4, atol=1e-4)
-    assert "slow" in executor.describe()["isa"]
+        torch.testing.assert_close(runtime.prepare(model, x)(), model(x), rtol=1e-4, atol=1e-4)
+    assert "slow" in runtime.describe()["isa"]
 
 
 @pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
 def test_large_sparse_layers_run_on_the_kernel_and_share_their_buffers() -> None:
     model = pruned("resnet50", 16, classes=10)
-    executor = NativeNetwork()
+    runtime = NativeRuntime()
     with torch.no_grad():
-        plan = executor.prepare(model, torch.randn(1, 3, 128, 128)).__self__
-    assert executor.forms["block-sparse 1x16"] >= 40
-    buffers = plan._share_buffers().values()
+        execution = runtime.prepare(model, torch.randn(1, 3, 128, 128)).__self__
+    assert runtime.forms["block-sparse 1x16"] >= 40
+    buffers = execution.memory.buffers.values()
     assert len({buffer.data_ptr() for buffer in buffers}) < len(buffers) / 2
-    assert re.search(r"\d+ block-sparse 1x16 \(tile \d+x\d+", executor.describe()["layers"])
+    assert re.search(r"\d+ block-sparse 1x16 \(tile \d+x\d+", runtime.describe()["layers"])

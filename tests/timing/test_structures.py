@@ -6,15 +6,15 @@ import pandas as pd
 import pytest
 
 from compressbench.errors import UserError
-from compressbench.kernels import structures
 from compressbench.method import Structure
 from compressbench.reporting.structures import best_times, write_structures
+from compressbench.timing import structures
 
 SMALL = Structure("small", "half", "plain", {"widths": [8, 8], "strides": [1, 2]}, {"body.0.conv": 4}, (1, 12, 12))
 
 
 def test_structures_are_timed_beside_their_dense_networks(tmp_path: Path) -> None:
-    table = structures.measure({"toy": [SMALL], "none": []}, executors=["torch_eager", "onnxruntime"], rounds=3)
+    table = structures.measure({"toy": [SMALL], "none": []}, runtimes=["torch_eager", "onnxruntime"], rounds=3)
     assert list(table.executor) == ["torch_eager", "onnxruntime"]
     assert (table.latency_ms > 0).all() and (table.dense_ms > 0).all()
     macs, narrow = 9 * 144 * 8 + 9 * 36 * 64 + 80, 9 * 144 * 4 + 9 * 36 * 32 + 80

@@ -1,4 +1,4 @@
-"""Whatever a layer is set to, every executor computes what PyTorch computes, or says that it cannot."""
+"""Whatever a layer is set to, every runtime computes what PyTorch computes, or says that it cannot."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.kernels import network
-from compressbench.kernels.executors import Skip, make_executor
 from compressbench.layers.binary import SignConv2d
 from compressbench.layers.deployment import deploy
 from compressbench.layers.folding import convolution_norm_pairs, fold_norms
@@ -16,7 +14,10 @@ from compressbench.layers.learned_steps import LearnedStepActivation
 from compressbench.layers.masked import MaskedConv2d, mask_layer, masked
 from compressbench.layers.quantized import QuantizedActivation, quantize_layer
 from compressbench.layers.ranged import RangedConv2d
-from compressbench.layers.replaceable import Replaceable
+from compressbench.layers.replaceable import CONVOLUTION, Replaceable
+from compressbench.runtimes.base import Skip
+from compressbench.runtimes.discovery import make_runtime
+from compressbench.runtimes.native import forms
 
 SHAPE = (1, 4, 9, 9)
 MODES = ("reflect", "replicate", "circular")
@@ -27,7 +28,7 @@ def chosen_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Whichever form wins the trial, the result is the same: also take the last one that is offered."""
     torch.manual_seed(0)
     if request.param == "last":
-        monkeypatch.setattr(network, "fastest", lambda forms: [*forms][-1])
+        monkeypatch.setattr(forms, "fastest", lambda forms: [*forms][-1])
     with torch.no_grad():
         yield
 
@@ -187,10 +188,10 @@ CANNOT = {
 }
 
 
-def assert_same(executor: str, model: nn.Module, x: Tensor, share: float = 1e-5) -> None:
+def assert_same(runtime: str, model: nn.Module, x: Tensor, share: float = 1e-5) -> None:
     """`share`: of the norm of the output."""
     expected = model(x.clone())
-    call = make_executor(executor).prepare(model, x)
+    call = make_runtime(runtime).prepare(model, x)
     for _ in range(2):
         output = torch.as_tensor(call())
         assert output.shape == expected.shape
@@ -205,18 +206,18 @@ def test_deployed_and_folded_network_computes_the_same(name: str) -> None:
     torch.testing.assert_close(fold_norms(deploy(model))(x.clone()), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("executor", ["compressbench", "torch_eager", "torch_compiled", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["compressbench", "torch_eager", "torch_compiled", "onnxruntime"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_executor_computes_the_masked_network(executor: str, name: str) -> None:
+def test_runtime_computes_the_masked_network(runtime: str, name: str) -> None:
     model = masked(NETWORKS[name]()).eval()
     for layer in model.modules():
         if isinstance(layer, MaskedConv2d):
             layer.mask.copy_(torch.rand_like(layer.weight) > 0.5)
-    if reason := CANNOT.get((executor, name)):
+    if reason := CANNOT.get((runtime, name)):
         with pytest.raises(Skip, match=reason):
-            make_executor(executor).prepare(model, torch.randn(SHAPE))
+            make_runtime(runtime).prepare(model, torch.randn(SHAPE))
     else:
-        assert_same(executor, model, torch.randn(SHAPE))
+        assert_same(runtime, model, torch.randn(SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_our_kernels_refuse_what_they_would_compute_in_another_order(
     forward: Callable[..., Tensor], reason: str
 ) -> None:
     with pytest.raises(Skip, match=reason):
-        make_executor("compressbench").prepare(masked(Calls(forward, convolution())).eval(), torch.randn(SHAPE))
+        make_runtime("compressbench").prepare(masked(Calls(forward, convolution())).eval(), torch.randn(SHAPE))
 
 
 GEOMETRIES: dict[str, dict[str, object]] = {
@@ -286,8 +287,8 @@ def test_a_form_refuses_an_argument_that_it_has_never_heard_of() -> None:
         def __init__(self, *args: int, flipped: bool = False) -> None:
             super().__init__(*args)
 
-    assert Replaceable(nn.Conv2d, network.CONVOLUTION.reads).covers(convolution())
-    assert not Replaceable(Later, network.CONVOLUTION.reads).covers(Later(4, 4, 3))
+    assert Replaceable(nn.Conv2d, CONVOLUTION.reads).covers(convolution())
+    assert not Replaceable(Later, CONVOLUTION.reads).covers(Later(4, 4, 3))
 
 
 def test_norms_are_paired_with_plain_convolutions_only() -> None:

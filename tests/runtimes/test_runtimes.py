@@ -3,18 +3,13 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import models
-from compressbench.errors import UserError
-from compressbench.kernels.executors import EXECUTORS, Skip, make_executor
 from compressbench.layers.masked import masked, masked_layers
 from compressbench.layers.quantized import quantize_activation, quantize_layer
 from compressbench.layers.registry import replace_modules
+from compressbench.runtimes.base import Skip
+from compressbench.runtimes.discovery import make_runtime
 
 LIBRARIES = ["torch_eager", "torch_compiled", "onnxruntime"]
-
-
-def test_unknown_executor_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match=r"'tvm'.*onnxruntime.*torch_eager"):
-        make_executor("tvm")
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
@@ -25,20 +20,20 @@ def test_unknown_executor_is_named_with_the_known_ones():
         ("edsr", {"blocks": 1, "channels": 8}, (3, 8, 8)),
     ],
 )
-def test_executor_computes_the_masked_model(name, architecture, arguments, shape):
+def test_runtime_computes_the_masked_model(name, architecture, arguments, shape):
     torch.manual_seed(0)
     model = masked(models.build(architecture, **arguments)).eval()
     for layer in masked_layers(model).values():
         layer.mask.copy_(torch.rand_like(layer.weight) > 0.5)
     x = torch.randn(1, *shape)
-    executor = make_executor(name)
+    runtime = make_runtime(name)
     with torch.no_grad():
-        call, expected = executor.prepare(model, x), model(x)
+        call, expected = runtime.prepare(model, x), model(x)
         output = torch.as_tensor(call())
     assert output.shape == expected.shape
     torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
-    assert set(executor.describe()) == {"library", "isa"}
-    assert all(executor.describe().values())
+    assert set(runtime.describe()) == {"library", "isa"}
+    assert all(runtime.describe().values())
 
 
 def quantized_network() -> nn.Module:
@@ -61,7 +56,7 @@ def quantized_network() -> nn.Module:
 def test_quantized_network_runs_as_the_float_graph_that_simulates_it(name):
     model, x = quantized_network(), torch.randn(1, 1, 12, 12)
     with torch.no_grad():
-        output, expected = torch.as_tensor(make_executor(name).prepare(model, x)()), model(x)
+        output, expected = torch.as_tensor(make_runtime(name).prepare(model, x)()), model(x)
     torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)
 
 
@@ -71,9 +66,4 @@ def test_model_without_onnx_form_is_skipped_with_a_reason():
             return torch.special.bessel_j0(x)
 
     with pytest.raises(Skip, match=r"no ONNX graph.*bessel"):
-        make_executor("onnxruntime").prepare(Strange(), torch.ones(1, 1, 2, 2))
-
-
-def test_every_executor_is_registered_under_its_name():
-    assert set(LIBRARIES) <= set(EXECUTORS)
-    assert all(cls.name == name for name, cls in EXECUTORS.items())
+        make_runtime("onnxruntime").prepare(Strange(), torch.ones(1, 1, 2, 2))

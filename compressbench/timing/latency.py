@@ -14,21 +14,19 @@ import torch
 import torch.utils.deterministic
 from torch import Tensor, nn
 
+from compressbench import machine
 from compressbench.finite import finite
-from compressbench.kernels import (
-    machine,
-    network,  # noqa: F401  registers its executor
-)
-from compressbench.kernels.executors import Skip, make_executor
-from compressbench.kernels.trial import Call
+from compressbench.kernels.autotune import Call
 from compressbench.layers.deployment import deploy, simulated_kinds
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
+from compressbench.runtimes.base import Skip
+from compressbench.runtimes.discovery import make_runtime
 from compressbench.seeding import derive_seed, generator
 
 Clock = Callable[[], float]
 Times = npt.NDArray[np.float64]
 
-DEFAULT_EXECUTORS = ("torch_eager", "torch_compiled", "onnxruntime")
+DEFAULT_RUNTIMES = ("torch_eager", "torch_compiled", "onnxruntime")
 WINDOW = 5e-4  # seconds a timed stretch should last at least: 10,000 times the resolution of the timer
 RESAMPLES = 2000
 SINGLE_IMAGES, BATCHED_IMAGES = 32, 200
@@ -39,14 +37,14 @@ IMAGE_BY_IMAGE = "its arithmetic depends on the image, which eager mode alone ca
 
 
 class OutputMismatch(RuntimeError):
-    """An executor computes something else than the model."""
+    """A runtime computes something else than the model."""
 
 
 def measure(
     dense: nn.Module,
     compressed: nn.Module,
     input_shape: Sequence[int],
-    executors: Sequence[str] = DEFAULT_EXECUTORS,
+    runtimes: Sequence[str] = DEFAULT_RUNTIMES,
     threads: Sequence[int] | None = None,
     rounds: int = 30,
     warmup: int = 10,
@@ -56,12 +54,12 @@ def measure(
 ) -> dict[str, Any]:
     """The content of latency.json for batch 1; `input_shape` is one image's [C, H, W].
 
-    Every executor runs at every thread count (1 and all cores unless given), dense and compressed interleaved round by
+    Every runtime runs at every thread count (1 and all cores unless given), dense and compressed interleaved round by
     round. "simulated" names the kinds of compressed layers that the dense libraries only imitate in fp32 (quantizers):
     times of such a model say what the simulation costs, not what compression buys.
 
     A network that spends more on some images than on others is timed on `images` [N, C, H, W], one by one, in eager mode with
-    one thread: the other executors would follow whatever path their example took.
+    one thread: the other runtimes would follow whatever path their example took.
     """
     if rounds < 1:
         raise ValueError(f"latency needs at least one round, not {rounds}")
@@ -77,15 +75,15 @@ def measure(
         timed = throughput({"dense": dense, "compressed": compressed}, images, 1, rounds, warmup, seed, clock)[
             "compressed"
         ]
-        eager = make_executor("torch_eager")
+        eager = make_runtime("torch_eager")
         eager.prepare(compressed, images[:1])  # for its description
         measurements.append({"executor": "torch_eager", "threads": 1, **eager.describe(), **timed})
-        skipped += [{"executor": name, "reason": IMAGE_BY_IMAGE} for name in executors if name != "torch_eager"]
-        executors = ()
-    for name in executors:
-        if make_executor(name).objection(compressed):
-            continue
+        skipped += [{"executor": name, "reason": IMAGE_BY_IMAGE} for name in runtimes if name != "torch_eager"]
+        runtimes = ()
+    for name in runtimes:
         try:
+            if make_runtime(name).objection(compressed):
+                continue
             for count in counts:
                 rng = random.Random(derive_seed("latency", name, count, seed))
                 with measuring(count):
@@ -161,7 +159,7 @@ def throughput(
 def microseconds(model: nn.Module, example: Tensor, rounds: int = 30, warmup: int = 5) -> float:
     """The median time of one input in eager PyTorch with one thread."""
     with measuring(1):
-        call = make_executor("torch_eager").prepare(model.eval(), example)
+        call = make_runtime("torch_eager").prepare(model.eval(), example)
         return 1e3 * float(np.median(interleaved_times([call], rounds, warmup, random.Random(0))))
 
 
@@ -211,10 +209,10 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 class _Subject:
-    """A model to be timed and the output that every executor must reproduce.
+    """A model to be timed and the output that every runtime must reproduce.
 
     Not `exact` are models with quantizers: they turn the last bit of their input into a whole step now and then, and
-    two bits in a gate amplify that. Only a gross difference counts there, and it costs this executor alone.
+    two bits in a gate amplify that. Only a gross difference counts there, and it costs this runtime alone.
     """
 
     def __init__(self, label: str, model: nn.Module, example: Tensor, exact: bool = True) -> None:
@@ -223,17 +221,17 @@ class _Subject:
         with torch.no_grad():
             self.expected = finite(self.model(example), f"the {label} model")
 
-    def check(self, executor: str, output: Any) -> None:
+    def check(self, runtime: str, output: Any) -> None:
         """Relative error in the 2-norm."""
         output = torch.as_tensor(output)
         if output.shape != self.expected.shape:
             raise OutputMismatch(
-                f"{executor} returns {tuple(output.shape)} for the {self.label} model, not {tuple(self.expected.shape)}"
+                f"{runtime} returns {tuple(output.shape)} for the {self.label} model, not {tuple(self.expected.shape)}"
             )
         error = ((output - self.expected).norm() / self.expected.norm().clamp_min(1e-6)).item()
         if not error <= self.tolerance:
             message = (
-                f"{executor} differs from the {self.label} model by {error:.2g} (relative), above {self.tolerance:g}"
+                f"{runtime} differs from the {self.label} model by {error:.2g} (relative), above {self.tolerance:g}"
             )
             raise OutputMismatch(message) if self.exact else Skip(message)
 
@@ -248,16 +246,16 @@ def _measure_one(
     rng: random.Random,
     clock: Clock,
 ) -> dict[str, Any]:
-    executor = make_executor(name)
+    runtime = make_runtime(name)
     calls = []
     for subject in pair:
-        calls.append(executor.prepare(subject.model, example))
+        calls.append(runtime.prepare(subject.model, example))
         subject.check(name, calls[-1]())
     dense, compressed = interleaved_times(calls, rounds, warmup, rng, clock)
     return {
         "executor": name,
         "threads": threads,
-        **executor.describe(),
+        **runtime.describe(),
         "rounds": rounds,
         "dense_ms": _summary(dense),
         "compressed_ms": _summary(compressed),

@@ -6,9 +6,6 @@ import torch
 from torch import nn
 
 from compressbench import models
-from compressbench.kernels.executors import Skip, make_executor
-from compressbench.kernels.integer import NoIntegerForm, integer_network
-from compressbench.kernels.onnx_export import export
 from compressbench.layers.bounds import BoundedActivation
 from compressbench.layers.learned_steps import DorefaConv2d, LearnedStepActivation, LearnedStepConv2d, PactActivation
 from compressbench.layers.observed import ObservedActivation, observe
@@ -17,6 +14,10 @@ from compressbench.layers.ranged import RangedConv2d
 from compressbench.layers.registry import replace_modules
 from compressbench.quantization import post_training
 from compressbench.quantization.post_training import PostTrainingConfig, quantize_post_training
+from compressbench.runtimes.base import Skip
+from compressbench.runtimes.discovery import make_runtime
+from compressbench.runtimes.integer import NoIntegerForm, integer_network
+from compressbench.runtimes.onnx_export import export
 
 
 def intraq_network(bits: int) -> nn.Module:
@@ -46,17 +47,17 @@ def intraq_network(bits: int) -> nn.Module:
 
 @pytest.mark.parametrize("bits", [3, 4, 5])
 def test_a_residual_network_runs_in_int8_with_the_methods_own_scales(bits: int) -> None:
-    model, executor = intraq_network(bits), make_executor("onnxruntime_int8")
+    model, runtime = intraq_network(bits), make_runtime("onnxruntime_int8")
     errors = []
     with torch.no_grad():
         for seed in range(5):
             x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-            result, expected = torch.as_tensor(executor.prepare(model, x)()), model(x)
+            result, expected = torch.as_tensor(runtime.prepare(model, x)()), model(x)
             errors.append(float((result - expected).norm() / expected.norm()))
     # A tie that float arithmetic breaks otherwise moves a value by a whole step now and then.
     assert sorted(errors)[2] < 0.02
     assert max(errors) < 0.2
-    assert "2 of 7 layers in int8" in executor.describe()["layers"]
+    assert "2 of 7 layers in int8" in runtime.describe()["layers"]
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -66,10 +67,10 @@ def test_post_training_quantization_of_every_width_runs_in_int8(bits: int) -> No
     config = PostTrainingConfig(weight_bits=bits, activation_bits=bits, first_last_bits=None)
     images = torch.randn(16, 3, 16, 16)
     quantize_post_training(model, post_training.observe(model, [images], config, "mse"), config, "mse")
-    executor, errors = make_executor("onnxruntime_int8"), []
+    runtime, errors = make_runtime("onnxruntime_int8"), []
     with torch.no_grad():
         for image in images[:5]:
-            result, expected = torch.as_tensor(executor.prepare(model, image[None])()), model(image[None])
+            result, expected = torch.as_tensor(runtime.prepare(model, image[None])()), model(image[None])
             errors.append(float((result - expected).norm() / expected.norm()))
     assert sorted(errors)[2] < 0.02
 
@@ -114,18 +115,18 @@ def test_every_kind_of_quantizer_has_its_integer_form(convolution: str, activati
 
     model = nn.Sequential(*layer(), *layer(), *layer())
     x = torch.rand(1, 8, 12, 12) if rectified else torch.randn(1, 8, 12, 12)
-    executor = make_executor("onnxruntime_int8")
+    runtime = make_runtime("onnxruntime_int8")
     with torch.no_grad():
         observe(model, True)
         model.eval()(x)
         observe(model, False)
         expected = model(x)
-        result = torch.as_tensor(executor.prepare(model, x)())
+        result = torch.as_tensor(runtime.prepare(model, x)())
     assert (result - expected).norm() < 0.1 * expected.norm()
     assert (result - expected).abs().median() < 1e-4 * expected.abs().max()
     # ONNX Runtime leaves out a rectifier before a grid that begins at 0, and else cannot fuse beyond it.
     integer = 0 if rectified and activation == "symmetric bound" else 2
-    assert f"{integer} of 3 layers in int8" in executor.describe()["layers"]
+    assert f"{integer} of 3 layers in int8" in runtime.describe()["layers"]
 
 
 def test_dead_constant_and_tiny_filters_run_in_int8_beside_others() -> None:
@@ -142,20 +143,20 @@ def test_dead_constant_and_tiny_filters_run_in_int8_beside_others() -> None:
     model = nn.Sequential(activations[0], quantized[0], activations[1], quantized[1], activations[2]).eval()
     for activation in activations:
         activation.hi.fill_(1.0)
-    x, executor = torch.rand(1, 8, 12, 12), make_executor("onnxruntime_int8")
+    x, runtime = torch.rand(1, 8, 12, 12), make_runtime("onnxruntime_int8")
     with torch.no_grad():
-        expected, result = model(x), torch.as_tensor(executor.prepare(model, x)())
+        expected, result = model(x), torch.as_tensor(runtime.prepare(model, x)())
     assert (result - expected).abs().mean((0, 2, 3)).max() < 0.01
-    assert "2 of 2 layers in int8" in executor.describe()["layers"]
+    assert "2 of 2 layers in int8" in runtime.describe()["layers"]
 
 
 def test_what_has_no_integer_form_is_skipped_with_the_reason() -> None:
     gated = nn.Sequential(BoundedActivation(4, gate_channels=8), CONVOLUTIONS["lsq"](nn.Conv2d(8, 8, 3)))
-    executor = make_executor("onnxruntime_int8")
+    runtime = make_runtime("onnxruntime_int8")
     with torch.no_grad():
         gated.eval()(torch.randn(1, 8, 5, 5))
     with pytest.raises(Skip, match="a gate moves the range"):
-        executor.prepare(gated, torch.randn(1, 8, 5, 5))
+        runtime.prepare(gated, torch.randn(1, 8, 5, 5))
     eight = quantize_layer(nn.Conv2d(8, 4, 3), 8, 8)
     with torch.no_grad():
         eight.weight[0].abs_().add_(1)
@@ -164,10 +165,10 @@ def test_what_has_no_integer_form_is_skipped_with_the_reason() -> None:
     off_grid = quantize_layer(nn.Conv2d(8, 4, 3), 4, 4)
     off_grid.effective_weight = lambda: off_grid.weight  # type: ignore[method-assign]
     with pytest.raises(Skip, match="do not lie on a grid of 4 bits"):
-        executor.prepare(nn.Sequential(off_grid), torch.randn(1, 8, 5, 5))
+        runtime.prepare(nn.Sequential(off_grid), torch.randn(1, 8, 5, 5))
     endless = quantize_activation(nn.ReLU(), 4, "plain")
     endless.hi.fill_(torch.inf)
     with pytest.raises(Skip, match="range of an activation is not finite"):
-        executor.prepare(nn.Sequential(endless, quantize_layer(nn.Conv2d(8, 4, 3), 4, 4)), torch.randn(1, 8, 5, 5))
-    assert executor.objection(nn.Sequential(nn.Conv2d(8, 4, 3))) == "nothing is quantized"
-    assert executor.objection(gated) == ""
+        runtime.prepare(nn.Sequential(endless, quantize_layer(nn.Conv2d(8, 4, 3), 4, 4)), torch.randn(1, 8, 5, 5))
+    assert runtime.objection(nn.Sequential(nn.Conv2d(8, 4, 3))) == "nothing is quantized"
+    assert runtime.objection(gated) == ""

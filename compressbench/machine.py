@@ -1,12 +1,8 @@
-"""What a measurement ran on: the machine, and which of oneDNN's kernels a call executed."""
+"""The machine on which everything runs."""
 
 import ctypes
 import os
 import platform
-import re
-import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,32 +50,6 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_threshold, limit = -1, -3, 32 << 20
         mallopt(mmap_threshold, limit)
         mallopt(trim_threshold, 8 * limit)
-
-
-def onednn_implementations(call: Callable[[], object]) -> set[str]:
-    """Names like "jit:avx512_core" of the oneDNN kernels that convolve and multiply matrices in one run of `call`.
-
-    Empty when PyTorch chose its native kernels, as eager mode does for one small image on one thread. oneDNN tells only
-    its standard output, so the file descriptor is redirected for the time of the call.
-    """
-    from torch.backends import mkldnn
-
-    if not mkldnn.is_available() or os.name != "posix":
-        return set()
-    sys.stdout.flush()
-    original = os.dup(1)
-    with tempfile.TemporaryFile() as output:
-        os.dup2(output.fileno(), 1)
-        try:
-            with mkldnn.verbose(mkldnn.VERBOSE_ON):
-                call()
-            ctypes.CDLL(None).fflush(None)
-        finally:
-            os.dup2(original, 1)
-            os.close(original)
-        output.seek(0)
-        text = output.read().decode(errors="replace")
-    return set(re.findall(r"exec,cpu,(?:convolution|inner_product|matmul),([^,]+),", text))
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from compressbench.kernels import native
-from compressbench.kernels.binary import BinaryConv2d, pack_bits
+from compressbench.kernels.packed_binary import PackedBinaryConv2d, pack_bits
 
 ISAS = [isa for isa in native.Isa if isa <= native.best_binary_isa()]
 
@@ -39,7 +39,7 @@ def test_both_encodings_equal_the_float_convolution_exactly(isa: native.Isa, lay
     try:
         for encoding, weight in (("signs", torch.where(bits, 1.0, -1.0)), ("ones", bits.float())):
             expected = F.conv2d(signs, weight, **geometry).permute(0, 2, 3, 1)
-            convolution = BinaryConv2d(bits, None, None, x.shape[2:], encoding=encoding, isa=isa, **geometry)
+            convolution = PackedBinaryConv2d(bits, None, None, x.shape[2:], encoding=encoding, isa=isa, **geometry)
             assert torch.equal(convolution(nhwc), expected)
     finally:
         torch.set_num_threads(before)
@@ -50,7 +50,7 @@ def test_the_encodings_differ_by_the_sum_of_the_activations() -> None:
     bits = torch.rand(24, 70, 3, 3) > 0.5
     x = torch.randn(1, 9, 9, 70)
     signs, ones = (
-        BinaryConv2d(bits, None, None, (9, 9), padding=1, encoding=encoding)(x) for encoding in ("signs", "ones")
+        PackedBinaryConv2d(bits, None, None, (9, 9), padding=1, encoding=encoding)(x) for encoding in ("signs", "ones")
     )
     activations = torch.where(x > 0, 1.0, -1.0).sum(-1)[:, None]
     total = F.conv2d(activations, torch.ones(1, 1, 3, 3), padding=1)[:, 0, :, :, None]
@@ -60,8 +60,8 @@ def test_the_encodings_differ_by_the_sum_of_the_activations() -> None:
 def test_scale_and_bias_are_per_channel() -> None:
     bits, scale, bias = torch.rand(5, 64, 3, 3) > 0.5, torch.rand(5), torch.randn(5)
     x = torch.randn(2, 6, 7, 64)
-    plain = BinaryConv2d(bits, None, None, (6, 7), padding=1)(x)
-    torch.testing.assert_close(BinaryConv2d(bits, scale, bias, (6, 7), padding=1)(x), plain * scale + bias)
+    plain = PackedBinaryConv2d(bits, None, None, (6, 7), padding=1)(x)
+    torch.testing.assert_close(PackedBinaryConv2d(bits, scale, bias, (6, 7), padding=1)(x), plain * scale + bias)
 
 
 def test_bits_are_packed_64_to_a_word() -> None:
@@ -69,7 +69,7 @@ def test_bits_are_packed_64_to_a_word() -> None:
     bits[0, [0, 5, 63, 64]] = True
     words = pack_bits(bits)
     assert words.tolist() == [[1 + 32 - 2**63, 1]]
-    assert BinaryConv2d(torch.ones(16, 64, 3, 3) > 0, None, None, (4, 4), padding=1).stored_bytes == 16 * 9 * 8
+    assert PackedBinaryConv2d(torch.ones(16, 64, 3, 3) > 0, None, None, (4, 4), padding=1).stored_bytes == 16 * 9 * 8
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_bits_are_packed_64_to_a_word() -> None:
 def test_wrong_layers_are_refused(arguments: dict, sentence: str) -> None:
     good = {"bits": torch.zeros(4, 8, 3, 3) > 0, "scale": None, "bias": None, "input_size": (5, 5)}
     with pytest.raises(ValueError, match=sentence):
-        BinaryConv2d(**(good | arguments))
+        PackedBinaryConv2d(**(good | arguments))
 
 
 def test_wrong_images_are_refused() -> None:
-    convolution = BinaryConv2d(torch.zeros(4, 8, 3, 3) > 0, None, None, (5, 5))
+    convolution = PackedBinaryConv2d(torch.zeros(4, 8, 3, 3) > 0, None, None, (5, 5))
     for bad in (torch.randn(1, 8, 5, 5), torch.randn(1, 5, 5, 8).double(), torch.randn(1, 5, 5, 16)[..., ::2]):
         with pytest.raises(ValueError, match="x must"):
             convolution(bad)

@@ -1,0 +1,93 @@
+"""Which operations run as one: a convolution, and the residual sum and the activation that follow it."""
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from compressbench.kernels.block_sparse import INFINITY
+from compressbench.layers.folding import only_argument
+from compressbench.layers.replaceable import CONVOLUTION, Replaceable, one_of
+from compressbench.runtimes.native.graph import Graph, kind_of, shape_of
+
+CLIPS: dict[Any, tuple[float, float]] = {F.relu: (0, INFINITY), F.relu6: (0, 6), torch.relu: (0, INFINITY)}
+CLIP_MODULES = {
+    Replaceable(nn.ReLU, ("inplace",)): (0.0, INFINITY),
+    Replaceable(nn.ReLU6, ("inplace",), min_val=one_of(0), max_val=one_of(6)): (0.0, 6.0),
+}
+ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+@dataclass
+class Fused:
+    """A convolution with what follows it: a residual sum, a clip. It runs in the place of `last`."""
+
+    name: str
+    layer: nn.Conv2d
+    source: fx.Node
+    last: fx.Node
+    absorbed: list[fx.Node]
+    residual: fx.Node | None = None
+    clip: tuple[float, float] | None = None
+
+
+def fuse(graph: Graph) -> list[Fused]:
+    """Every convolution with what it absorbs; an operation is part of one of them at most."""
+    chains: list[Fused] = []
+    taken: set[fx.Node] = set()
+    for node in graph.nodes:
+        layer, source = graph.module_of(node), only_argument(node)
+        if (
+            not isinstance(layer, nn.Conv2d)
+            or source is None
+            or not CONVOLUTION.covers(layer)
+            or len(shape_of(node)) != 4
+        ):
+            continue
+        chain = Fused(str(node.target), layer, graph.resolve(source), node, [node])
+        _absorb(graph, chain, taken)
+        taken.update(chain.absorbed)
+        chains.append(chain)
+    return chains
+
+
+def _absorb(graph: Graph, chain: Fused, taken: set[fx.Node]) -> None:
+    """Follow the convolution through identities, one sum and one clip, as long as it has one reader."""
+    first = at = chain.last
+    while chain.clip is None and len(at.users) == 1:
+        at = next(iter(at.users))
+        if at in taken or graph.changed_between(first, at, chain.absorbed):
+            return
+        if (clip := _clip(graph, at)) is not None:
+            chain.clip = clip
+        elif chain.residual is None and (residual := _added(graph, chain, at)) is not None:
+            chain.residual = residual
+        elif at not in graph.identities:
+            return
+        chain.absorbed.append(at)
+        if at not in graph.identities:
+            chain.last = at
+
+
+def _clip(graph: Graph, node: fx.Node) -> tuple[float, float] | None:
+    """(low, high) of an operation that does nothing but clip."""
+    module = graph.module_of(node)
+    if module is not None:
+        found = (clip for form, clip in CLIP_MODULES.items() if form.covers(module) and only_argument(node))
+        return next(found, None)
+    known = node.op == "call_function" and len(node.args) == 1 and node.kwargs.keys() <= {"inplace"}
+    return CLIPS.get(node.target) if known else None
+
+
+def _added(graph: Graph, chain: Fused, at: fx.Node) -> fx.Node | None:
+    """What an operation adds to the result of a chain, if it does nothing else and both have one shape and type."""
+    if at.op != "call_function" or at.target not in ADDITIONS or at.kwargs or len(at.args) != 2:
+        return None
+    others = [arg for arg in at.args if not (isinstance(arg, fx.Node) and graph.resolve(arg) is chain.last)]
+    if len(others) != 1 or not isinstance(others[0], fx.Node):
+        return None
+    alike = len({kind_of(node) for node in (chain.last, others[0], at)}) == 1
+    return graph.resolve(others[0]) if alike else None

@@ -1,0 +1,18 @@
+from functools import partial
+
+import pytest
+
+from compressbench.kernels import autotune
+
+
+def test_the_fastest_is_the_one_with_the_smallest_minimum_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: now)
+    seconds = {"cold once": [0.1, 3.0, 3.0, 3.0], "noisy": [9.0, 9.0, 1.0, 9.0], "steady": [2.0, 2.0, 2.0, 2.0]}
+
+    def form(name: str) -> None:
+        nonlocal now
+        now += seconds[name].pop(0)
+
+    assert autotune.fastest({name: partial(form, name) for name in list(seconds)}, warmup=1, rounds=3) == "noisy"
+    assert not any(seconds.values())
