@@ -10,7 +10,6 @@ from compressbench.layers.binary import (
     EPSILON,
     OneBitConv2d,
     SignConv2d,
-    binarise,
     binary_layers,
     one_bit,
     sign_ste,
@@ -21,6 +20,7 @@ from compressbench.layers.binary import (
     with_slope,
 )
 from compressbench.layers.packing import pack_weight, packed_tensors
+from tests.contexts.binary import binary_network
 
 
 def test_the_sign_has_no_zero_and_its_gradient_is_clipped() -> None:
@@ -126,15 +126,6 @@ def test_a_weight_of_zero_is_plus_one() -> None:
     layer = SignConv2d.rebuild(nn.Conv2d(2, 1, 1), {"scaling": "none"})
     nn.init.zeros_(layer.weight)
     assert (layer.weight_signs() == 1).all() and layer.bits().all()
-
-
-def binary_network(form: str = "recu") -> nn.Module:
-    torch.manual_seed(1)
-    model = models.build("binary_resnet_cifar", blocks=[1, 1], widths=[8, 12], in_channels=1, form=form)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # as after training: a sum of signs is an integer, often 0
-            layer.bias.data.normal_()
-    return binarise(model, lambda layer: SignConv2d.rebuild(layer, {"scaling": "mean"}))
 
 
 def test_what_is_stored_computes_the_same_and_holds_one_bit_a_weight(tmp_path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from compressbench import storage
 from methods.baselines.bicubic.method import Bicubic
-from tests.methods.sr_context import make_sr_context
+from tests.contexts.super_resolution import make_sr_context
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from methods.ddtb.method import (
     set_gating,
 )
 from tests.conftest import ROOT
-from tests.methods.sr_context import make_sr_context
+from tests.contexts.super_resolution import make_sr_context
 
 # ---- selection
 

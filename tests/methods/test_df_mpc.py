@@ -26,8 +26,8 @@ from methods.df_mpc.facts import recompute
 from methods.df_mpc.layout import mean_bits, mixed_pairs
 from methods.df_mpc.method import DFMPC
 from tests.conftest import ROOT
+from tests.contexts import full_size_context, make_context
 
-from .context import full_size_context, make_context
 from .data_free import Given, plain, random
 
 DIRECT = {"reestimate": False, "compensate": False, "restore_next": False}

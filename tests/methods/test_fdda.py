@@ -1,4 +1,4 @@
-"""FDDA against the numbers of its definition. Quantizer and range tracker: tests/compression."""
+"""FDDA against the numbers of its definition. Quantizer and range tracker: tests/layers."""
 
 import csv
 from itertools import pairwise
@@ -38,8 +38,7 @@ from methods.fdda.centres import (
 from methods.fdda.generation import Draw, Draws, Generated, GeneratorLoss, Trainee, sample, student_batch
 from methods.fdda.method import FDDA
 from tests.conftest import ROOT
-
-from .context import full_size_context
+from tests.contexts import full_size_context
 
 RESNET8 = {"in_channels": 1, "blocks": [1, 1, 1], "widths": [4, 8, 8], "stem_stride": 2, "shortcut": "conv"}
 SMALL = {"generator_width": 4, "warmup_epochs": 2, "images": 20, "range_steps": 4, "crop": 0.5, "cosine_steps": None}

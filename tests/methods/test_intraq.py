@@ -1,4 +1,4 @@
-"""IntraQ against the numbers of its definition. Quantizer, tracker, boxes and L_BN: tests/compression."""
+"""IntraQ against the numbers of its definition. Quantizer, tracker: tests/layers; boxes, L_BN: tests/data_free."""
 
 import csv
 from pathlib import Path

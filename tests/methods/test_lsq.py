@@ -13,7 +13,7 @@ from compressbench.layers.learned_steps import (
     learned_step_quantize,
 )
 from methods.baselines.lsq.method import LSQ, parameter_groups
-from tests.methods.sr_context import make_sr_context
+from tests.contexts.super_resolution import make_sr_context
 
 
 @pytest.mark.parametrize(

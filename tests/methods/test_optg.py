@@ -26,8 +26,7 @@ from methods.optg.method import (
     parameter_groups,
     rank,
 )
-
-from .context import make_context
+from tests.contexts import make_context
 
 FOLDER = Path(__file__).parents[2] / "methods" / "optg"
 TABLE = Schedule(epochs=100, sparsity=0.95, lr0=0.1, warmup=5, beta=1)

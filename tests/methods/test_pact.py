@@ -8,7 +8,7 @@ import torch
 from compressbench import storage
 from compressbench.layers.learned_steps import PactActivation, dorefa_weight, pact_quantize
 from methods.baselines.pact.method import PACT
-from tests.methods.sr_context import make_sr_context
+from tests.contexts.super_resolution import make_sr_context
 
 
 def test_two_bits_with_a_clip_point_of_two() -> None:

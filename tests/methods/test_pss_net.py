@@ -27,7 +27,7 @@ from methods.pss_net.facts import distinct_networks, network_at
 from methods.pss_net.method import Prioritized, PSSNet, PSSNetConfig
 from methods.pss_net.pools import Pools, annealed, priorities
 from tests.conftest import ROOT
-from tests.methods.context import full_size_context
+from tests.contexts import full_size_context
 
 TINY = {"in_channels": 1, "widths": [32, 64, 64, 128], "strides": [1, 2, 1, 2]}
 SMALL = {

@@ -22,9 +22,8 @@ from compressbench.training import State
 from methods.recu.layer import RectifiedClampConv2d
 from methods.recu.method import ClampSchedule, ReCU, convolutions_and_classifier
 from tests.conftest import ROOT
-
-from .binary_context import make_binary_context
-from .context import full_size_context
+from tests.contexts import full_size_context
+from tests.contexts.binary import make_binary_context
 
 FOLDER = ROOT / "methods/recu"
 

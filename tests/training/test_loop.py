@@ -29,7 +29,7 @@ from compressbench.training import (
 )
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from compressbench.training.layout import gradients_like_activations
-from tests.methods.context import make_context
+from tests.contexts import make_context
 
 
 def network() -> nn.Module:
