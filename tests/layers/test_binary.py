@@ -21,6 +21,7 @@ from compressbench.layers.binary import (
 )
 from compressbench.layers.packing import pack_weight, packed_tensors
 from tests.contexts.binary import binary_network
+from tests.empty_ranges import TENSORS
 
 
 def test_the_sign_has_no_zero_and_its_gradient_is_clipped() -> None:
@@ -167,3 +168,11 @@ def test_activations_at_their_threshold_are_counted() -> None:
     x = torch.randn(1, 1, 12, 12)
     zeros = int((model.eval().stem(x) == 0).sum())
     assert ties(model, x) >= zeros > 0
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_standardised_signs_of_constant_and_of_single_values_have_finite_gradients(centred: bool) -> None:
+    for x in (*TENSORS.values(), torch.randn(3, 1, 1, 1)):
+        x = x.clone().requires_grad_()
+        standardised_sign(x, centred).sum().backward()
+        assert x.grad.isfinite().all()
