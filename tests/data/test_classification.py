@@ -119,11 +119,6 @@ def test_cifar_is_read_in_torchvisions_layout(tmp_path, monkeypatch):
     )
 
 
-def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"'mnist'.*fashion_mnist"):
-        data.info("mnist")
-
-
 def test_one_pass_shows_every_image_once_and_passes_differ():
     batches = data.ClassificationBatches(numbered(20), 5, seed=0)
     passes = [torch.cat([batches(step)[1] for step in range(4 * p, 4 * p + 4)]) for p in range(2)]

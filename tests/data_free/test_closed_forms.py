@@ -15,33 +15,12 @@ from compressbench.data_free.closed_forms import (
     relu_moments,
     uniform,
 )
-from compressbench.data_free.pruning import DataFreePruningConfig, kept_count, prune_and_quantize, selection
 from compressbench.errors import UserError
 from compressbench.layers.packing import pack_weight
 from compressbench.layers.quantized import QuantConv2d
 from compressbench.runtimes.integer import integer_network
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def lively(model: nn.Module, seed: int = 0) -> nn.Module:
-    """In double precision, with batch norms that do something; some γ are negative."""
-    source = torch.Generator().manual_seed(seed)
-    for m in model.double().eval().modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.weight.data.normal_(1, 0.6, generator=source)
-            m.bias.data.normal_(0, 0.5, generator=source)
-            m.running_mean.normal_(0, 0.3, generator=source)
-            m.running_var.uniform_(0.5, 2, generator=source)
-    return model
-
-
-def network(architecture: str, **arguments: object) -> nn.Module:
-    torch.manual_seed(0)
-    return lively(models.build(architecture, **arguments))
-
+from tests.data_free.networks import network, random
+from tests.empty_ranges import TENSORS
 
 SMALL = {"in_channels": 1, "blocks": (1, 1), "widths": (4, 8), "shortcut": "conv"}
 
@@ -209,6 +188,16 @@ def test_zeros_and_32_bits_stay_and_one_bit_is_refused() -> None:
         uniform(weight, 1)
 
 
+@pytest.mark.parametrize("values", TENSORS)
+def test_what_has_no_range_keeps_its_value(values: str) -> None:
+    x = TENSORS[values]
+    for per_channel in (False, True):
+        rounded = uniform(x, 4, per_channel)
+        assert rounded.weight.isfinite().all() and (rounded.step > 0).all()
+        if values != "99 % zero":
+            torch.testing.assert_close(rounded.weight, x)
+
+
 def test_ties_go_to_even() -> None:
     assert uniform(torch.tensor([3.0, 0.5, 1.5, -0.5]), 3).weight.tolist() == [3, 0, 2, 0]
 
@@ -241,85 +230,3 @@ def test_quantized_activations_reach_to_six_deviations_and_spare_the_image() -> 
 
 
 # ---- pruning
-
-
-def test_counts_are_rounded_half_to_even() -> None:
-    assert [kept_count(n, 0.3) for n in (16, 32, 64)] == [11, 22, 45]
-    assert [kept_count(n, 0.5) for n in (5, 7)] == [3, 3]
-    with pytest.raises(UserError, match="leaves none of 2"):
-        kept_count(2, 0.8)
-
-
-def remix(seed: int):  # type: ignore[no-untyped-def]
-    return lambda layer, norm, kept, rounded: random(len(kept), len(layer.weight), seed=seed)
-
-
-def test_the_next_layer_reads_the_mixture() -> None:
-    """V' on n channels is V on the N channels sum_i S[i, j] X_i: for a convolution and for the classifier."""
-    model = network("plain", widths=(8, 6), strides=(1, 1))
-    readers = {name: model.get_submodule(name) for name in ("body.1.conv", "classifier")}
-    originals = {name: (layer.weight.clone(), layer.bias) for name, layer in readers.items()}
-    kept: list[Tensor] = []
-
-    def rebuild(layer: nn.Conv2d, norm: nn.Module, index: Tensor, rounded: Tensor) -> Tensor:
-        kept.append(index)
-        return random(len(index), len(layer.weight), seed=len(kept))
-
-    config = DataFreePruningConfig(ratio=0.3, bits=32, mean_restoration=False)
-    narrow = prune_and_quantize(model, config, rebuild)
-    inputs = {}
-    for name in readers:
-        narrow.get_submodule(name).register_forward_pre_hook(lambda m, x, name=name: inputs.__setitem__(name, x[0]))
-    narrow(random(3, 1, 10, 10))
-    assert [len(index) for index in kept] == [6, 4]
-    for step, (name, (weight, bias)) in enumerate(originals.items()):
-        mixing = random(len(kept[step]), weight.shape[1], seed=step + 1)
-        whole = torch.einsum("ij,bi...->bj...", mixing, inputs[name])
-        if name == "classifier":
-            expected, found = nn.functional.linear(whole, weight, bias), narrow.classifier(inputs[name])
-        else:
-            chosen = weight[kept[1]]  # the filters of this layer that stay
-            expected = nn.functional.conv2d(whole, chosen, padding=1)
-            found = narrow.get_submodule(name)(inputs[name])
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_scores_come_from_the_trained_filters() -> None:
-    """However the first pair changes the second layer, the second layer loses the filters that were smallest before."""
-    expected = network("plain", widths=(8, 6), strides=(1, 1)).get_submodule("body.1.conv").weight
-    smallest = set(expected.flatten(1).norm(dim=1).argsort()[:2].tolist())
-    chosen: list[Tensor] = []
-
-    def rebuild(layer: nn.Conv2d, norm: nn.Module, kept: Tensor, rounded: Tensor) -> Tensor:
-        chosen.append(kept)
-        return selection(len(layer.weight), kept) * torch.arange(len(layer.weight))
-
-    model = network("plain", widths=(8, 6), strides=(1, 1))
-    prune_and_quantize(model, DataFreePruningConfig(ratio=0.3), rebuild)
-    assert set(range(6)) - set(chosen[1].tolist()) == smallest
-    assert chosen[0].tolist() == sorted(chosen[0].tolist())
-
-
-def test_mean_restoration_undoes_the_shift_of_the_classifier() -> None:
-    """With a mixture of nothing all channels are gone: the classifier says what it says to the means."""
-    model = network("plain", widths=(6,), strides=(1,))
-    norm, weight, bias = model.body[0].bn, model.classifier.weight.clone(), model.classifier.bias.clone()
-    means, _ = relu_moments(norm.bias.detach(), norm.weight.detach().abs())
-    config = DataFreePruningConfig(ratio=0.5, bits=32)
-    narrow = prune_and_quantize(model, config, lambda layer, norm, kept, _: 0 * selection(len(layer.weight), kept))
-    torch.testing.assert_close(narrow(random(1, 1, 8, 8))[0], weight @ means + bias)
-
-
-def test_a_classifier_without_bias_cannot_be_restored() -> None:
-    model = network("plain", widths=(4,), strides=(1,), classifier="conv")
-    with pytest.raises(UserError, match="neither batch norm nor bias"):
-        prune_and_quantize(model, DataFreePruningConfig(), remix(0))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"ratio": 1.0}, {"ratio": -0.1}, {"bits": 1}, {"bits": 33}, {"bits": 32, "activation_bits": 8}, {"scores": "l3"}],
-)
-def test_wrong_options_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match=next(reversed(options))):
-        DataFreePruningConfig(**options)

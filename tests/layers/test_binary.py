@@ -10,7 +10,6 @@ from compressbench.layers.binary import (
     EPSILON,
     OneBitConv2d,
     SignConv2d,
-    binarise,
     binary_layers,
     one_bit,
     sign_ste,
@@ -21,6 +20,8 @@ from compressbench.layers.binary import (
     with_slope,
 )
 from compressbench.layers.packing import pack_weight, packed_tensors
+from tests.contexts.binary import binary_network
+from tests.empty_ranges import TENSORS
 
 
 def test_the_sign_has_no_zero_and_its_gradient_is_clipped() -> None:
@@ -128,15 +129,6 @@ def test_a_weight_of_zero_is_plus_one() -> None:
     assert (layer.weight_signs() == 1).all() and layer.bits().all()
 
 
-def binary_network(form: str = "recu") -> nn.Module:
-    torch.manual_seed(1)
-    model = models.build("binary_resnet_cifar", blocks=[1, 1], widths=[8, 12], in_channels=1, form=form)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # as after training: a sum of signs is an integer, often 0
-            layer.bias.data.normal_()
-    return binarise(model, lambda layer: SignConv2d.rebuild(layer, {"scaling": "mean"}))
-
-
 def test_what_is_stored_computes_the_same_and_holds_one_bit_a_weight(tmp_path) -> None:
     model, x = binary_network().eval(), torch.randn(2, 1, 12, 12)
     expected, names = model(x), list(binary_layers(model))
@@ -176,3 +168,11 @@ def test_activations_at_their_threshold_are_counted() -> None:
     x = torch.randn(1, 1, 12, 12)
     zeros = int((model.eval().stem(x) == 0).sum())
     assert ties(model, x) >= zeros > 0
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_standardised_signs_of_constant_and_of_single_values_have_finite_gradients(centred: bool) -> None:
+    for x in (*TENSORS.values(), torch.randn(3, 1, 1, 1)):
+        x = x.clone().requires_grad_()
+        standardised_sign(x, centred).sum().backward()
+        assert x.grad.isfinite().all()

@@ -1,9 +1,11 @@
+"""Masks and batch norms folded into plain layers: the same outputs with less work."""
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from compressbench import models
-from compressbench.layers.deployment import deploy, simulated_kinds
+from compressbench.layers.deployment import deploy, foldable_pairs, simulated_kinds
 from compressbench.layers.masked import masked, masked_layers
 from compressbench.layers.quantized import quantize_layer
 
@@ -83,3 +85,22 @@ def test_forward_that_branches_on_values_is_deployed_unfolded():
 
     model, x = randomised(Net(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))), torch.ones(1, 2, 4, 4)
     assert torch.equal(deploy(model)(x), model(x))
+
+
+def test_deployed_layers_are_plain_and_hold_the_masked_weight_itself():
+    model = masked(nn.Sequential(nn.Flatten(), nn.Linear(6, 4, bias=False))).train()
+    model[1].mask[0] = False
+    deployed = deploy(model)
+    assert type(deployed[1]) is nn.Linear and deployed[1].bias is None
+    assert torch.equal(deployed[1].weight, model[1].weight * model[1].mask)
+    assert model.training and not deployed.training and not any(p.requires_grad for p in deployed.parameters())
+    assert simulated_kinds(model) == []
+
+
+def test_a_networks_pairs_are_none_where_it_cannot_be_traced():
+    class Branches(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if x.sum() > 0 else x
+
+    layers = (nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+    assert foldable_pairs(nn.Sequential(*layers)) == [("0", "1")] and foldable_pairs(Branches(*layers)) == []

@@ -1,5 +1,6 @@
 """The quantizers against the numbers of their definitions."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -169,3 +170,23 @@ def test_impossible_bits_are_refused():
         quant.integer_range(0, signed=True)
     with pytest.raises(ValueError, match="2 bits"):
         quant.symmetric_parameters(scalar(1), 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40), st.floats(0, 100))
+def test_a_percentile_interpolates_linearly_as_numpy_does(values: list[float], percent: float) -> None:
+    x = torch.tensor(values, dtype=torch.float64)
+    found = quant.percentile(x, percent).item()
+    assert found == pytest.approx(np.percentile(x.numpy(), percent, method="linear"), rel=1e-9, abs=1e-9)
+    shuffled = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    assert quant.percentile(shuffled.reshape(1, -1, 1), percent).item() == found
+
+
+def test_straight_through_has_the_bits_of_the_quantized_value_and_the_gradient_of_the_other() -> None:
+    x, quantized = torch.tensor([1.0, 1e-8, 3.0], requires_grad=True), torch.tensor([0.1, 1.0, -7.3])
+    y = quant.straight_through(x, quantized)
+    assert torch.equal(y, quantized), "x + (quantized - x) would lose the last bits"
+    y.backward(torch.tensor([1.0, 2.0, 3.0]))
+    assert x.grad.tolist() == [1, 2, 3]
+    with torch.no_grad():
+        assert quant.straight_through(x, quantized) is quantized

@@ -13,7 +13,7 @@ from compressbench.errors import UserError
 from compressbench.training import Hook, State
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import same_bits
-from tests.methods.context import make_context
+from tests.contexts import make_context
 
 
 @pytest.mark.parametrize(("asked", "used"), [(3, 3), (1000, 18)])

@@ -7,10 +7,8 @@ import pytest
 from compressbench.layers.binary import OneBitConv2d, binary_layers
 from compressbench.training import State
 from methods.baselines.bnn.method import BNN, ClipLatent
-from tests.compression.test_binary import binary_network
-
-from .binary_context import make_binary_context
-from .context import full_size_context
+from tests.contexts import full_size_context
+from tests.contexts.binary import binary_network, make_binary_context
 
 
 def test_latent_weights_return_to_the_interval_after_every_step() -> None:

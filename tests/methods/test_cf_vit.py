@@ -17,9 +17,9 @@ from compressbench.reporting.published import _compare
 from methods.cf_vit.facts import EXITS, PUBLISHED, recompute
 from methods.cf_vit.losses import MixTokenBatches, agreement, token_labelling_loss, two_pass_loss
 from methods.cf_vit.method import CFViT
+from tests.contexts import VIT, full_size_context, make_context
 
 from ..conftest import ROOT
-from .context import VIT, full_size_context, make_context
 
 PUBLISHED_CSV = ROOT / "methods" / "cf_vit" / "published.csv"
 TOKENS = VIT | {"image_size": 32, "in_channels": 3, "embedding": "convolutional", "token_head": True}

@@ -23,8 +23,7 @@ from methods.clr_rnf.facts import PUBLISHED, recompute
 from methods.clr_rnf.method import CLRRNF, Ranking, restart
 from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs, worst_ranks
 from tests.conftest import ROOT
-
-from .context import full_size_context, make_context
+from tests.contexts import full_size_context, make_context
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
 

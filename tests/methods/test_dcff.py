@@ -32,9 +32,9 @@ from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.dcff.facts import PUBLISHED, recompute
 from methods.dcff.fusion import FusedConv2d, Schedule, distances, export, fused_layers, kl_scores, proxies, select
 from methods.dcff.method import DCFF, Fusion, fuse, initialise
+from tests.contexts import full_size_context, make_context
 
 from ..conftest import ROOT
-from .context import full_size_context, make_context
 
 FOLDER = ROOT / "methods" / "dcff"
 SETTINGS = read_yaml(FOLDER / "config.yaml")["settings"]

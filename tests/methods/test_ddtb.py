@@ -10,15 +10,12 @@ from torch import Tensor, nn
 from compressbench import data, models, storage
 from compressbench.config import Recipe
 from compressbench.data.super_resolution import Pair, SuperResolutionData
-from compressbench.errors import UserError
 from compressbench.layers.bounds import BoundedActivation, bounded_activations
 from compressbench.layers.ranged import RangedConv2d
 from compressbench.method.tasks import TASKS
 from compressbench.plan import Plan, Run
 from compressbench.quantization.super_resolution import (
-    body_convolutions,
     first_forward,
-    quantization_points,
     quantize_convolutions,
     quantize_points,
     teacher_loss,
@@ -37,7 +34,7 @@ from methods.ddtb.method import (
     set_gating,
 )
 from tests.conftest import ROOT
-from tests.methods.sr_context import make_sr_context
+from tests.contexts.super_resolution import make_sr_context
 
 # ---- selection
 
@@ -54,27 +51,6 @@ def test_number_of_dynamic_quantizers(quantizers: int, ratio: float, dynamic: in
 
 def test_the_most_dynamic_are_selected() -> None:
     assert select_dynamic({"a": 1.0, "b": 3.0, "c": 2.0, "d": 3.0}, 0.75) == ["b", "d", "c"]
-
-
-@pytest.mark.parametrize(
-    ("network", "convolutions", "points"), [("edsr", 32, 48), ("rdn", 146, 145), ("srresnet", 32, 32)]
-)
-def test_quantized_layers(network: str, convolutions: int, points: int) -> None:
-    with torch.device("meta"):
-        model = models.build(network, scale=4)
-    assert len(body_convolutions(model)) == convolutions
-    assert len(quantization_points(model)) == points
-
-
-def test_a_network_without_quantization_points_is_refused() -> None:
-    with pytest.raises(UserError, match="no quantization points"):
-        quantization_points(models.build("plain", in_channels=1))
-
-
-@pytest.mark.parametrize("network", ["edsr", "rdn", "srresnet"])
-def test_unknown_scale_of_enlargement_is_refused(network: str) -> None:
-    with pytest.raises(UserError, match="scale must be 2, 3 or 4"):
-        models.build(network, scale=5)
 
 
 # ---- phases and rates

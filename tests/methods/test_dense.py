@@ -6,8 +6,7 @@ import torch
 
 from compressbench.layers.masked import masked_layers
 from methods.baselines.dense.method import Dense
-
-from .context import make_context
+from tests.contexts import make_context
 
 
 def test_the_checkpoint_is_the_shared_dense_model_as_it_is(data_root: Path, tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ from methods.df_mpc.facts import recompute
 from methods.df_mpc.layout import mean_bits, mixed_pairs
 from methods.df_mpc.method import DFMPC
 from tests.conftest import ROOT
+from tests.contexts import full_size_context, make_context
+from tests.empty_ranges import TENSORS
 
-from .context import full_size_context, make_context
 from .data_free import Given, plain, random
 
 DIRECT = {"reestimate": False, "compensate": False, "restore_next": False}
@@ -68,6 +69,16 @@ def test_a_zero_weight_stays_zero_on_a_usable_grid() -> None:
     for per_filter in (False, True):
         rounded, step, _ = ternary(torch.zeros(2, 3, 3, 3), per_filter)
         assert not rounded.any() and bool((step == 1).all())
+
+
+@pytest.mark.parametrize("values", TENSORS)
+def test_what_has_no_range_keeps_its_value(values: str) -> None:
+    x = TENSORS[values]
+    for per_filter in (False, True):
+        rounded = ternary(x, per_filter)
+        assert rounded.weight.isfinite().all() and (rounded.step > 0).all()
+        if values != "99 % zero":
+            torch.testing.assert_close(rounded.weight, x)
 
 
 def test_ternary_gaussian_weights() -> None:

@@ -1,4 +1,4 @@
-"""FDDA against the numbers of its definition. Quantizer and range tracker: tests/compression."""
+"""FDDA against the numbers of its definition. Quantizer and range tracker: tests/layers."""
 
 import csv
 from itertools import pairwise
@@ -38,8 +38,7 @@ from methods.fdda.centres import (
 from methods.fdda.generation import Draw, Draws, Generated, GeneratorLoss, Trainee, sample, student_batch
 from methods.fdda.method import FDDA
 from tests.conftest import ROOT
-
-from .context import full_size_context
+from tests.contexts import full_size_context
 
 RESNET8 = {"in_channels": 1, "blocks": [1, 1, 1], "widths": [4, 8, 8], "stem_stride": 2, "shortcut": "conv"}
 SMALL = {"generator_width": 4, "warmup_epochs": 2, "images": 20, "range_steps": 4, "crop": 0.5, "cosine_steps": None}
@@ -329,28 +328,6 @@ def test_distillation() -> None:
 
 
 # ---- generator
-
-
-@pytest.mark.parametrize(("arguments", "count"), [((1000, 3, 224), 41_405_315), ((10, 1, 28), 861_825)])
-def test_generator_parameters(arguments: tuple[int, int, int], count: int) -> None:
-    with torch.device("meta"):
-        generator = Generator(*arguments, True)
-    assert sum(p.numel() for p in generator.parameters()) == count
-    assert arguments[0] == 10 or sum(p.numel() for p in generator.project.parameters()) == 40_542_208
-
-
-def test_images_are_normalised_and_labels_matter_once_the_embeddings_differ() -> None:
-    torch.manual_seed(0)
-    generator = Generator(10, 2, 16, True, 8).train()
-    noise = torch.randn(16, NOISE)
-    zeros, ones = torch.zeros(16, dtype=torch.long), torch.ones(16, dtype=torch.long)
-    images = generator(noise, zeros)
-    torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(images.var((0, 2, 3)), torch.ones(2), atol=0.01, rtol=0)
-    assert torch.equal(generator(noise, ones), images)
-    nn.init.constant_(generator.norm1.scale.weight[1:2].detach(), 1.5)  # type: ignore[union-attr,index]
-    nn.init.constant_(generator.norm1.shift.weight[1:2].detach(), 0.5)  # type: ignore[union-attr,index]
-    assert not torch.allclose(generator(noise, ones), images)
 
 
 def test_samples_have_all_classes_alike() -> None:

@@ -23,8 +23,7 @@ from methods.ffsd.attention_shift import diversity_loss, shift, shifted_attentio
 from methods.ffsd.method import FFSD, Losses, Ramp, ramp
 from methods.ffsd.networks import Cohort, Decoder, Fusion, initialise, mixer, tap_channels
 from tests.conftest import ROOT
-
-from .context import full_size_context, make_context
+from tests.contexts import full_size_context, make_context
 
 RESNET = {"in_channels": 1, "blocks": [1, 1, 1], "widths": [4, 6, 8], "shortcut": "conv", "classes": 5}
 SIZE, CLASSES = 16, 5

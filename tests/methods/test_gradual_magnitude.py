@@ -10,8 +10,7 @@ from compressbench.layers.masked import masked, masked_layers
 from compressbench.pruning.masks import kept_weights, removed_count
 from compressbench.training import Hook, State
 from methods.baselines.gradual_magnitude.method import CubicSchedule, GradualMagnitude, GradualPruning
-
-from .context import make_context
+from tests.contexts import make_context
 
 CUBIC = {0: 0, 10: 0.2439, 25: 0.5203125, 50: 0.7875, 75: 0.8859375, 100: 0.9, 500: 0.9}
 

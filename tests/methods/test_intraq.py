@@ -1,4 +1,4 @@
-"""IntraQ against the numbers of its definition. Quantizer, tracker, boxes and L_BN: tests/compression."""
+"""IntraQ against the numbers of its definition. Quantizer, tracker: tests/layers; boxes, L_BN: tests/data_free."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,6 @@ from compressbench.data import Split
 from compressbench.errors import UserError
 from compressbench.layers.quantized import QuantConv2d, QuantizedActivation, QuantLinear, track_ranges
 from compressbench.training import fit
-from methods.intraq.generator import Generator
 from methods.intraq.images import Synthesizer, marginal_distance_loss, soft_inception_loss, soft_targets
 from methods.intraq.method import IntraQ, Milestones, distillation_loss, quantized
 
@@ -136,23 +135,6 @@ def test_desk_network():
     assert sum(isinstance(m, QuantizedActivation) for m in student.modules()) == 7
     assert sum(isinstance(m, nn.BatchNorm2d) for m in student.modules()) == 9
     assert accounting.account(student, (1, 28, 28)).bit_operations == 9_345_920 * 16
-
-
-@pytest.mark.parametrize(
-    ("classes", "size", "conditional", "expected"), [(10, 32, False, 1_052_139), (100, 32, False, 1_061_139)]
-)
-def test_generator_parameters(classes, size, conditional, expected):
-    generator = Generator(classes, 3, size, conditional)
-    assert sum(p.numel() for p in generator.parameters()) == expected
-    images = generator(torch.randn(4, 100), torch.tensor([0, 1, 2, 3]))
-    assert images.shape == (4, 3, size, size)
-    assert abs(images.mean()) < 1e-5
-
-
-def test_class_conditional_generator():
-    assert Generator(10, 1, 28, True)(torch.randn(3, 100), torch.tensor([0, 1, 9])).shape == (3, 1, 28, 28)
-    with pytest.raises(ValueError, match="multiple of 4"):
-        Generator(10, 1, 30, True)
 
 
 # ---- conversion

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 
 from compressbench.training.checkpoint import same_bits
 from methods.baselines.knowledge_distillation.method import KnowledgeDistillation
-
-from .context import full_size_context, make_context
+from tests.contexts import full_size_context, make_context
 
 STUDENT, TEACHER = torch.tensor([[2.0, 0, -1]]).double(), torch.tensor([[3.0, 1, -2]]).double()
 

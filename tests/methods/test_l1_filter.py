@@ -20,8 +20,7 @@ from methods.baselines.l1_filter.method import (
     masked_filters,
     prunable_producers,
 )
-
-from .context import make_context
+from tests.contexts import make_context
 
 IMAGE = (1, 28, 28)
 

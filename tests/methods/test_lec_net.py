@@ -16,7 +16,7 @@ from methods.lec_net import facts
 from methods.lec_net.losses import distillation, gate_penalty, sharpness
 from methods.lec_net.method import LECNet, SessionLoss
 from tests.conftest import ROOT
-from tests.methods.session_context import full_size_session_context, session_context
+from tests.contexts.sessions import full_size_session_context, session_context
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from compressbench.config import Recipe
 from compressbench.training import schedule_factor
 from compressbench.training.checkpoint import same_bits
 from methods.baselines.longer_training.method import LongerTraining, stretched
-from tests.methods.context import full_size_context, make_context
+from tests.contexts import full_size_context, make_context
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ from methods.lottery_jackpots.search import (
     scattered_masks,
     uniform_quotas,
 )
+from tests.contexts import full_size_context, make_context
 
 from ..conftest import ROOT
-from .context import full_size_context, make_context
 
 FOLDER = ROOT / "methods" / "lottery_jackpots"
 SETTINGS = read_yaml(FOLDER / "config.yaml")["settings"]

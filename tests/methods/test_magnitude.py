@@ -9,8 +9,7 @@ from compressbench import storage
 from compressbench.layers.masked import masked_layers
 from compressbench.pruning.masks import removed_count
 from methods.baselines.magnitude.method import Magnitude
-
-from .context import make_context
+from tests.contexts import make_context
 
 
 @pytest.mark.parametrize("scope", ["global", "layerwise"])

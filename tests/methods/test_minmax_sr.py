@@ -8,7 +8,7 @@ import torch
 from compressbench import storage
 from compressbench.layers.observed import ObservedActivation
 from methods.baselines.minmax_sr.method import MinMaxSR
-from tests.methods.sr_context import make_sr_context
+from tests.contexts.super_resolution import make_sr_context
 
 
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])

@@ -11,8 +11,7 @@ from compressbench.training import State
 from compressbench.training.checkpoint import same_bits
 from compressbench.training.distillation import softened_divergence
 from methods.baselines.mutual_learning.method import MutualLearning, Peers, Turns, simultaneous_loss, student_loss
-
-from .context import make_context
+from tests.contexts import make_context
 
 LABELS = torch.tensor([0, 2, 1, 1])
 

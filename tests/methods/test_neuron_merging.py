@@ -10,8 +10,7 @@ from compressbench.plan import Plan
 from compressbench.training.checkpoint import same_bits
 from methods.baselines.neuron_merging.method import NeuronMerging, merging, rescaled
 from tests.conftest import ROOT
-
-from .context import make_context
+from tests.contexts import make_context
 
 KEPT = torch.tensor([0, 2, 3, 5, 8])
 

@@ -17,8 +17,7 @@ from compressbench.pruning.trained_masks import STRAIGHT_THROUGH
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.baselines.nm.method import NM, Reselection, nm_mask, nm_masks
-
-from .context import RECIPE, full_size_context, make_context
+from tests.contexts import RECIPE, full_size_context, make_context
 
 LAMBDA = 2e-4
 

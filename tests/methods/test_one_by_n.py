@@ -18,8 +18,7 @@ from compressbench.pruning.blocks import block_mask, encode_bsr, prunable_layers
 from compressbench.pruning.masks import apply_masks
 from compressbench.training import fit, schedule_factor
 from methods.one_by_n.method import OneByN, published
-
-from .context import RECIPE, make_context
+from tests.contexts import RECIPE, make_context
 
 FOLDER = Path(__file__).parents[2] / "methods" / "one_by_n"
 COUNTED = ("macs", "weights", "params", "prunable_weights", "kept_weights", "weight_bytes")

@@ -14,7 +14,7 @@ from compressbench import models, storage
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
 from compressbench.pruning.masks import kept_weights
-from compressbench.pruning.trained_masks import SCORED, scored_weight, scores
+from compressbench.pruning.trained_masks import SCORED, scores
 from compressbench.training import fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.optg.method import (
@@ -26,8 +26,7 @@ from methods.optg.method import (
     parameter_groups,
     rank,
 )
-
-from .context import make_context
+from tests.contexts import make_context
 
 FOLDER = Path(__file__).parents[2] / "methods" / "optg"
 TABLE = Schedule(epochs=100, sparsity=0.95, lr0=0.1, warmup=5, beta=1)
@@ -63,21 +62,6 @@ def cross_entropy(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) ->
 
 
 # ---- backward
-
-
-def test_gradients_are_the_dense_gradient_times_mask_and_times_weight() -> None:
-    torch.manual_seed(0)
-    x, upstream = torch.randn(2, 3, 6, 6).double(), torch.randn(2, 4, 4, 4).double()
-    weight = torch.randn(4, 3, 3, 3).double().requires_grad_()
-    score = torch.randn_like(weight).requires_grad_()
-    mask = torch.rand(weight.shape) < 0.5
-    F.conv2d(x, scored_weight(weight, score, mask)).backward(upstream)
-    effective = (weight * mask).detach().requires_grad_()
-    F.conv2d(x, effective).backward(upstream)
-    dense = effective.grad
-    assert torch.allclose(weight.grad, dense * mask, atol=1e-10)  # type: ignore[arg-type,operator]
-    assert torch.allclose(score.grad, dense * weight, atol=1e-10)  # type: ignore[arg-type,operator]
-    assert (weight.grad[~mask] == 0).all()  # type: ignore[index]
 
 
 def test_removed_weights_still_receive_score_gradient() -> None:

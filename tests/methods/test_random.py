@@ -8,8 +8,7 @@ from compressbench import storage
 from compressbench.layers.masked import masked_layers
 from compressbench.pruning.masks import removed_count
 from methods.baselines.random.method import Random
-
-from .context import make_context
+from tests.contexts import make_context
 
 
 def test_every_layer_loses_the_same_share_and_stays_so_through_training(data_root: Path, tmp_path: Path) -> None:

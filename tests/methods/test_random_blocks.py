@@ -6,8 +6,7 @@ import torch
 
 from compressbench.layers.masked import masked_layers
 from methods.baselines.random_blocks.method import RandomBlocks
-
-from .context import make_context
+from tests.contexts import make_context
 
 
 def test_exactly_the_share_of_blocks_is_removed_and_the_seed_decides_which(data_root: Path, tmp_path: Path) -> None:

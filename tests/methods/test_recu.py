@@ -16,15 +16,13 @@ from compressbench import models, storage
 from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.layers.binary import EPSILON, OneBitConv2d, binarise, binary_layers, triangular_slope, with_slope
 from compressbench.quantization.binary_counts import binary_counts
-from compressbench.quantization.binary_training import Flips
 from compressbench.runtimes.native import NativeRuntime
 from compressbench.training import State
 from methods.recu.layer import RectifiedClampConv2d
 from methods.recu.method import ClampSchedule, ReCU, convolutions_and_classifier
 from tests.conftest import ROOT
-
-from .binary_context import make_binary_context
-from .context import full_size_context
+from tests.contexts import full_size_context
+from tests.contexts.binary import make_binary_context
 
 FOLDER = ROOT / "methods/recu"
 
@@ -274,12 +272,3 @@ def test_one_iteration_at_full_size(pair: str, setting: str, convolutions: int, 
     decay = "convolutions_and_classifier" if setting == "w1a1_imagenet" else "all"
     model = ReCU(ReCU.Config(decay=decay)).compress(ctx)
     assert len(binary_layers(model)) == convolutions
-
-
-def test_a_network_of_constant_filters_has_no_tail_that_could_flip() -> None:
-    layer, hook = make_layer(), Flips()
-    layer.weight.data.fill_(0.1)
-    state = State(nn.Sequential(layer), [], epochs=1, steps_per_epoch=1)
-    hook.on_epoch_start(state)
-    hook.on_epoch_end(state)
-    assert (state.metrics["flips"], state.metrics["tail_flips"]) == (0.0, 0.0)

@@ -24,8 +24,7 @@ from methods.baselines.rigl.method import (
     random_positions,
     whole_counts,
 )
-
-from .context import full_size_context, make_context
+from tests.contexts import full_size_context, make_context
 
 SHAPES = {
     "stem": torch.Size((16, 1, 3, 3)),

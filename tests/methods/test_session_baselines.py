@@ -12,7 +12,7 @@ from compressbench.training.checkpoint import same_bits
 from methods.baselines.nearest_class_mean.method import NearestClassMean, class_means
 from methods.baselines.session_fine_tuning.method import SessionFineTuning
 from methods.lec_net.method import LECNet
-from tests.methods.session_context import full_size_session_context, session_context
+from tests.contexts.sessions import full_size_session_context, session_context
 
 
 def test_one_image_is_its_own_mean_and_scale_does_not_matter() -> None:

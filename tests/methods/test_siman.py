@@ -27,9 +27,8 @@ from compressbench.training import State
 from methods.siman.layer import MagnitudeConv2d, median_bits, percentile, project
 from methods.siman.method import ClippingSchedule, SiMaN, magnitude_layers, parameter_groups
 from tests.conftest import ROOT
-
-from .binary_context import make_binary_context
-from .context import full_size_context
+from tests.contexts import full_size_context
+from tests.contexts.binary import make_binary_context
 
 FOLDER = ROOT / "methods/siman"
 

@@ -10,8 +10,7 @@ from compressbench import models
 from compressbench.layers.masked import masked_layers
 from compressbench.pruning.masks import global_masks, kept_weights, prunable, removed_count
 from methods.baselines.snip.method import Snip, balanced_sample, connection_gradients, saliencies
-
-from .context import RESNET, make_context
+from tests.contexts import RESNET, make_context
 
 
 def cross_entropy(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

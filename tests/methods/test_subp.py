@@ -38,9 +38,9 @@ from methods.subp.criterion import (
 from methods.subp.facts import block_layers
 from methods.subp.method import SUBP, initialise, parameter_groups
 from methods.subp.soft import MaskUpdates, RemovedDecay, soften
+from tests.contexts import RECIPE, full_size_context, make_context
 
 from ..conftest import ROOT
-from .context import RECIPE, full_size_context, make_context
 
 FOLDER = ROOT / "methods" / "subp"
 SETTINGS = read_yaml(FOLDER / "config.yaml")["settings"]

@@ -20,8 +20,8 @@ from methods.udfc.facts import PUBLISHED, recompute
 from methods.udfc.method import UDFC
 from methods.udfc.reconstruction import channels, closed_form, errors
 from tests.conftest import ROOT
+from tests.contexts import full_size_context, make_context
 
-from .context import full_size_context, make_context
 from .data_free import Given, plain, random
 
 ALPHA1, ALPHA2 = 0.01, 0.008

@@ -7,8 +7,7 @@ import pytest
 
 from compressbench.errors import UserError
 from methods.baselines.vit.method import PlainViT
-
-from .context import VIT, full_size_context, make_context
+from tests.contexts import VIT, full_size_context, make_context
 
 
 def config(**values: Any) -> PlainViT.Config:

@@ -28,8 +28,7 @@ from methods.white_box.method import WhiteBox, class_recipe
 from methods.white_box.narrowing import fold_masks
 from methods.white_box.voting import FlopsAtWidths, RandomLayer, elected, floor_width, vote
 from tests.conftest import ROOT
-
-from .context import full_size_context, make_context
+from tests.contexts import full_size_context, make_context
 
 FOLDER = ROOT / "methods" / "white_box"
 NETWORKS = {network.name: network for network in PUBLISHED}

@@ -6,9 +6,8 @@ import pytest
 
 from compressbench.layers.binary import binary_layers
 from methods.baselines.xnor.method import XNOR
-
-from .binary_context import make_binary_context
-from .context import full_size_context
+from tests.contexts import full_size_context
+from tests.contexts.binary import make_binary_context
 
 
 @pytest.mark.parametrize("scale_gradient", ["exact", "printed", "detached"])

@@ -1,14 +1,10 @@
 """What methods rely on: names, couplings, free widths, modules used once, quantization points."""
 
-import json
-from dataclasses import asdict
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from compressbench import models
-from compressbench.errors import UserError
 from compressbench.models import Coupling
 
 # architecture, arguments, input shape; small enough to run
@@ -26,11 +22,6 @@ RUNNABLE = {
     "mobilenet_v2": ({"variant": "zoo"}, (3, 32, 32)),
     "mobilenet_v2 for small images": ({"variant": "cifar", "classes": 10}, (3, 8, 8)),
     "mobilenet_v3_small": ({}, (3, 32, 32)),
-}
-SUPER_RESOLUTION = {
-    "edsr": {"blocks": 2, "channels": 8},
-    "srresnet": {"blocks": 2, "channels": 8},
-    "rdn": {"blocks": 2, "convs": 2, "channels": 8, "growth": 8},
 }
 
 
@@ -171,86 +162,3 @@ def test_activation_of_a_coupling_leaves_its_channels(case: tuple[nn.Module, Ten
     with torch.no_grad():
         model(images)
     assert widths == {c.key: model.get_submodule(c.producer).out_channels for c in model.couplings()}
-
-
-@pytest.mark.parametrize("architecture", SUPER_RESOLUTION)
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_super_resolution_enlarges_by_its_scale(architecture: str, scale: int) -> None:
-    model = models.build(architecture, scale=scale, **SUPER_RESOLUTION[architecture]).eval()
-    low = torch.rand(1, 3, 6, 5) * 255
-    with torch.no_grad():
-        features = model.features(low)
-        assert features.shape == (1, 8, 6, 5)
-        assert model(low).shape == (1, 3, 6 * scale, 5 * scale)
-        torch.testing.assert_close(model.reconstruct(features), model(low))
-
-
-def test_edsr_block_reads_its_input_before_the_quantization_point() -> None:
-    block = models.build("edsr", blocks=1, channels=4).blocks[0]
-    seen = {}
-    for name in ("q1", "conv1", "q2", "conv2", "q3"):
-        getattr(block, name).register_forward_hook(lambda _, x, y, name=name: seen.update({name: (x[0], y)}))
-    x = torch.randn(1, 4, 5, 5)
-    y = block(x)
-    assert seen["conv1"][0] is x and seen["q1"][0] is x
-    assert torch.equal(seen["q2"][0], seen["conv1"][1].relu())
-    assert torch.equal(y, seen["q3"][1] + x)
-
-
-def test_mean_shift_is_frozen_and_cancels() -> None:
-    model = models.build("edsr", blocks=1, channels=4)
-    image = torch.rand(1, 3, 4, 4) * 255
-    torch.testing.assert_close(model.add_mean(model.subtract_mean(image)), image)
-    assert not any(p.requires_grad for p in model.subtract_mean.parameters())
-
-
-def test_pad_shortcut_subsamples_and_pads_channels_on_both_sides() -> None:
-    shortcut = models.build("resnet_cifar", widths=[4, 8, 16]).stages[1][0].shortcut
-    x = torch.arange(64.0).reshape(1, 4, 4, 4)
-    y = shortcut(x)
-    assert torch.equal(y[:, 2:6], x[:, :, ::2, ::2])
-    assert y.shape == (1, 8, 2, 2) and not y[:, :2].any() and not y[:, 6:].any()
-
-
-def test_residual_networks_start_from_kaiming_normal() -> None:
-    torch.manual_seed(0)
-    weight = models.build("resnet50").stages[3][0].conv2.weight
-    assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.01)
-
-
-def test_the_same_seed_builds_the_same_network() -> None:
-    states = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        states.append(models.build("resnet_cifar").state_dict())
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def test_spec_survives_json() -> None:
-    spec = models.build("plain", widths=[4, 4, 4, 4, 4]).spec
-    assert models.ModelSpec(**json.loads(json.dumps(asdict(spec)))) == spec
-
-
-@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
-def test_every_architecture_builds_without_memory(architecture: str) -> None:
-    with torch.device("meta"):
-        model = models.build(architecture)
-    assert all(tensor.is_meta for tensor in model.state_dict().values())
-
-
-@pytest.mark.parametrize("architecture, arguments, message", [
-    ("alexnet", {}, "unknown architecture"),
-    ("plain", {"depth": 3}, "no argument depth"),
-    ("plain", {"widths": [8]}, "1 widths but 5 strides"),
-    ("plain", {"inner_widths": {"conv1": 8}}, "conv1"),
-    ("edsr", {"scale": 5}, "scale must be 2, 3 or 4"),
-    ("resnet_cifar", {"shortcut": "none"}, "'pad' or 'conv'"),
-    ("resnet_cifar", {"classifier": "mlp"}, "'conv' or 'linear'"),
-    ("vgg", {"depth": 11}, "depth"),
-    ("wide_resnet", {"depth": 18}, "6n"),
-    ("densenet", {"depth": 41}, "3n"),
-    ("mobilenet_v2", {"variant": "x"}, "variant"),
-])  # fmt: skip
-def test_bad_arguments_are_named(architecture: str, arguments: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        models.build(architecture, **arguments)

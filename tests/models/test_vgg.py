@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench import models
+from tests.models.counts import CIFAR, check_counts
 
 AUTHORS = {
     16: [64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"],
@@ -54,3 +55,20 @@ def test_networks_described_by_their_stages_pool_between_stages_only() -> None:
     stage = [nn.Conv2d] * 2
     assert layers == [*stage, nn.MaxPool2d, *stage, nn.MaxPool2d, *stage]
     assert model.body(torch.zeros(1, 1, 28, 28)).shape == (1, 8, 7, 7)
+
+
+# fmt: off
+# architecture, arguments, input, params, conv + linear weights, MACs, weight layers, batch norms, ReLUs
+PUBLISHED = {
+    "OptG VGG-19, 10": ("vgg", {}, CIFAR, 20_035_018, 20_024_000, 398_136_320, 17, 16, 16),
+    "OptG VGG-19, 100": ("vgg", {"classes": 100}, CIFAR, 20_081_188, 20_070_080, 398_182_400, 17, 16, 16),
+    "CIFAR VGG-16": (
+        "vgg", {"depth": 16, "conv_bias": True}, CIFAR, 14_728_266, None, 313_201_664, 14, 13, 13,
+    ),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("row", PUBLISHED.values(), ids=PUBLISHED)
+def test_it_has_the_published_counts(row: tuple) -> None:
+    check_counts(*row)

@@ -21,7 +21,6 @@ from compressbench.pruning.masks import (
     removed_count,
     zero_removed,
 )
-from compressbench.training.batchnorm_statistics import recompute_statistics
 
 SHAPES = {"a": torch.Size([4, 3, 3, 3]), "b": torch.Size([7, 4]), "c": torch.Size([11])}
 
@@ -121,18 +120,6 @@ def test_exchanged_is_the_share_of_kept_entries_that_were_removed_before() -> No
     before = {"a": torch.tensor([True, True, False, False])}
     assert exchanged(before, {"a": torch.tensor([True, False, True, False])}) == 0.5
     assert exchanged(before, before) == 0
-
-
-def test_recomputed_statistics_are_the_plain_average_over_the_batches() -> None:
-    norm = nn.BatchNorm2d(3)
-    with torch.no_grad():
-        norm.running_mean.fill_(9)  # type: ignore[union-attr]
-    batches = [torch.randn(8, 3, 4, 4) + i for i in range(3)]
-    recompute_statistics(norm.eval(), batches)
-    assert torch.allclose(norm.running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0), atol=1e-6)  # type: ignore[arg-type]
-    assert torch.allclose(norm.running_var, torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0), atol=1e-6)  # type: ignore[arg-type]
-    assert not norm.training
-    assert norm.momentum == 0.1
 
 
 def test_one_shot_global_magnitude_keeps_the_specified_number_of_resnet32() -> None:

@@ -106,3 +106,9 @@ def test_histograms_count_every_weight_of_every_layer() -> None:
     named = before_and_after(found, found)
     assert set(named) == {"counts_before", "counts_after", "best_share_before", "best_share_after", "edges"}
     assert named["edges"].shape == (BINS + 1,)
+
+
+def test_laws_of_dead_layers() -> None:
+    assert laplace_quantile(torch.tensor(0.0), 1.0) == torch.inf
+    assert laplace_quantile(torch.tensor(0.0), 0.9) == 0
+    assert 0 < best_share(torch.zeros(10)) <= 1

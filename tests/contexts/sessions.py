@@ -12,8 +12,7 @@ from compressbench.data.incremental import in_sessions
 from compressbench.method import Context
 from compressbench.plan import Plan, Run
 from tests.conftest import ROOT
-
-from .context import context_of
+from tests.contexts import context_of
 
 RECIPE = {"epochs": 3, "batch_size": 64, "lr": 0.1}
 GROWING = {

@@ -1,0 +1,21 @@
+"""Where the files of data sets are looked for."""
+
+from pathlib import Path
+
+import pytest
+
+from compressbench.data.files import external_folder, wheel_folder
+from compressbench.errors import UserError
+
+
+def test_large_data_sets_lie_below_data_or_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPRESSBENCH_DATA", raising=False)
+    assert external_folder(Path("data")) == Path("data/external")
+    monkeypatch.setenv("COMPRESSBENCH_DATA", "/mnt/sets")
+    assert external_folder(Path("data")) == Path("/mnt/sets")
+
+
+def test_files_of_an_installed_package_are_found_without_importing_it() -> None:
+    assert (wheel_folder("sklearn", "datasets", "data") / "digits.csv.gz").is_file()
+    with pytest.raises(UserError, match="package no_such_package is not installed"):
+        wheel_folder("no_such_package", "data")

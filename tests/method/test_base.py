@@ -1,0 +1,32 @@
+"""The contract of a method: what it lacks is named, what it may leave out is empty."""
+
+import pytest
+
+from compressbench.config import MethodConfig
+from compressbench.errors import UserError
+from compressbench.method import Method
+
+
+class OnlyCompresses(Method):
+    def compress(self, ctx):  # type: ignore[no-untyped-def]
+        return ctx
+
+
+@pytest.mark.parametrize("stage", ["synthesize", "finetune"])
+def test_a_stage_that_is_listed_but_not_written_is_named(stage: str) -> None:
+    method = OnlyCompresses(MethodConfig())
+    assert method.compress("context") == "context"
+    with pytest.raises(
+        UserError, match=f"OnlyCompresses has no function {stage}; write it, or take it out of `stages`"
+    ):
+        getattr(method, stage)(*["context", "model"][: 1 + (stage == "finetune")])
+
+
+def test_a_method_fits_every_network_and_publishes_nothing_unless_it_says_so() -> None:
+    assert OnlyCompresses(MethodConfig()).check(None) is None  # type: ignore[func-returns-value,arg-type]
+    assert OnlyCompresses.facts() == OnlyCompresses.structures() == []
+
+
+def test_options_that_a_configuration_does_not_have_are_refused() -> None:
+    with pytest.raises(ValueError, match="sparsity"):
+        OnlyCompresses.Config(sparsity=0.5)
