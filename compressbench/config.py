@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from compressbench.errors import UserError
 from compressbench.files import read_text
+from compressbench.levels import NONE, Level, Quantities, levels, variant_words, words
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 PairName = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="dataset/model")]
@@ -110,6 +111,22 @@ class Scale(Frozen):
     pairs: dict[PairName, Pair]
 
 
+class Setting(BaseModel):
+    """One setting of a method: its hyper-parameters, and what the report calls it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    variant: str = Field(
+        "", description="what distinguishes it from the method's other settings at the same level, in words"
+    )
+    level: Quantities | None = Field(None, description="its level, where that is not what the method's `level` says")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """All other keys."""
+        return self.model_extra or {}
+
+
 class MethodScale(Frozen):
     """What a method runs at one scale."""
 
@@ -133,8 +150,12 @@ class Declaration(Frozen):
     stages: tuple[Stage, ...] = Field(min_length=1)
     starts_from: Start
     needs_teacher: bool = Field(False, description="whether it reads the dense model of the pair's teacher")
-    settings: dict[Name, dict[str, Any]] = Field(min_length=1)
-    labels: dict[Name, str] = {}
+    level: Quantities = Field(
+        {},
+        description="kind of level -> the hyper-parameters of a setting that are its level, or numbers that hold for all "
+        "settings; the first kind that a setting has is its level, and the others are words of its variant",
+    )
+    settings: dict[Name, Setting] = Field(min_length=1)
     synthesis_from: dict[Name, Name] = Field({}, description="setting -> the setting whose synthetic images it uses")
     latency_from: dict[Name, Name] = Field(
         {},
@@ -155,13 +176,28 @@ class Declaration(Frozen):
         """Whether the result is a network of the old shape with zeros, not with fewer filters or bits."""
         return self.family in ("unstructured", "block")
 
+    def _levels(self, setting: str) -> tuple[Level, ...]:
+        own = self.settings[setting]
+        return levels(self.level if own.level is None else own.level, own.hyperparameters)
+
+    def level_of(self, setting: str) -> Level:
+        """How strongly a setting compresses: what it is compared with."""
+        return next(iter(self._levels(setting)), NONE)
+
+    def variant_of(self, setting: str) -> str:
+        """What distinguishes a setting from the others at its level, in words; often nothing."""
+        return variant_words(self._levels(setting), self.settings[setting].variant)
+
+    def label_of(self, setting: str) -> str:
+        """A setting in words; its name where it has neither level nor variant."""
+        return words(self._levels(setting), self.settings[setting].variant) or setting
+
     @model_validator(mode="after")
     def _consistent(self) -> "Declaration":
         if "compress" not in self.stages:
             raise ValueError("stages must contain compress")
         known = set(self.settings)
         named = {
-            "labels": set(self.labels),
             "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
             "latency_from": {*self.latency_from, *self.latency_from.values()},
             **{f"scales.{s}.recipes": set(m.recipes) for s, m in self.scales.items()},
@@ -172,6 +208,11 @@ class Declaration(Frozen):
                 raise ValueError(
                     f"{key} names the unknown setting {sorted(names - known)[0]!r}; known: {', '.join(known)}"
                 )
+        for setting in self.settings:
+            try:
+                self._levels(setting)
+            except ValueError as error:
+                raise ValueError(f"settings.{setting}: {error}") from None
         return self
 
 

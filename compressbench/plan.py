@@ -211,7 +211,7 @@ class Plan:
             ) from error
 
     def documents(self) -> list[Path]:
-        """What the report reads beside the results: titles, labels and families, published numbers, and findings."""
+        """What the report reads beside the results: titles, levels and families, published numbers, and findings."""
         files = registry.files(self.root)
         folders = [files[name].parent for name in self.declarations]
         names = ("config.yaml", "published.csv", "README.md")

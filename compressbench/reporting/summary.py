@@ -40,7 +40,7 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
                     "title": group.short(method),
                     "label": group.label(method, setting),
                     "series": group.series(method, setting),
-                    "level": group.levels[setting],
+                    "level": group.levels[method, setting].name,
                     "baseline": group.is_baseline(method),
                     "reference": group.is_reference(method),
                     "quality": quality.mean,

@@ -210,7 +210,7 @@ def time_to_quality(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
         method, setting = map(str, key)
         seeds = part.seed.nunique()
         row: dict[str, Any] = {"method": method, "setting": setting, "series": group.series(method, setting)}
-        row |= {"level": group.levels[setting], "steps": part.groupby("seed").total.max().mean()}
+        row |= {"level": group.levels[method, setting].name, "steps": part.groupby("seed").total.max().mean()}
         for points in BEHIND:
             first = part[part.quality >= best - points].groupby("seed").total.min()
             row[f"behind_{points}"] = first.mean() if len(first) == seeds else float("nan")

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from compressbench import models, provenance, registry
-from compressbench.config import Declaration, Recipe, load_scale, parse
+from compressbench.config import Declaration, Recipe, Setting, load_scale, parse
 from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.job import Run
@@ -217,7 +217,9 @@ def test_a_change_of_the_scale_repeats_what_reads_it(
         ({"batches": [100]}, {"latency"}),
         ({"family": "block"}, AFTER_THE_DENSE_MODEL),  # sparse networks get fresh batch-norm statistics
         ({"family": "quantization"}, set()),
-        ({"title": "T", "paper": "P", "labels": {"half": "50 %"}}, set()),
+        ({"title": "T", "paper": "P"}, set()),
+        ({"settings": {"half": {"level": {"sparsity": 0.5}, "variant": "with words"}}}, set()),
+        ({"level": {"filters": "ratio"}, "settings": {"half": {"ratio": 0.5}}}, set()),
         ({"starts_from": "scratch"}, AFTER_THE_DENSE_MODEL),
     ],
 )
@@ -317,7 +319,7 @@ def test_planning_names_method_setting_and_pair_that_do_not_fit(monkeypatch: pyt
     pair = plan.scale.pairs[run.pair].model_copy(update={"architecture": "plain", "arguments": MINI})
     monkeypatch.setitem(plan.scale.pairs, run.pair, pair)
     declared = plan.declarations["random_blocks"]
-    wide = {run.setting: declared.settings[run.setting] | {"n": 8}}
+    wide = {run.setting: Setting(**declared.settings[run.setting].hyperparameters | {"n": 8})}
     changed = declared.model_copy(update={"settings": declared.settings | wide})
     monkeypatch.setattr(registry, "declaration", lambda root, name: changed)
     with pytest.raises(UserError, match=f"random_blocks, setting {run.setting}, on {run.pair}: body.1.conv: n = 8"):

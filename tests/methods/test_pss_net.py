@@ -490,7 +490,7 @@ def test_unreachable_targets_and_a_missing_table_are_named(ctx: Context) -> None
 def test_budgets_of_a_gpu_need_a_table_of_one(setting: str) -> None:
     with pytest.raises(UserError, match=r"microseconds of a GPU.* no structure would meet them; name a file"):
         registry.resolve(ROOT, "pss_net", setting, "paper")
-    declared = registry.declaration(ROOT, "pss_net").settings[setting]
+    declared = registry.declaration(ROOT, "pss_net").settings[setting].hyperparameters
     assert parse(PSSNetConfig, declared | {"latency_table": "data/gpu.json"}, "test").timed_devices == {"gpu"}
     both = {"resource": "latency", "unit": 1, "start": 1000, "stop": 2000, "step": 10}
     with pytest.raises(UserError, match="must be of one device"):
@@ -618,7 +618,7 @@ def test_one_iteration_at_full_size(pair: str, setting: str, tmp_path: Path, mon
     ctx = full_size_context(tmp_path, f"imagenet/mobilenet_{pair}_switchable", "pss_net", setting)
     monkeypatch.setattr(ctx, "validate", lambda _: {})
     declared = parse(Declaration, read_yaml(ROOT / "methods/pss_net/config.yaml"), "pss_net")
-    config = declared.settings[setting] | {"samples": 2000, "recalibration_batches": 1}
+    config = declared.settings[setting].hyperparameters | {"samples": 2000, "recalibration_batches": 1}
     monkeypatch.setattr("compressbench.compression.supernet.Supernet.by_lot", lambda _: {})
     model = PSSNet(parse(PSSNetConfig, config, "test")).compress(ctx)
     assert len(model.points) == 3 and model.full_resolution == 224

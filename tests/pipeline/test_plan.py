@@ -158,7 +158,11 @@ def test_without_records_of_snakemake_there_is_nothing_to_do(finished: Path) -> 
             {"data", "pretrain edsr_mini"} | stages_of("minmax_sr/edsr_mini", *WHOLE) | SUMMARY,
         ),
         ("methods/baselines/snip/config.yaml", lambda c: c.update(title="Another title"), {"report", "all"}),
-        ("methods/baselines/snip/config.yaml", lambda c: c["labels"].update(p95="19 of 20"), {"report", "all"}),
+        (
+            "methods/baselines/snip/config.yaml",
+            lambda c: c["settings"]["p95"].update(variant="as drawn"),
+            {"report", "all"},
+        ),
     ],
 )
 def test_a_change_repeats_what_reads_it_and_nothing_else(
