@@ -3,6 +3,7 @@
 This module imports neither torch nor a method: the DAG reads it thousands of times.
 """
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -100,7 +101,7 @@ class Latency(Frozen):
 
 
 class Scale(Frozen):
-    """config/{scale}.yaml: which pairs and seeds run, and with which budgets."""
+    """config/{scale}.yaml: which pairs are for which comparisons, with which budgets and seeds."""
 
     seeds: tuple[int, ...] = Field(min_length=1)
     report_seeds: tuple[int, ...] = Field(
@@ -108,7 +109,26 @@ class Scale(Frozen):
     )
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
+    comparisons: dict[Name, tuple[PairName, ...]] = Field(
+        description="what is compared -> on which pairs; methods name the comparisons that they take part in"
+    )
     pairs: dict[PairName, Pair]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Scale":
+        for comparison, pairs in self.comparisons.items():
+            for pair in pairs:
+                if pair not in self.pairs:
+                    raise ValueError(
+                        f"comparisons.{comparison} names the unknown pair {pair!r}; known: {', '.join(self.pairs)}"
+                    )
+        used = set(chain(*self.comparisons.values(), (pair.teacher for pair in self.pairs.values())))
+        if idle := [pair for pair in self.pairs if pair not in used]:
+            raise ValueError(
+                f"pairs.{idle[0]} is in no comparison and teaches no other pair, so that nothing would run on it; "
+                f"add it to one of comparisons: {', '.join(self.comparisons)}"
+            )
+        return self
 
 
 class Setting(BaseModel):
@@ -130,7 +150,7 @@ class Setting(BaseModel):
 class MethodScale(Frozen):
     """What a method runs at one scale."""
 
-    runs: dict[PairName, tuple[Name, ...]] = Field(description="pair -> settings")
+    runs: dict[str, tuple[Name, ...]] = Field(description="comparison -> settings")
     config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
     recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
         {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
@@ -164,7 +184,7 @@ class Declaration(Frozen):
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="batch sizes at which the latency stage also measures images per second, on test images"
     )
-    scales: dict[Literal["smoke", "desk", "paper"], MethodScale] = {}
+    scales: dict[Name, MethodScale] = Field({}, description="scale -> what runs there; of others the method is no part")
     package: str = Field("", exclude=True, description="filled in by discovery: methods.NAME or methods.baselines.NAME")
 
     @property
@@ -201,7 +221,7 @@ class Declaration(Frozen):
             "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
             "latency_from": {*self.latency_from, *self.latency_from.values()},
             **{f"scales.{s}.recipes": set(m.recipes) for s, m in self.scales.items()},
-            **{f"scales.{s}.runs.{pair}": set(names) for s, m in self.scales.items() for pair, names in m.runs.items()},
+            **{f"scales.{s}.runs.{name}": set(own) for s, m in self.scales.items() for name, own in m.runs.items()},
         }
         for key, names in named.items():
             if names - known:

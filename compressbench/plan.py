@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Plan:
 
     Args:
         root: the project's folder (config/, methods/).
-        scale: smoke, desk or paper.
+        scale: the name of a file in config/, such as smoke, desk or paper.
         methods: names of methods; default all that declare the scale. Their baselines are methods too: name them to run them.
         seeds: default those of config/{scale}.yaml.
     """
@@ -45,7 +46,7 @@ class Plan:
         self.declarations: dict[str, Declaration] = {name: registry.declaration(root, name) for name in chosen}
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
-        self.runs: list[Run] = sorted(self._runs())
+        self.runs: list[Run] = sorted(set(self._runs()))
         if not self.runs:
             raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} in its config.yaml.")
 
@@ -61,15 +62,15 @@ class Plan:
         for method, declared in self.declarations.items():
             if self.scale_name not in declared.scales:
                 continue
-            for pair, settings in declared.scales[self.scale_name].runs.items():  # type: ignore[index]
-                if pair not in self.scale.pairs:
+            for comparison, settings in declared.scales[self.scale_name].runs.items():
+                if comparison not in self.scale.comparisons:
                     where = f"{declared.package.replace('.', '/')}/config.yaml"
                     raise UserError(
-                        f"{where}: key scales.{self.scale_name}.runs: pair {pair!r} is not in config/{self.scale_name}.yaml; "
-                        f"known: {', '.join(self.scale.pairs)}."
+                        f"{where}: key scales.{self.scale_name}.runs: comparison {comparison!r} is not in "
+                        f"config/{self.scale_name}.yaml; known: {', '.join(self.scale.comparisons)}."
                     )
-                dataset, model = pair.split("/")
-                for setting in settings:
+                for pair, setting in product(self.scale.comparisons[comparison], settings):
+                    dataset, model = pair.split("/")
                     yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
 
     @property
@@ -92,11 +93,11 @@ class Plan:
         """The pair's budgets, with what the run's setting trains otherwise."""
         pair = self.scale.pairs[run.pair]
         declared = self.declarations.get(run.method)
-        at_scale = declared.scales.get(self.scale_name) if declared else None  # type: ignore[call-overload]
+        at_scale = declared.scales.get(self.scale_name) if declared else None
         if at_scale is None or run.setting not in at_scale.recipes:
             return pair
         where = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"  # type: ignore[union-attr]
-        own = {
+        own: dict[str, Recipe] = {
             name: parse(Recipe, getattr(pair, name).model_dump() | changes, f"{where}.{name}")
             for name, changes in at_scale.recipes[run.setting].items()
         }

@@ -71,7 +71,7 @@ def resolve(root: Path, name: str, setting: str, scale: str) -> "MethodConfig":
     declared = declaration(root, name)
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
-    at_scale = declared.scales.get(scale)  # type: ignore[call-overload]
+    at_scale = declared.scales.get(scale)
     merged = (at_scale.config if at_scale else {}) | declared.settings[setting].hyperparameters
     where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale})"
     config = parse(method_class(root, name).Config, merged, where)

@@ -70,7 +70,10 @@ def test_wrong_configuration_names_file_and_key_before_any_job(project: Path, fi
 def test_unknown_dataset_is_named(project: Path) -> None:
     edit(
         project / "config/smoke.yaml",
-        lambda c: c["pairs"].update({"mnist/plain_mini": c["pairs"]["digits/plain_mini"]}),
+        lambda c: (
+            c["pairs"].update({"mnist/plain_mini": c["pairs"]["digits/plain_mini"]}),
+            c["comparisons"]["blocks"].append("mnist/plain_mini"),
+        ),
     )
     process = snakemake(project, "--config", "scale=smoke")
     assert process.returncode != 0 and "mnist" in process.stdout + process.stderr
@@ -96,6 +99,7 @@ def test_unknown_dataset_is_named(project: Path) -> None:
         (["report", "smoke", "out", "--methods", ","], "--methods names nothing"),
         (["report", "smoke", "out", "--methods", "optgg"], "unknown method 'optgg'"),
         (["report", "smoke", "out", "--seeds", "a"], "'a' is not a seed"),
+        ("'digits/alexnet' is not a pair of config/smoke.yaml",),
         (["report", "smoke", "out", "--seeds", " , "], "--seeds names nothing"),
         (["report", "smoke", "data.dvc"], "cannot write"),
         (["facts", "data.dvc/facts.json", "--methods", "dense"], "cannot write in the folder data.dvc"),

@@ -55,7 +55,7 @@ def drop_in(root: Path, name: str, settings: list[str]) -> None:
     declaration = {
         "title": name.title(), "paper": "none", "family": "unstructured", "task": ["classification"], "stages": ["compress"],
         "starts_from": "dense", "settings": {s: {"density": 0.5} for s in settings},
-        "scales": {"smoke": {"runs": {"digits/plain_mini": settings}}},
+        "scales": {"smoke": {"runs": {"blocks": settings}}},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(declaration), encoding="utf-8")
     (folder / "method.py").write_text(TOY_METHOD, encoding="utf-8")

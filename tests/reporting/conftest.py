@@ -20,6 +20,9 @@ RESNET, PLAIN, RESNET8, THIN, EDSR = (
     "fashion_mnist/resnet8_thin",
     "photographs/edsr_mini",
 )
+COMPARISONS = {
+    "sparse": RESNET, "blocks": PLAIN, "quantization": RESNET8, "distillation": THIN, "super_resolution": EDSR
+}  # fmt: skip
 SPARSITIES = {"p95": {"level": {"sparsity": 0.95}}, "p98": {"level": {"sparsity": 0.98}}}
 BLOCKS = {
     f"{name}_p{percent}": {"level": {"sparsity": percent / 100}, "variant": variant}
@@ -99,7 +102,15 @@ def declare(name: str) -> Declaration:
         "starts_from": "dense",
         "stages": ["synthesize", "compress", "finetune"] if name == "intraq" else ["compress", "finetune"],
         "settings": settings,
-        "scales": {"desk": {"runs": {p: [s for s in settings if s in SETTINGS_ON[p] | {"default"}] for p in pairs}}},
+        "scales": {
+            "desk": {
+                "runs": {
+                    comparison: [s for s in settings if s in SETTINGS_ON[pair] | {"default"}]
+                    for comparison, pair in COMPARISONS.items()
+                    if pair in pairs
+                }
+            }
+        },
     }
     package = f"methods.baselines.{name}" if baseline else f"methods.{name}"
     return Declaration.model_validate(content).model_copy(update={"package": package})
@@ -108,9 +119,9 @@ def declare(name: str) -> Declaration:
 def all_runs(declarations: dict[str, Declaration]) -> list[Run]:
     """The runs of the desk scale."""
     return [
-        Run("desk", *pair.split("/"), name, setting, seed)
+        Run("desk", *COMPARISONS[comparison].split("/"), name, setting, seed)
         for name, declared in declarations.items()
-        for pair, settings in declared.scales["desk"].runs.items()
+        for comparison, settings in declared.scales["desk"].runs.items()
         for setting in settings
         for seed in SEEDS
     ]
