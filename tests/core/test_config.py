@@ -122,6 +122,22 @@ def test_a_new_network_is_an_entry_of_the_scale_and_changes_no_method(tree: Path
     assert Plan(tree, "smoke").runs == [RUN, replace(RUN, model="wide")]
 
 
+def test_a_run_may_be_restricted_to_some_pairs(tree: Path) -> None:
+    add_pair(tree, "digits/wide")
+    plan = Plan(tree, "smoke", pairs=["digits/wide", "digits/wide"])
+    assert plan.runs == [replace(RUN, model="wide")] and plan.pairs == ("digits/wide",)
+    with pytest.raises(
+        UserError, match=r"pairs: 'wide' is not a pair of config/smoke.yaml; known: digits/plain_mini, dig"
+    ):
+        Plan(tree, "smoke", pairs=["wide"])
+    edit(
+        tree / "config/smoke.yaml",
+        lambda c: c["comparisons"].update(filters=["digits/wide"], blocks=["digits/plain_mini"]),
+    )
+    with pytest.raises(UserError, match=r"none of the methods toy declares the scale 'smoke' with runs on digits/wide"):
+        Plan(tree, "smoke", pairs=["digits/wide"])
+
+
 def test_a_scale_is_a_file_and_who_declares_nothing_for_it_is_no_part_of_it(tree: Path) -> None:
     shutil.copy(tree / "config/smoke.yaml", tree / "config/my_cluster.yaml")
     with pytest.raises(UserError, match=r"none of the methods toy declares the scale 'my_cluster' in its config\.yaml"):

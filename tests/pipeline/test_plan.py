@@ -83,6 +83,14 @@ def test_one_method_is_a_target(project: Path) -> None:
     assert "compress" in output and "optg" not in output
 
 
+def test_some_pairs_can_be_run_alone(project: Path) -> None:
+    process = snakemake(project, "-n", "--config", "scale=smoke", "methods=[snip,dense]", "pairs=[digits/resnet_mini]")
+    output = process.stdout + process.stderr
+    assert process.returncode == 0, output[-2000:]
+    models = set(re.findall(r"model=(\w+)", output))
+    assert models == {"resnet_mini"} and "results/smoke/report/" in output
+
+
 def test_planning_18_methods_with_4_settings_and_3_seeds_takes_under_15_seconds(project: Path) -> None:
     for i in range(18):
         drop_in(project, f"toy{i}", ["a", "b", "c", "d"])
