@@ -207,10 +207,11 @@ def facts(file: Path, methods: str = "") -> None:
     write_facts(ROOT, listed(methods, "--methods") or list(discover(ROOT)), file)
 
 
-def _plan(scale: str, methods: str, seeds: str) -> "Plan":
+def _plan(scale: str, methods: str, seeds: str, pairs: str) -> "Plan":
     from compressbench.plan import Plan
 
-    return Plan(ROOT, scale, listed(methods, "--methods"), listed(seeds.strip(" []"), "--seeds"))  # type: ignore[arg-type]
+    chosen = listed(seeds.strip(" []"), "--seeds")
+    return Plan(ROOT, scale, listed(methods, "--methods"), chosen, listed(pairs, "--pairs"))  # type: ignore[arg-type]
 
 
 @command
@@ -219,22 +220,24 @@ def report(
     out: Annotated[Path | None, typer.Argument(help="default: the folder that report-folder prints")] = None,
     methods: str = "",
     seeds: str = "",
+    pairs: str = "",
 ) -> None:
     """Regenerate the tables and figures from the results, and compare them with the committed numbers.
 
     Works on incomplete results and names what is missing; reports/ alone is written from complete ones only.
-    METHODS and SEEDS are comma-separated; default all of the scale.
+    METHODS, SEEDS and PAIRS (dataset/model) are comma-separated; default all of the scale.
     """
     from compressbench import reporting
     from compressbench.plan import REPORTS
 
-    plan = _plan(scale, methods, seeds)
+    plan = _plan(scale, methods, seeds, pairs)
     folder = plan.report_folder if out is None else out
     complete = folder.resolve() == (ROOT / REPORTS).resolve()
     if complete and not plan.claims_reports:
         raise UserError(
-            f"{folder} is about all methods of a scale with the seeds that it claims (report_seeds in config/{scale}.yaml: "
-            f"{list(plan.scale.report_seeds) or 'none'}); report this run into another folder, by default {plan.report_folder}."
+            f"{folder} is about all methods and pairs of a scale with the seeds that it claims (report_seeds in "
+            f"config/{scale}.yaml: {list(plan.scale.report_seeds) or 'none'}); report this run into another folder, by default "
+            f"{plan.report_folder}."
         )
     files = reporting.write(
         ROOT / "results",
@@ -252,15 +255,15 @@ def report(
 
 
 @command
-def report_folder(scale: str, methods: str = "", seeds: str = "") -> None:
+def report_folder(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> None:
     """Where the report of a run goes: reports/ if it is the run that reports/ is about, else below results/."""
-    typer.echo(_plan(scale, methods, seeds).report_folder)
+    typer.echo(_plan(scale, methods, seeds, pairs).report_folder)
 
 
 @command
-def verdict(scale: str, methods: str = "", seeds: str = "") -> None:
+def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> None:
     """Print the verdict that the last report of a run came to: which committed numbers came out equal, and which did not."""
-    page = _plan(scale, methods, seeds).report_folder / "verdict.md"
+    page = _plan(scale, methods, seeds, pairs).report_folder / "verdict.md"
     if not page.exists():
         raise UserError(f"{page} does not exist; it comes with the report: compressbench report {scale}.")
     typer.echo(page.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 This module imports neither torch nor a method: the DAG reads it thousands of times.
 """
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from compressbench.errors import UserError
 from compressbench.files import read_text
+from compressbench.levels import NONE, Level, Quantities, levels, variant_words, words
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 PairName = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="dataset/model")]
@@ -103,7 +105,7 @@ class Latency(Frozen):
 
 
 class Scale(Frozen):
-    """config/{scale}.yaml: which pairs and seeds run, and with which budgets."""
+    """config/{scale}.yaml: which pairs are for which comparisons, with which budgets and seeds."""
 
     seeds: tuple[int, ...] = Field(min_length=1)
     report_seeds: tuple[int, ...] = Field(
@@ -111,13 +113,48 @@ class Scale(Frozen):
     )
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
+    comparisons: dict[Name, tuple[PairName, ...]] = Field(
+        description="what is compared -> on which pairs; methods name the comparisons that they take part in"
+    )
     pairs: dict[PairName, Pair]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Scale":
+        for comparison, pairs in self.comparisons.items():
+            for pair in pairs:
+                if pair not in self.pairs:
+                    raise ValueError(
+                        f"comparisons.{comparison} names the unknown pair {pair!r}; known: {', '.join(self.pairs)}"
+                    )
+        used = set(chain(*self.comparisons.values(), (pair.teacher for pair in self.pairs.values())))
+        if idle := [pair for pair in self.pairs if pair not in used]:
+            raise ValueError(
+                f"pairs.{idle[0]} is in no comparison and teaches no other pair, so that nothing would run on it; "
+                f"add it to one of comparisons: {', '.join(self.comparisons)}"
+            )
+        return self
+
+
+class Setting(BaseModel):
+    """One setting of a method: its hyper-parameters, and what the report calls it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    variant: str = Field(
+        "", description="what distinguishes it from the method's other settings at the same level, in words"
+    )
+    level: Quantities | None = Field(None, description="its level, where that is not what the method's `level` says")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """All other keys."""
+        return self.model_extra or {}
 
 
 class MethodScale(Frozen):
     """What a method runs at one scale."""
 
-    runs: dict[PairName, tuple[Name, ...]] = Field(description="pair -> settings")
+    runs: dict[str, tuple[Name, ...]] = Field(description="comparison -> settings")
     config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
     recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
         {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
@@ -137,8 +174,12 @@ class Declaration(Frozen):
     stages: tuple[Stage, ...] = Field(min_length=1)
     starts_from: Start
     needs_teacher: bool = Field(False, description="whether it reads the dense model of the pair's teacher")
-    settings: dict[Name, dict[str, Any]] = Field(min_length=1)
-    labels: dict[Name, str] = {}
+    level: Quantities = Field(
+        {},
+        description="kind of level -> the hyper-parameters of a setting that are its level, or numbers that hold for all "
+        "settings; the first kind that a setting has is its level, and the others are words of its variant",
+    )
+    settings: dict[Name, Setting] = Field(min_length=1)
     synthesis_from: dict[Name, Name] = Field({}, description="setting -> the setting whose synthetic images it uses")
     latency_from: dict[Name, Name] = Field(
         {},
@@ -147,7 +188,7 @@ class Declaration(Frozen):
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="batch sizes at which the latency stage also measures images per second, on test images"
     )
-    scales: dict[Literal["smoke", "desk", "paper"], MethodScale] = {}
+    scales: dict[Name, MethodScale] = Field({}, description="scale -> what runs there; of others the method is no part")
     package: str = Field("", exclude=True, description="filled in by discovery: methods.NAME or methods.baselines.NAME")
 
     @property
@@ -159,23 +200,43 @@ class Declaration(Frozen):
         """Whether the result is a network of the old shape with zeros, not with fewer filters or bits."""
         return self.family in ("unstructured", "block")
 
+    def _levels(self, setting: str) -> tuple[Level, ...]:
+        own = self.settings[setting]
+        return levels(self.level if own.level is None else own.level, own.hyperparameters)
+
+    def level_of(self, setting: str) -> Level:
+        """How strongly a setting compresses: what it is compared with."""
+        return next(iter(self._levels(setting)), NONE)
+
+    def variant_of(self, setting: str) -> str:
+        """What distinguishes a setting from the others at its level, in words; often nothing."""
+        return variant_words(self._levels(setting), self.settings[setting].variant)
+
+    def label_of(self, setting: str) -> str:
+        """A setting in words; its name where it has neither level nor variant."""
+        return words(self._levels(setting), self.settings[setting].variant) or setting
+
     @model_validator(mode="after")
     def _consistent(self) -> "Declaration":
         if "compress" not in self.stages:
             raise ValueError("stages must contain compress")
         known = set(self.settings)
         named = {
-            "labels": set(self.labels),
             "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
             "latency_from": {*self.latency_from, *self.latency_from.values()},
             **{f"scales.{s}.recipes": set(m.recipes) for s, m in self.scales.items()},
-            **{f"scales.{s}.runs.{pair}": set(names) for s, m in self.scales.items() for pair, names in m.runs.items()},
+            **{f"scales.{s}.runs.{name}": set(own) for s, m in self.scales.items() for name, own in m.runs.items()},
         }
         for key, names in named.items():
             if names - known:
                 raise ValueError(
                     f"{key} names the unknown setting {sorted(names - known)[0]!r}; known: {', '.join(known)}"
                 )
+        for setting in self.settings:
+            try:
+                self._levels(setting)
+            except ValueError as error:
+                raise ValueError(f"settings.{setting}: {error}") from None
         return self
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +28,35 @@ def parse_run(name: str) -> Run:
 
 
 class Plan:
-    """The runs of one scale, restricted to some methods and with other seeds where asked.
+    """The runs of one scale, restricted to some methods or pairs and with other seeds where asked.
 
     Args:
         root: the project's folder (config/, methods/).
-        scale: smoke, desk or paper.
+        scale: the name of a file in config/, such as smoke, desk or paper.
         methods: names of methods; default all that declare the scale. Their baselines are methods too: name them to run them.
         seeds: default those of config/{scale}.yaml.
+        pairs: dataset/model; default all of config/{scale}.yaml.
     """
 
     def __init__(
-        self, root: Path, scale: str, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None
+        self,
+        root: Path,
+        scale: str,
+        methods: Iterable[str] | None = None,
+        seeds: Iterable[int] | None = None,
+        pairs: Iterable[str] | None = None,
     ):
         self.root, self.scale_name = root, scale
         self.scale: Scale = load_scale(root, scale)
+        self.pairs = tuple(self.scale.pairs) if pairs is None else tuple(dict.fromkeys(map(self._known_pair, pairs)))
         chosen = list(registry.files(root) if methods is None else methods)
         self.declarations: dict[str, Declaration] = {name: registry.declaration(root, name) for name in chosen}
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
-        self.runs: list[Run] = sorted(self._runs())
+        self.runs: list[Run] = sorted(set(self._runs()))
         if not self.runs:
-            raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} in its config.yaml.")
+            where = "in its config.yaml" if pairs is None else f"with runs on {', '.join(self.pairs)}"
+            raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} {where}.")
 
     @staticmethod
     def _seed(value: Any) -> int:
@@ -57,26 +66,36 @@ class Plan:
             )
         return int(value)
 
+    def _known_pair(self, name: str) -> str:
+        if name not in self.scale.pairs:
+            raise UserError(
+                f"pairs: {name!r} is not a pair of config/{self.scale_name}.yaml; known: {', '.join(self.scale.pairs)}."
+            )
+        return name
+
     def _runs(self) -> Iterable[Run]:
         for method, declared in self.declarations.items():
             if self.scale_name not in declared.scales:
                 continue
-            for pair, settings in declared.scales[self.scale_name].runs.items():  # type: ignore[index]
-                if pair not in self.scale.pairs:
+            for comparison, settings in declared.scales[self.scale_name].runs.items():
+                if comparison not in self.scale.comparisons:
                     where = f"{declared.package.replace('.', '/')}/config.yaml"
                     raise UserError(
-                        f"{where}: key scales.{self.scale_name}.runs: pair {pair!r} is not in config/{self.scale_name}.yaml; "
-                        f"known: {', '.join(self.scale.pairs)}."
+                        f"{where}: key scales.{self.scale_name}.runs: comparison {comparison!r} is not in "
+                        f"config/{self.scale_name}.yaml; known: {', '.join(self.scale.comparisons)}."
                     )
-                dataset, model = pair.split("/")
-                for setting in settings:
-                    yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
+                for pair, setting in product(self.scale.comparisons[comparison], settings):
+                    if pair in self.pairs:
+                        dataset, model = pair.split("/")
+                        yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
 
     @property
     def claims_reports(self) -> bool:
-        """Whether this is the run that reports/ is about: all methods, with exactly the scale's `report_seeds`."""
-        everything = set(self.declarations) == set(registry.files(self.root))
-        return everything and set(self.seeds) == set(self.scale.report_seeds)
+        """Whether this is the run that reports/ is about: all methods and pairs, with exactly the scale's `report_seeds`."""
+        all_methods = set(self.declarations) == set(registry.files(self.root))
+        return (
+            all_methods and set(self.pairs) == set(self.scale.pairs) and set(self.seeds) == set(self.scale.report_seeds)
+        )
 
     @property
     def report_folder(self) -> Path:
@@ -92,11 +111,11 @@ class Plan:
         """The pair's budgets, with what the run's setting trains otherwise."""
         pair = self.scale.pairs[run.pair]
         declared = self.declarations.get(run.method)
-        at_scale = declared.scales.get(self.scale_name) if declared else None  # type: ignore[call-overload]
+        at_scale = declared.scales.get(self.scale_name) if declared else None
         if at_scale is None or run.setting not in at_scale.recipes:
             return pair
         where = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"  # type: ignore[union-attr]
-        own = {
+        own: dict[str, Recipe] = {
             name: parse(Recipe, getattr(pair, name).model_dump() | changes, f"{where}.{name}")
             for name, changes in at_scale.recipes[run.setting].items()
         }
@@ -211,7 +230,7 @@ class Plan:
             ) from error
 
     def documents(self) -> list[Path]:
-        """What the report reads beside the results: titles, labels and families, published numbers, and findings."""
+        """What the report reads beside the results: titles, levels and families, published numbers, and findings."""
         files = registry.files(self.root)
         folders = [files[name].parent for name in self.declarations]
         names = ("config.yaml", "published.csv", "README.md")

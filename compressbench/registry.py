@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compressbench.config import Declaration, parse, read_yaml
 from compressbench.errors import UserError
+from compressbench.levels import KINDS, sources
 
 if TYPE_CHECKING:
     from compressbench.config import MethodConfig
@@ -71,7 +72,32 @@ def resolve(root: Path, name: str, setting: str, scale: str) -> "MethodConfig":
     declared = declaration(root, name)
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
-    at_scale = declared.scales.get(scale)  # type: ignore[call-overload]
-    merged = (at_scale.config if at_scale else {}) | declared.settings[setting]
+    at_scale = declared.scales.get(scale)
+    merged = (at_scale.config if at_scale else {}) | declared.settings[setting].hyperparameters
     where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale})"
-    return parse(method_class(root, name).Config, merged, where)
+    config = parse(method_class(root, name).Config, merged, where)
+    _require_level(declared, setting, config, where)
+    return config
+
+
+def _require_level(declared: Declaration, setting: str, config: "MethodConfig", where: str) -> None:
+    """UserError where a setting's level hides in a default: the report reads the declaration only."""
+    own = declared.settings[setting]
+    if own.level is not None:
+        return
+    for kind, given in sources(declared.level):
+        for name in given:
+            if not isinstance(name, str):
+                continue
+            if name not in type(config).model_fields:
+                raise UserError(
+                    f"{where}: key level.{kind}: the method has no hyper-parameter {name!r}; "
+                    f"it has: {', '.join(type(config).model_fields)}."
+                )
+            if name not in own.hyperparameters and getattr(config, name) not in (None, KINDS[kind].neutral):
+                raise UserError(
+                    f"{where}: its level ({kind}) is the hyper-parameter {name}, which the setting leaves at "
+                    f"{getattr(config, name)!r}; write it there."
+                )
+        if declared.level_of(setting).kind == kind:
+            return

@@ -30,7 +30,7 @@ def write(
 
     Args:
         results_root: the folder that holds `{scale}/{dataset}/{model}/...`.
-        scale: smoke, desk or paper.
+        scale: the name of a file in config/.
         runs: the expected runs.
         declarations: of every method in `runs`.
         methods_root: the folder methods/, for published.csv and README.md.

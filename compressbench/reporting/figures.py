@@ -242,7 +242,7 @@ def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
         return placeholder(title, group.title, "no history is longer than one epoch")
     history["step"] = history.groupby(keys).cumcount() + 1
     history["progress"] = 100 * history.step / history.groupby(keys).step.transform("max")
-    history["level"] = history.setting.map(group.levels)
+    history["level"] = [group.levels[m, s].name for m, s in zip(history.method, history.setting, strict=True)]
     trained = set(history[~history.method.map(group.is_reference)].level)
     levels = [level for level in (level_order(summary) or sorted(trained)) if level in trained] or sorted(
         set(history.level)

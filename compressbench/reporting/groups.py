@@ -1,13 +1,13 @@
 """What is compared with what: one group per (dataset, model), and pretty names inside it."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from compressbench.levels import Level, point
 from compressbench.reporting.collect import AT
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ PRUNING = {*SPARSE, "filter"}
 NARROWER = {"filter", "adaptive"}  # less arithmetic that every library can run
 QUANTIZED = {"quantization", "binary", "super_resolution"}
 LONGEST_TITLE = 34
-# In the name of a setting: percent removed (of weights or MACs), bits of weights and activations, bits of weights (of two
-# kinds of layers). What comes first decides where a name has several: what is removed before what is rounded.
-STRENGTHS = (r"[pm]\d+", r"w\d+a\d+|b\d+", r"w\d+(_\d+)?")
-TOKEN = r"w\d+_\d+(?![\da-z])|[^_]+"
 
 
 class Wording(NamedTuple):
@@ -171,63 +167,32 @@ class Group:
         return title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 1].rstrip() + "…"
 
     @cached_property
-    def levels(self) -> dict[str, str]:
-        """Setting -> strength of compression: `n4_p90` and `p90` are both at the level `p90`.
-
-        It is the part of the setting's name that reads like a sparsity or bit width, else the part that most methods
-        share. What is left of the name distinguishes variants. An operating point is a level.
-        """
-        users: Counter[str] = Counter()
-        uses: Counter[str] = Counter()
-        for settings in self.declared.values():
-            tokens = [t for s in settings for t in re.findall(TOKEN, s)]
-            users.update(set(tokens))
-            uses.update(tokens)
-
-        def rank(token: str) -> tuple[int, int, int]:
-            kind = next((i for i, form in enumerate(STRENGTHS) if re.fullmatch(form, token)), len(STRENGTHS))
-            return -kind, users[token], uses[token]
-
-        names = {s for settings in self.declared.values() for s in settings}
-        levels = {s: max(reversed(re.findall(TOKEN, s)), key=rank) for s in sorted(names)}
-        return levels | {f"{s}{AT}{point}": point for (_, s), own in self.points.items() for point in own}
-
-    @cached_property
-    def level_labels(self) -> dict[str, str]:
-        """Level -> words: the label of the first setting that is called like the level, else the name, p50 as 50 %."""
-        labels = {level: re.sub(r"^p(\d+)$", r"\1 %", level) for level in self.levels.values()}
-        for method in reversed(self.methods):
-            labels |= {s: text for s, text in self.declarations[method].labels.items() if s in labels}
-        for points in self.points.values():
-            labels |= points
-        return labels
+    def levels(self) -> dict[tuple[str, str], Level]:
+        """(method, setting) -> how strongly it compresses; an operating point is a level."""
+        declared = {(m, s): self.declarations[m].level_of(s) for m, own in self.declared.items() for s in own}
+        points = {
+            (m, f"{s}{AT}{name}"): point(name, label)
+            for (m, s), own in self.points.items()
+            for name, label in own.items()
+        }
+        return declared | points
 
     def level_name(self, level: str) -> str:
-        """A level in words that stand alone: a bare percentage is what is removed."""
-        words = self.level_labels[level]
-        removed = "of the filters" if self.families[0] == "filter" else "sparsity"
-        return f"{words} {removed}" if re.fullmatch(r"[\d.]+ ?%", words) else words
+        """The level of this name in words that stand alone."""
+        return {own.name: own.alone for own in self.levels.values()}[level]
 
     def label(self, method: str, setting: str) -> str:
         """A setting in words: those of its operating point, after those of the setting where the method has several."""
-        declared, _, point = setting.partition(AT)
-        words = self.declarations[method].labels.get(declared, declared)
-        if not point:
-            return words
-        variant = self.variant(method, setting)
-        return f"{variant}, {self.level_labels[point]}" if variant else self.level_labels[point]
+        if AT not in setting:
+            return self.declarations[method].label_of(setting)
+        return ", ".join(filter(None, (self.variant(method, setting), self.levels[method, setting].label)))
 
     def variant(self, method: str, setting: str) -> str:
         """What distinguishes a setting from the method's others at the same level, in words; often nothing."""
         declared = setting.partition(AT)[0]
         if (method, declared) in self.points:
-            return self.declarations[method].labels.get(declared, declared) if len(self.declared[method]) > 1 else ""
-        level = self.levels[setting]
-        words = self.label(method, setting)
-        if words != setting and (plain := self.level_labels[level]) in words:
-            rest = words.replace(plain, "").replace("()", "").strip(" ,;·:-").removeprefix("of ")
-            return re.sub(r"(, ){2,}", ", ", rest)
-        return " ".join(t for t in setting.split("_") if t != level)
+            return self.label(method, declared) if len(self.declared[method]) > 1 else ""
+        return self.declarations[method].variant_of(setting)
 
     def series(self, method: str, setting: str) -> str:
         """The name of a curve: the method, and the variant where it has several."""
@@ -237,15 +202,15 @@ class Group:
         return f"{self.short(method)}, {variant}" if variant else self.short(method)
 
     def is_reference(self, method: str) -> bool:
-        """Baselines that have no strength, such as the dense network or bicubic upsampling: lines, not points."""
-        mine = {self.levels[s] for s in self.settings[method]}
-        others = {
-            self.levels[s]
-            for m, settings in self.settings.items()
-            if m != method and not self.is_dense(m)
-            for s in settings
-        }
-        return self.is_dense(method) or (self.is_baseline(method) and not mine & others and len(self.methods) > 2)
+        """Baselines that share no level with others, such as the dense network or bicubic upsampling: lines, not points."""
+        mine = self._levels(method)
+        others = {level for m in self.methods if m != method and not self.is_dense(m) for level in self._levels(m)}
+        alone = bool(others) and not mine & others and len(self.methods) > 2
+        return self.is_dense(method) or (self.is_baseline(method) and alone)
+
+    def _levels(self, method: str) -> set[str]:
+        """The names of a method's levels."""
+        return {self.levels[method, s].name for s in self.settings[method]} - {""}
 
 
 def group_runs(

@@ -129,12 +129,9 @@ def _networks(group: Group, summary: pd.DataFrame, results: Results) -> list[Col
     for row in each(pd.concat([summary[summary.method.map(group.is_dense)][:1], compared])):
         folder = results.folder(runs[row.method, row.setting], "evaluate") / "images"
         if any(folder.glob("*_sr.png")):
-            strength = (
-                ""
-                if group.is_dense(row.method)
-                else ", " + group.level_labels[level].replace(" ", "\N{NO-BREAK SPACE}")
-            )
-            columns.append(Column(fill(row.series + strength, 18), row.method, row.setting, folder, "sr"))
+            strength = group.levels[row.method, row.setting].label.replace(" ", "\N{NO-BREAK SPACE}")
+            words = f"{row.series}, {strength}" if strength else row.series
+            columns.append(Column(fill(words, 18), row.method, row.setting, folder, "sr"))
     return columns[:NETWORKS]
 
 

@@ -48,7 +48,7 @@ def published_quality(published: pd.DataFrame, group: Group, method: str, settin
     own = published[(published.method == method) & (published.metric == group.metric)]
     rows = own[own.setting == setting]
     if rows.empty:
-        rows = own[own.setting == group.levels[setting]]
+        rows = own[own.setting == group.levels[method, setting].name]
     if rows.empty:
         return "–"
     model, dataset = (rows[column].str.lower().str.replace("-", "") for column in ("model", "dataset"))

@@ -1,6 +1,5 @@
 """Quantized networks: quality against bits, and how diverse the synthetic images of a class are."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from compressbench.errors import UserError
 from compressbench.files import read_json
+from compressbench.levels import Level
 from compressbench.reporting.collect import Results
 from compressbench.reporting.figures import curves
 from compressbench.reporting.frames import each, of_group
@@ -19,8 +19,7 @@ from compressbench.reporting.labels import name_column
 from compressbench.reporting.pictures import synthesized
 from compressbench.reporting.style import colors, new_figure, placeholder
 
-BOTH, WEIGHTS = "weights and activations", "weights only"
-FORMS = {BOTH: r"w(\d+)a\1|b(\d+)", WEIGHTS: r"w(\d+)(?:_\d+)?"}
+PANELS = {"bits": "weights and activations", "weight_bits": "weights only"}  # kind of level -> title
 DODGE = 0.03  # bits between neighbouring series, so that their intervals do not cover each other
 
 
@@ -30,7 +29,7 @@ def quality_against_bits(group: Group, summary: pd.DataFrame, results: Results) 
     chosen = _with_bits(group, summary, results)
     if chosen.empty:
         return placeholder(title, group.title, "no quantized network has been evaluated")
-    kinds = [kind for kind in FORMS if (chosen.kind == kind).any()]
+    kinds = [kind for kind in PANELS if (chosen.kind == kind).any()]
     note = (
         "All networks come from the same trained one (line). Bars: 95 % t-interval over seeds (shifted sideways a little). "
         "Hollow grey: baselines.\n"
@@ -50,7 +49,7 @@ def quality_against_bits(group: Group, summary: pd.DataFrame, results: Results) 
             panel.axhline(row.quality, color="black", lw=0.9, zorder=1)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel(group.quality)
-        panel.set_title(kind)
+        panel.set_title(PANELS[kind])
         name_column(panel, ends, 1.03, 7.5)
     panels[-1].invert_xaxis()
     panels[-1].set_xlabel("bits (fewer to the right)")
@@ -62,7 +61,7 @@ def _with_bits(group: Group, summary: pd.DataFrame, results: Results) -> pd.Data
     if summary.empty:
         return summary
     table = summary[~summary.reference & summary.quality.notna()]
-    found = [_width(level) for level in table.level]
+    found = [_width(group.levels[key]) for key in zip(table.method, table.setting, strict=True)]
     table = table.assign(kind=[kind for kind, _ in found], bits=[bits for _, bits in found])
     table = table[table.kind != ""]
     records = of_group(results.records, group)
@@ -73,12 +72,12 @@ def _with_bits(group: Group, summary: pd.DataFrame, results: Results) -> pd.Data
     return table[first | (table.groupby(["series", "kind"]).bits.transform("nunique") > 1)]
 
 
-def _width(level: str) -> tuple[str, float]:
-    """(kind, bits) of a level such as w4a4, b4, w6 or w2_6; ("", NaN) of others."""
-    for kind, form in FORMS.items():
-        if match := re.fullmatch(form, level):
-            return kind, float(next(g for g in match.groups() if g))
-    return "", float("nan")
+def _width(level: Level) -> tuple[str, float]:
+    """(kind, bits) of a level that is a width, the first one where weights have several; ("", NaN) of others."""
+    several = len(set(level.values)) > 1
+    if level.kind not in PANELS or (level.kind == "bits" and several):
+        return "", float("nan")
+    return level.kind, level.values[0]
 
 
 def diversity(group: Group, results: Results) -> Figure:

@@ -67,7 +67,6 @@ PERCENT = re.compile(r"(?:(?:,| and| to| or)? ?[\d.]+)* ?%")
 SENTENCE_END = re.compile(r"[.;:!?][*)]*\s")
 FIELDS = ("value", "low", "high")
 QUALITY = r"quality\.(?:top1|psnr)"  # in the table of single seeds
-LEVEL = re.compile(r"(?<![a-z])[pm](\d\d)(?!\d)")
 OPERATORS = {"+", "-", "*", "/", "<", "<=", ">", ">=", "==", "(", ")"}
 FUNCTIONS = {"min": np.min, "max": np.max, "mean": np.mean, "abs": np.abs}
 SYNTAX = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Constant)
@@ -109,7 +108,6 @@ class Cells:
         self.by_column: dict[str, list[str]] = {}
         for path in self.table.index:
             self.by_column.setdefault(path.partition(":")[2], []).append(path)
-        self.levels = set(LEVEL.findall(" ".join(p for p in self.table.index if p.split("/")[0] not in KEYS)))
 
     def find(self, reference: str, own: str) -> pd.DataFrame:
         """Columns value, low and high of the cells that a reference names, by what its stars stand for. Raises Unknown."""
@@ -342,7 +340,7 @@ def unreferenced(text: str, levels: set[str]) -> list[tuple[int, str]]:
     """(line, number) of all that looks measured and has neither a reference nor a mark.
 
     In the findings that is every decimal and every number with a unit, elsewhere every number with a unit. Code, headings,
-    generated tables and integers that are `levels` (the sparsities in the settings' names) are left out.
+    generated tables and percentages that are `levels` are left out.
     """
     blank = re.sub(NO_PROSE, _blank, text)
     findings = [m.span() for m in FINDINGS.finditer(text)] or [(0, len(text))] * text.startswith("# compressbench\n")

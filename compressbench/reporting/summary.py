@@ -77,7 +77,7 @@ def _identity(group: Group, method: str, setting: str) -> dict[str, Any]:
         "title": group.short(method),
         "label": group.label(method, setting),
         "series": group.series(method, setting),
-        "level": group.levels[setting],
+        "level": group.levels[method, setting].name,
         "baseline": group.is_baseline(method),
         "reference": group.is_reference(method),
     }

@@ -130,7 +130,7 @@ def _steps(group: Group, own: pd.DataFrame, best: float) -> dict[str, Any]:
     """The row of one (method, setting)."""
     method, setting = own.method.iloc[0], own.setting.iloc[0]
     row = {"method": method, "setting": setting, "series": group.series(method, setting)}
-    row |= {"level": group.levels[setting], "steps": own.groupby("seed").total.max().mean()}
+    row |= {"level": group.levels[method, setting].name, "steps": own.groupby("seed").total.max().mean()}
     for points in BEHIND:
         first = own[own.quality >= best - points].groupby("seed").total.min()
         row[f"behind_{points}"] = first.mean() if len(first) == own.seed.nunique() else float("nan")

@@ -80,6 +80,7 @@ def verdict(
     scale: str,
     source: Path | None,
     file: Path,
+    pairs: Collection[str] | None = None,
 ) -> tuple[pd.DataFrame, str]:
     """Every number that is not equal, as in `compare`, and one screen of Markdown.
 
@@ -90,12 +91,15 @@ def verdict(
         scale: for the heading.
         source: None where nothing of this scale is committed.
         file: where all differences are found.
+        pairs: dataset/model, claimed like methods and seeds; default all.
     """
     heading = f"# Verdict: {scale}, {_seeds(seeds)}\n\n"
     if committed is None:
         where = f"{source} does not exist" if source else "no numbers of this scale are committed"
         return pd.DataFrame(columns=COLUMNS), f"{heading}Nothing to compare with: {where}."
     asked = committed.method.isin(methods) & committed.seed.isin(seeds)
+    if pairs is not None:
+        asked &= (committed.dataset + "/" + committed.model).isin(pairs)
     table = compare(computed, committed, asked)
     parts = [_counts(table, source) if asked.any() else f"Nothing to compare with: {source} has none of these runs."]
     parts += [_differences(table, file), _absent(table, "missing", "Missing", file)]

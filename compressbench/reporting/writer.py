@@ -81,7 +81,8 @@ def _verdict(
     computed, seeds = seeds_table(results), {run.seed for run in results.expected}
     source = committed / SEEDS if committed else None
     before = read_seeds(source) if source and source.exists() else None
-    table, page = verdict(computed, before, declarations, seeds, results.scale, source, out / "verdict.csv")
+    pairs = {run.pair for run in results.expected}
+    table, page = verdict(computed, before, declarations, seeds, results.scale, source, out / "verdict.csv", pairs)
     written = tables.write_table(out, "verdict", table, page)
     write_text(out / "verdict.html", to_html(page, "Verdict"))
     return [*written, out / "verdict.html", write_seeds(computed, out / SEEDS)]

@@ -128,7 +128,8 @@ def run_name(root: Path, tags: dict[str, str]) -> str:
 def setting_label(root: Path, tags: dict[str, str]) -> str:
     """A setting in words."""
     try:
-        return registry.declaration(root, tags["method"]).labels.get(tags["setting"], tags["setting"])
+        declared = registry.declaration(root, tags["method"])
+        return declared.label_of(tags["setting"]) if tags["setting"] in declared.settings else tags["setting"]
     except UserError:
         return tags["setting"]
 

@@ -1,5 +1,6 @@
 """Bad configuration ends before any job starts, with one sentence that names the file and the key."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 import yaml
 
 from compressbench import models, provenance, registry
-from compressbench.config import Declaration, MethodConfig, Recipe, load_scale, parse
+from compressbench.config import Declaration, MethodConfig, Recipe, Setting, load_scale, parse
 from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.job import Run
@@ -26,7 +27,10 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     recipe = {"epochs": 1, "lr": 0.1}
     pair = {"architecture": "plain", "scratch": recipe, "pretrain": recipe, "finetune": recipe}
     (tmp_path / "config/smoke.yaml").write_text(
-        yaml.safe_dump({"seeds": [0], "pairs": {"digits/plain_mini": pair}}), encoding="utf-8"
+        yaml.safe_dump(
+            {"seeds": [0], "comparisons": {"blocks": ["digits/plain_mini"]}, "pairs": {"digits/plain_mini": pair}}
+        ),
+        encoding="utf-8",
     )
     (tmp_path / "data.dvc").write_text(yaml.safe_dump(pin(PINNED)), encoding="utf-8")
     monkeypatch.setattr(registry, "method_class", lambda root, name: ToyMethod)
@@ -53,7 +57,7 @@ class ToyMethod(Method):
 def declare(root: Path, name: str, **changes: object) -> None:
     content = {
         "title": name, "paper": "none", "family": "filter", "task": ["classification"], "stages": ["compress"],
-        "starts_from": "dense", "settings": {"half": {}}, "scales": {"smoke": {"runs": {"digits/plain_mini": ["half"]}}},
+        "starts_from": "dense", "settings": {"half": {}}, "scales": {"smoke": {"runs": {"blocks": ["half"]}}},
     }  # fmt: skip
     folder = root / "methods" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,15 +81,75 @@ def test_unknown_method_is_named_with_the_known_ones(tree: Path) -> None:
         Plan(tree, "smoke", ["optgg"])
 
 
-def test_unknown_pair_names_file_and_key(tree: Path) -> None:
-    declare(tree, "toy", scales={"smoke": {"runs": {"digits/alexnet": ["half"]}}})
-    with pytest.raises(UserError, match=r"methods/toy/config.yaml: key scales.smoke.runs: pair 'digits/alexnet'"):
+@pytest.mark.parametrize("name", ["block", "digits/plain_mini"])
+def test_unknown_comparison_names_file_and_key_and_the_known_ones(tree: Path, name: str) -> None:
+    declare(tree, "toy", scales={"smoke": {"runs": {name: ["half"]}}})
+    where = r"methods/toy/config.yaml: key scales.smoke.runs: comparison"
+    with pytest.raises(UserError, match=rf"{where} '{name}' is not in config/smoke.yaml; known: blocks"):
         Plan(tree, "smoke")
 
 
+def test_unknown_pair_of_a_comparison_names_file_and_key_and_the_known_ones(tree: Path) -> None:
+    edit(tree / "config/smoke.yaml", lambda c: c["comparisons"]["blocks"].append("digits/alexnet"))
+    with pytest.raises(
+        UserError, match=r"config/smoke.yaml.*comparisons.blocks.*'digits/alexnet'; known: digits/plain"
+    ):
+        load_scale(tree, "smoke")
+
+
+def test_a_pair_on_which_nothing_would_run_is_named(tree: Path) -> None:
+    edit(tree / "config/smoke.yaml", lambda c: c["pairs"].update({"digits/idle": c["pairs"]["digits/plain_mini"]}))
+    with pytest.raises(UserError, match=r"config/smoke.yaml.*pairs.digits/idle is in no comparison.*: blocks"):
+        load_scale(tree, "smoke")
+
+
+def test_a_comparison_may_be_without_pairs(tree: Path) -> None:
+    """So that taking out a network changes no method."""
+    edit(tree / "config/smoke.yaml", lambda c: c["comparisons"].update(filters=[]))
+    declare(tree, "toy", scales={"smoke": {"runs": {"blocks": ["half"], "filters": ["half"]}}})
+    assert Plan(tree, "smoke").runs == [RUN]
+
+
+def test_a_pair_that_two_comparisons_have_runs_every_setting_once(tree: Path) -> None:
+    edit(tree / "config/smoke.yaml", lambda c: c["comparisons"].update(filters=["digits/plain_mini"]))
+    runs = {"blocks": ["half"], "filters": ["half", "third"]}
+    declare(tree, "toy", settings={"half": {}, "third": {}}, scales={"smoke": {"runs": runs}})
+    assert Plan(tree, "smoke").runs == [RUN, replace(RUN, setting="third")]
+
+
+def test_a_new_network_is_an_entry_of_the_scale_and_changes_no_method(tree: Path) -> None:
+    add_pair(tree, "digits/wide")
+    assert Plan(tree, "smoke").runs == [RUN, replace(RUN, model="wide")]
+
+
+def test_a_run_may_be_restricted_to_some_pairs(tree: Path) -> None:
+    add_pair(tree, "digits/wide")
+    plan = Plan(tree, "smoke", pairs=["digits/wide", "digits/wide"])
+    assert plan.runs == [replace(RUN, model="wide")] and plan.pairs == ("digits/wide",)
+    with pytest.raises(
+        UserError, match=r"pairs: 'wide' is not a pair of config/smoke.yaml; known: digits/plain_mini, dig"
+    ):
+        Plan(tree, "smoke", pairs=["wide"])
+    edit(
+        tree / "config/smoke.yaml",
+        lambda c: c["comparisons"].update(filters=["digits/wide"], blocks=["digits/plain_mini"]),
+    )
+    with pytest.raises(UserError, match=r"none of the methods toy declares the scale 'smoke' with runs on digits/wide"):
+        Plan(tree, "smoke", pairs=["digits/wide"])
+
+
+def test_a_scale_is_a_file_and_who_declares_nothing_for_it_is_no_part_of_it(tree: Path) -> None:
+    shutil.copy(tree / "config/smoke.yaml", tree / "config/my_cluster.yaml")
+    with pytest.raises(UserError, match=r"none of the methods toy declares the scale 'my_cluster' in its config\.yaml"):
+        Plan(tree, "my_cluster")
+    declare(tree, "other", scales={"my_cluster": {"runs": {"blocks": ["half"]}}})
+    assert [run.name for run in Plan(tree, "my_cluster").runs] == ["my_cluster/digits/plain_mini/other/half/seed0"]
+    assert Plan(tree, "smoke").runs == [RUN]
+
+
 def test_unknown_setting_names_file_and_key(tree: Path) -> None:
-    declare(tree, "toy", scales={"smoke": {"runs": {"digits/plain_mini": ["third"]}}})
-    with pytest.raises(UserError, match=r"methods/toy/config.yaml.*scales.smoke.runs.digits/plain_mini.*'third'"):
+    declare(tree, "toy", scales={"smoke": {"runs": {"blocks": ["third"]}}})
+    with pytest.raises(UserError, match=r"methods/toy/config.yaml.*scales.smoke.runs.blocks.*'third'"):
         Plan(tree, "smoke")
 
 
@@ -149,8 +213,8 @@ def test_run_names_round_trip() -> None:
 
 def test_every_declaration_and_scale_of_the_project_is_valid() -> None:
     forget()
-    for scale in ("smoke", "desk", "paper"):
-        Plan(ROOT, scale).validate()
+    for path in (ROOT / "config").glob("*.yaml"):
+        Plan(ROOT, path.stem).validate()
 
 
 RUN = Run("smoke", "digits", "plain_mini", "toy", "half", 0)
@@ -217,7 +281,9 @@ def test_a_change_of_the_scale_repeats_what_reads_it(
         ({"batches": [100]}, {"latency"}),
         ({"family": "block"}, AFTER_THE_DENSE_MODEL),  # sparse networks get fresh batch-norm statistics
         ({"family": "quantization"}, set()),
-        ({"title": "T", "paper": "P", "labels": {"half": "50 %"}}, set()),
+        ({"title": "T", "paper": "P"}, set()),
+        ({"settings": {"half": {"level": {"sparsity": 0.5}, "variant": "with words"}}}, set()),
+        ({"level": {"filters": "ratio"}, "settings": {"half": {"ratio": 0.5}}}, set()),
         ({"starts_from": "scratch"}, AFTER_THE_DENSE_MODEL),
     ],
 )
@@ -317,7 +383,7 @@ def test_planning_names_method_setting_and_pair_that_do_not_fit(monkeypatch: pyt
     pair = plan.scale.pairs[run.pair].model_copy(update={"architecture": "plain", "arguments": MINI})
     monkeypatch.setitem(plan.scale.pairs, run.pair, pair)
     declared = plan.declarations["random_blocks"]
-    wide = {run.setting: declared.settings[run.setting] | {"n": 8}}
+    wide = {run.setting: Setting(**declared.settings[run.setting].hyperparameters | {"n": 8})}
     changed = declared.model_copy(update={"settings": declared.settings | wide})
     monkeypatch.setattr(registry, "declaration", lambda root, name: changed)
     with pytest.raises(UserError, match=f"random_blocks, setting {run.setting}, on {run.pair}: body.1.conv: n = 8"):
@@ -339,7 +405,7 @@ def test_equal_total_budgets_where_scratch_meets_dense() -> None:
 def test_a_setting_may_train_otherwise_than_its_pair(tree: Path) -> None:
     run, other = (Run("smoke", "digits", "plain_mini", "toy", name, 0) for name in ("half", "third"))
     settings, before = {"half": {}, "third": {}}, Plan(tree, "smoke").job(run, "compress").digest
-    scale = {"runs": {"digits/plain_mini": ["half", "third"]}, "recipes": {"half": {"finetune": {"lr": 0.5}}}}
+    scale = {"runs": {"blocks": ["half", "third"]}, "recipes": {"half": {"finetune": {"lr": 0.5}}}}
     declare(tree, "toy", settings=settings, scales={"smoke": scale})
     plan = Plan(tree, "smoke")
     assert (plan.pair(run).finetune.lr, plan.pair(run).finetune.epochs, plan.pair(run).scratch.lr) == (0.5, 1, 0.1)
@@ -359,12 +425,14 @@ def add_pair(root: Path, name: str, teacher: str | None = None) -> None:
     path = root / "config/smoke.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["pairs"][name] = content["pairs"]["digits/plain_mini"] | ({"teacher": teacher} if teacher else {})
+    content["comparisons"]["blocks"].append(name)
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def test_a_teacher_is_the_dense_model_of_another_pair(tree: Path) -> None:
     add_pair(tree, "digits/plain_thin", "digits/plain_mini")
-    runs = {"smoke": {"runs": {"digits/plain_thin": ["half"]}}}
+    edit(tree / "config/smoke.yaml", lambda c: c["comparisons"].update(blocks=[], distillation=["digits/plain_thin"]))
+    runs = {"smoke": {"runs": {"distillation": ["half"]}}}
     declare(tree, "toy", starts_from="scratch", scales=runs)
     run = Run("smoke", "digits", "plain_thin", "toy", "half", 3)
     alone = Plan(tree, "smoke")
@@ -390,7 +458,8 @@ def test_a_teacher_is_the_dense_model_of_another_pair(tree: Path) -> None:
 def test_a_missing_or_unknown_teacher_is_named(tree: Path, teacher: str | None, message: str) -> None:
     add_pair(tree, "digits/plain_thin", teacher)
     add_pair(tree, "cifar10/vgg")
-    runs = {"smoke": {"runs": {"digits/plain_thin": ["half"]}}}
+    edit(tree / "config/smoke.yaml", lambda c: c["comparisons"].update(distillation=["digits/plain_thin"]))
+    runs = {"smoke": {"runs": {"distillation": ["half"]}}}
     declare(tree, "toy", starts_from="scratch", needs_teacher=True, scales=runs)
     with pytest.raises(UserError, match=message):
         Plan(tree, "smoke").validate()

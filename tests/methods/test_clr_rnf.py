@@ -115,7 +115,7 @@ def test_resnet50_ranks_two_convolutions_per_block_and_one_group_per_stage() -> 
 
 
 def setting(name: str) -> dict:
-    return Plan(ROOT, "paper", ["clr_rnf"]).declarations["clr_rnf"].settings[name]
+    return Plan(ROOT, "paper", ["clr_rnf"]).declarations["clr_rnf"].settings[name].hyperparameters
 
 
 def test_a_vanished_layer_is_refused_or_kept_alive() -> None:

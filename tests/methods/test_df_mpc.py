@@ -410,8 +410,8 @@ def test_stored_bits_and_bit_operations(data_root: Path, tmp_path: Path, options
 
 def test_settings() -> None:
     declared = Plan(ROOT, "paper", ["df_mpc"]).declarations["df_mpc"]
-    configs = {name: DFMPC.Config(**options) for name, options in declared.settings.items()}
-    assert declared.labels.keys() == configs.keys()
+    configs = {name: DFMPC.Config(**own.hyperparameters) for name, own in declared.settings.items()}
+    assert all(declared.label_of(name) != name for name in configs)
     assert all((config.recalibration_batches > 0) == name.startswith("data_") for name, config in configs.items())
     steps = {name: (c.reestimate, c.compensate, c.restore_next) for name, c in configs.items()}
     assert steps["w2_6"] == (True, True, True) and steps["direct_w2_6"] == (False, False, False)

@@ -138,8 +138,8 @@ def test_it_reads_no_data_and_ends_in_the_same_bits(data_root: Path, tmp_path: P
 
 def test_settings() -> None:
     declared = Plan(ROOT, "paper", ["neuron_merging"]).declarations["neuron_merging"]
-    configs = {name: NeuronMerging.Config(**options) for name, options in declared.settings.items()}
-    assert declared.labels.keys() == configs.keys()
+    configs = {name: NeuronMerging.Config(**own.hyperparameters) for name, own in declared.settings.items()}
+    assert all(declared.label_of(name) != name for name in configs)
     assert not configs["p30_w6"].mean_restoration and configs["p30_w6"].scale == "derived"
     assert configs["published_p30_w6"].sigma == "variance" and configs["means_p50_w6"].mean_restoration
     for wrong in ({"balance": 1.1}, {"threshold": -2}, {"scale": "other"}):

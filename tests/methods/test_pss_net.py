@@ -188,7 +188,7 @@ def test_one_training_serves_budgets_of_several_resources(ctx: Context, tmp_path
 def test_budgets_of_a_gpu_need_a_table_of_one(setting: str) -> None:
     with pytest.raises(UserError, match=r"microseconds of a GPU.* no structure would meet them; name a file"):
         registry.resolve(ROOT, "pss_net", setting, "paper")
-    declared = registry.declaration(ROOT, "pss_net").settings[setting]
+    declared = registry.declaration(ROOT, "pss_net").settings[setting].hyperparameters
     assert parse(PSSNetConfig, declared | {"latency_table": "data/gpu.json"}, "test").timed_devices == {"gpu"}
     both = {"resource": "latency", "unit": 1, "start": 1000, "stop": 2000, "step": 10}
     with pytest.raises(UserError, match="must be of one device"):

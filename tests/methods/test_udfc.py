@@ -283,10 +283,10 @@ def test_wrong_options_are_refused(options: dict) -> None:
 
 def test_every_setting_is_valid_and_labelled() -> None:
     declared = Plan(ROOT, "paper", ["udfc"]).declarations["udfc"]
-    for name, options in declared.settings.items():
-        config = UDFC.Config(**options)
+    for name, own in declared.settings.items():
+        config = UDFC.Config(**own.hyperparameters)
         assert (config.recalibration_batches > 0) == name.startswith("data_")
-    assert declared.labels.keys() == declared.settings.keys()
+    assert all(declared.label_of(name) != name for name in declared.settings)
 
 
 # ---- counts

@@ -25,6 +25,7 @@ def edit(path: Path, change) -> None:
     [
         (["scale=huge"], "unknown scale 'huge'"),
         (["scale=smoke", "methods=[optgg]"], "unknown method 'optgg'"),
+        (["scale=smoke", "pairs=[digits/alexnet]"], "pairs: 'digits/alexnet' is not a pair of config/smoke.yaml"),
         (["scale=smoke", "seeds=[-1]"], "seeds"),
         (["scale=smoke", "sedes=[1]"], "sedes"),
         (["scale=smoke", "seeds=[a]"], "seeds"),
@@ -75,7 +76,10 @@ def test_wrong_configuration_names_file_and_key_before_any_job(project: Path, fi
 def test_unknown_dataset_is_named(project: Path) -> None:
     edit(
         project / "config/smoke.yaml",
-        lambda c: c["pairs"].update({"mnist/plain_mini": c["pairs"]["digits/plain_mini"]}),
+        lambda c: (
+            c["pairs"].update({"mnist/plain_mini": c["pairs"]["digits/plain_mini"]}),
+            c["comparisons"]["blocks"].append("mnist/plain_mini"),
+        ),
     )
     process = snakemake(project, "--config", "scale=smoke")
     assert process.returncode != 0 and "mnist" in process.stdout + process.stderr
@@ -101,6 +105,10 @@ def test_unknown_dataset_is_named(project: Path) -> None:
         (["report", "smoke", "out", "--methods", ","], "--methods names nothing"),
         (["report", "smoke", "out", "--methods", "optgg"], "unknown method 'optgg'"),
         (["report", "smoke", "out", "--seeds", "a"], "'a' is not a seed"),
+        (
+            ["report", "smoke", "out", "--pairs", "digits/alexnet"],
+            "'digits/alexnet' is not a pair of config/smoke.yaml",
+        ),
         (["report", "smoke", "out", "--seeds", " , "], "--seeds names nothing"),
         (["report", "smoke", "data.dvc"], "cannot write"),
         (["facts", "data.dvc/facts.json", "--methods", "dense"], "cannot write in the folder data.dvc"),

@@ -55,7 +55,7 @@ def drop_in(root: Path, name: str, settings: list[str]) -> None:
     declaration = {
         "title": name.title(), "paper": "none", "family": "unstructured", "task": ["classification"], "stages": ["compress"],
         "starts_from": "dense", "settings": {s: {"density": 0.5} for s in settings},
-        "scales": {"smoke": {"runs": {"digits/plain_mini": settings}}},
+        "scales": {"smoke": {"runs": {"blocks": settings}}},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(declaration), encoding="utf-8")
     (folder / "method.py").write_text(TOY_METHOD, encoding="utf-8")
@@ -81,6 +81,14 @@ def test_one_method_is_a_target(project: Path) -> None:
     output = process.stdout + process.stderr
     assert process.returncode == 0, output[-2000:]
     assert "compress" in output and "optg" not in output
+
+
+def test_some_pairs_can_be_run_alone(project: Path) -> None:
+    process = snakemake(project, "-n", "--config", "scale=smoke", "methods=[snip,dense]", "pairs=[digits/resnet_mini]")
+    output = process.stdout + process.stderr
+    assert process.returncode == 0, output[-2000:]
+    models = set(re.findall(r"model=(\w+)", output))
+    assert models == {"resnet_mini"} and "results/smoke/report/" in output
 
 
 def test_planning_18_methods_with_4_settings_and_3_seeds_takes_under_15_seconds(project: Path) -> None:
@@ -158,7 +166,11 @@ def test_without_records_of_snakemake_there_is_nothing_to_do(finished: Path) -> 
             {"data", "pretrain edsr_mini"} | stages_of("minmax_sr/edsr_mini", *WHOLE) | SUMMARY,
         ),
         ("methods/baselines/snip/config.yaml", lambda c: c.update(title="Another title"), {"report", "all"}),
-        ("methods/baselines/snip/config.yaml", lambda c: c["labels"].update(p95="19 of 20"), {"report", "all"}),
+        (
+            "methods/baselines/snip/config.yaml",
+            lambda c: c["settings"]["p95"].update(variant="as drawn"),
+            {"report", "all"},
+        ),
     ],
 )
 def test_a_change_repeats_what_reads_it_and_nothing_else(

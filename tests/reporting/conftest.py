@@ -20,14 +20,20 @@ RESNET, PLAIN, RESNET8, THIN, EDSR = (
     "fashion_mnist/resnet8_thin",
     "photographs/edsr_mini",
 )
-SPARSITIES = {"p95": "95 %", "p98": "98 %"}
-BLOCKS = {"n4_p75": "1×4, 75 %", "n16_p75": "1×16, 75 %", "n16_plain_p75": "1×16 plain, 75 %"}
-BLOCKS |= {name.replace("75", "90"): label.replace("75", "90") for name, label in BLOCKS.items()}
-FILTERS = {"p75": "75 %", "p90": "90 %"}
-WIDTHS = {"w4a4": "W4A4", "w3a3": "W3A3"}
-UNCHANGED = {"unchanged": "unchanged network"}
-BITS = {"b4": "4 bits", "b3": "3 bits", "b2": "2 bits"}
-# name: (title, family, baseline, pairs, {setting: label}, loss of quality at the last setting)
+COMPARISONS = {
+    "sparse": RESNET, "blocks": PLAIN, "quantization": RESNET8, "distillation": THIN, "super_resolution": EDSR
+}  # fmt: skip
+SPARSITIES = {"p95": {"level": {"sparsity": 0.95}}, "p98": {"level": {"sparsity": 0.98}}}
+BLOCKS = {
+    f"{name}_p{percent}": {"level": {"sparsity": percent / 100}, "variant": variant}
+    for percent in (75, 90)
+    for name, variant in (("n4", "1×4"), ("n16", "1×16"), ("n16_plain", "1×16 plain"))
+}
+FILTERS = {"p75": {"level": {"sparsity": 0.75}}, "p90": {"level": {"sparsity": 0.9}}}
+WIDTHS = {"w4a4": {"level": {"bits": [4, 4]}}, "w3a3": {"level": {"bits": [3, 3]}}}
+UNCHANGED = {"unchanged": {"level": {"macs_reduction": 0}}}
+BITS = {f"b{bits}": {"level": {"bits": [bits, bits]}} for bits in (4, 3, 2)}
+# name: (title, family, baseline, pairs, settings, loss of quality at the last setting)
 METHODS = {
     "optg": ("OptG: gradient-driven sparsity", "unstructured", False, [RESNET], SPARSITIES, 9.5),
     "gradual_magnitude": ("Gradual magnitude", "unstructured", True, [RESNET], SPARSITIES, 2.1),
@@ -44,7 +50,14 @@ METHODS = {
         8.5,
     ),
     "l1_filter": ("L1 filters", "filter", True, [PLAIN], FILTERS, 11.0),
-    "intraq": ("IntraQ", "quantization", False, [RESNET8], WIDTHS | {"w4a4_bnloss": "W4A4, BN loss only"}, 4.0),
+    "intraq": (
+        "IntraQ",
+        "quantization",
+        False,
+        [RESNET8],
+        WIDTHS | {"w4a4_bnloss": WIDTHS["w4a4"] | {"variant": "BN loss only"}},
+        4.0,
+    ),
     "minmax": ("MinMax PTQ", "quantization", True, [RESNET8, EDSR], WIDTHS | BITS, 17.0),
     "lsq": ("LSQ", "quantization", True, [RESNET8, EDSR], WIDTHS | BITS, 2.2),
     "ddtb": ("DDTB", "super_resolution", False, [EDSR], BITS, 1.3),
@@ -55,11 +68,11 @@ METHODS = {
         "distillation",
         True,
         [THIN],
-        UNCHANGED | {"unchanged_half": "unchanged network, λ 0.5"},
+        UNCHANGED | {"unchanged_half": UNCHANGED["unchanged"] | {"variant": "λ 0.5"}},
         0.1,
     ),
-    "bicubic": ("Bicubic", "super_resolution", True, [EDSR], {"default": "default"}, 1.2),
-    "dense": ("Dense", "dense", True, [RESNET, PLAIN, RESNET8, THIN, EDSR], {"default": "default"}, 0.0),
+    "bicubic": ("Bicubic", "super_resolution", True, [EDSR], {"default": {}}, 1.2),
+    "dense": ("Dense", "dense", True, [RESNET, PLAIN, RESNET8, THIN, EDSR], {"default": {}}, 0.0),
 }
 SETTINGS_ON = {
     RESNET: set(SPARSITIES),
@@ -88,9 +101,16 @@ def declare(name: str) -> Declaration:
         "task": sorted(set(task)),
         "starts_from": "dense",
         "stages": ["synthesize", "compress", "finetune"] if name == "intraq" else ["compress", "finetune"],
-        "settings": {s: {} for s in settings},
-        "labels": settings,
-        "scales": {"desk": {"runs": {p: [s for s in settings if s in SETTINGS_ON[p] | {"default"}] for p in pairs}}},
+        "settings": settings,
+        "scales": {
+            "desk": {
+                "runs": {
+                    comparison: [s for s in settings if s in SETTINGS_ON[pair] | {"default"}]
+                    for comparison, pair in COMPARISONS.items()
+                    if pair in pairs
+                }
+            }
+        },
     }
     package = f"methods.baselines.{name}" if baseline else f"methods.{name}"
     return Declaration.model_validate(content).model_copy(update={"package": package})
@@ -99,9 +119,9 @@ def declare(name: str) -> Declaration:
 def all_runs(declarations: dict[str, Declaration]) -> list[Run]:
     """The runs of the desk scale."""
     return [
-        Run("desk", *pair.split("/"), name, setting, seed)
+        Run("desk", *COMPARISONS[comparison].split("/"), name, setting, seed)
         for name, declared in declarations.items()
-        for pair, settings in declared.scales["desk"].runs.items()
+        for comparison, settings in declared.scales["desk"].runs.items()
         for setting in settings
         for seed in SEEDS
     ]

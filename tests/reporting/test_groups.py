@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from compressbench.config import Setting
 from compressbench.plan import Run
 from compressbench.reporting.groups import Group, group_runs
 
@@ -13,16 +14,20 @@ def groups(report: SimpleNamespace) -> dict[str, Group]:
     return {g.model: g for g in group_runs(report.runs, report.declarations)}
 
 
-def test_a_level_is_what_most_methods_share_of_a_setting(groups: dict[str, Group]) -> None:
+def test_settings_of_several_methods_share_a_level(groups: dict[str, Group]) -> None:
     levels = groups["plain_mini"].levels
-    assert {levels[s] for s in ("p75", "n4_p75", "n16_p75", "n16_plain_p75")} == {"p75"}
-    assert groups["resnet8"].levels["w4a4_bnloss"] == "w4a4"
+    assert {levels["one_by_n", s].name for s in ("n4_p75", "n16_p75", "n16_plain_p75")} == {"p75"}
+    assert levels["magnitude", "p75"] == levels["l1_filter", "p75"] == levels["random_blocks", "n4_p75"]
+    assert groups["resnet8"].levels["intraq", "w4a4_bnloss"].name == "w4a4"
 
 
-def test_a_strength_is_recognised_even_when_another_word_is_shared_more(groups: dict[str, Group]) -> None:
-    declared = groups["resnet8"].declarations["lsq"].model_copy(update={"settings": {"ptq_w3a3": {}, "ptq_w2a2": {}}})
-    runs = tuple(Run("desk", "d", "m", "lsq", setting, 0) for setting in declared.settings)
-    assert Group("d", "m", runs, {"lsq": declared}).levels == {"ptq_w2a2": "w2a2", "ptq_w3a3": "w3a3"}
+def test_a_level_is_declared_whatever_a_setting_is_called(groups: dict[str, Group]) -> None:
+    settings = {"ptq_w3a3": Setting(level={"bits": (2, 2)}), "p90": Setting(level={"bits": (2, 2)}, variant="ptq")}
+    declared = groups["resnet8"].declarations["lsq"].model_copy(update={"settings": settings})
+    runs = tuple(Run("desk", "d", "m", "lsq", setting, 0) for setting in settings)
+    group = Group("d", "m", runs, {"lsq": declared})
+    assert {level.name for level in group.levels.values()} == {"w2a2"}
+    assert (group.label("lsq", "p90"), group.series("lsq", "p90")) == ("2 bits, ptq", "LSQ, ptq")
 
 
 def test_a_series_is_a_method_or_one_of_its_variants(groups: dict[str, Group]) -> None:
@@ -36,4 +41,6 @@ def test_groups_know_what_they_compare(groups: dict[str, Group]) -> None:
     assert groups["edsr_mini"].metric == "psnr" and groups["resnet8"].metric == "top1"
     assert groups["resnet8"].quantized and not groups["plain_mini"].quantized
     assert [m for m in groups["edsr_mini"].methods if groups["edsr_mini"].is_reference(m)] == ["bicubic", "dense"]
-    assert groups["plain_mini"].level_name("p90") == "90 % sparsity" and groups["resnet8"].level_name("w3a3") == "W3A3"
+    assert (
+        groups["plain_mini"].level_name("p90") == "90 % sparsity" and groups["resnet8"].level_name("w3a3") == "3 bits"
+    )

@@ -23,7 +23,7 @@ def make_group() -> Group:
     declarations = {
         name: Declaration.model_validate({
             "title": title, "paper": "-", "family": "binary", "task": ["classification"], "stages": ["compress"],
-            "starts_from": "scratch", "settings": {"w1a1": {}}, "labels": {"w1a1": "1 bit"},
+            "starts_from": "scratch", "level": {"bits": [1, 1]}, "settings": {"w1a1": {}},
         }).model_copy(update={"package": package})
         for name, (title, package) in METHODS.items()
     }  # fmt: skip

@@ -23,7 +23,7 @@ POINTS = {"min": "smallest", **{f"t{i}": f"0.{i} MMACs" for i in range(1, 10)}, 
 def declare(title: str, package: str, settings: dict[str, str]) -> Declaration:
     content = {
         "title": title, "paper": "arXiv", "family": "adaptive", "task": ["classification"], "stages": ["compress"],
-        "starts_from": "scratch", "settings": {s: {} for s in settings}, "labels": settings,
+        "starts_from": "scratch", "settings": {s: {"variant": words} for s, words in settings.items()},
     }  # fmt: skip
     return Declaration.model_validate(content).model_copy(update={"package": package})
 
@@ -98,7 +98,7 @@ def test_points_have_readable_names(adaptive: SimpleNamespace) -> None:
     )
     assert group.label("pss", "best@t3") == "best, 0.3 MMACs" and group.series("pss", "best@max") == "PSS-Net, best"
     assert group.series("pss", "best") == "PSS-Net, best"  # of the training, which has no point
-    assert group.levels["worst@t3"] == "t3" and group.level_name("max") == "largest"
+    assert group.levels["pss", "worst@t3"].name == "t3" and group.level_name("max") == "largest"
     assert group.kind == "Adaptive inference" and not group.quantized
     assert not group.is_reference("uniform") and group.is_reference("dense")
     assert group.rows_expected == len(adaptive.results.runs)

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from compressbench.levels import NONE, level
 from compressbench.plan import Run
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.published import read_published
-from compressbench.reporting.quantization import _width, _with_bits, diversity, quality_against_bits
+from compressbench.reporting.quantization import PANELS, _width, _with_bits, diversity, quality_against_bits
 from compressbench.reporting.summary import summarize
 
 
@@ -30,12 +31,12 @@ def summary(report: SimpleNamespace, results: Results, group: Group) -> pd.DataF
     return summarize(results, group, read_published(report.root / "methods", report.declarations))
 
 
-def test_the_name_of_a_level_says_how_many_bits_of_what() -> None:
-    assert _width("w4a4") == ("weights and activations", 4)
-    assert _width("b3") == ("weights and activations", 3)
-    assert _width("w6") == ("weights only", 6)
-    assert _width("w2_6") == ("weights only", 2)
-    for other in ("w6a8", "p30", "full"):
+def test_a_level_says_how_many_bits_of_what() -> None:
+    assert _width(level("bits", 4, 4)) == ("bits", 4) and PANELS["bits"] == "weights and activations"
+    assert _width(level("bits", 3, 3)) == ("bits", 3)
+    assert _width(level("weight_bits", 6)) == ("weight_bits", 6) and PANELS["weight_bits"] == "weights only"
+    assert _width(level("weight_bits", 2, 6)) == ("weight_bits", 2)
+    for other in (level("bits", 6, 8), level("filters", 0.3), NONE):
         assert _width(other)[0] == ""
 
 

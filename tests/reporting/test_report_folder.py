@@ -37,6 +37,12 @@ def test_reports_is_for_all_methods_with_exactly_the_seeds_that_it_claims(
     assert Plan(ROOT, "desk", methods, seeds).report_folder == Path(folder)
 
 
+def test_reports_is_for_all_pairs() -> None:
+    pairs = list(Plan(ROOT, "desk").scale.pairs)
+    assert Plan(ROOT, "desk", None, CLAIMED, pairs[::-1]).report_folder == Path("reports")
+    assert Plan(ROOT, "desk", None, CLAIMED, pairs[1:]).report_folder == Path("results/desk/report")
+
+
 def test_the_seeds_of_a_scale_without_claim_do_not_matter() -> None:
     for scale in set(SCALES) - {"desk"}:
         assert Plan(ROOT, scale, seeds=CLAIMED).report_folder == Path("results", scale, "report")
@@ -101,6 +107,10 @@ def test_a_run_of_one_seed_leaves_reports_alone_and_is_compared_with_it(tmp_path
     ("arguments", "words"),
     [
         (("desk", "reports", "--seeds", "0"), "report this run into another folder, by default results/desk/report"),
+        (
+            ("desk", "reports", "--seeds", "0,1", "--pairs", "fashion_mnist/binary_resnet8"),
+            "is about all methods and pairs",
+        ),
         (("smoke", "./reports"), "report_seeds in config/smoke.yaml: none"),
         (("desk", "--seeds", "0,1"), "missing results: 1, the first one desk/"),
     ],

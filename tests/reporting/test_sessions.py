@@ -15,13 +15,13 @@ from compressbench.reporting import outputs, write
 from compressbench.reporting.seeds import read_seeds
 
 SEEDS, DRAWS, CLASSES = (0, 1), 3, (6, 8, 10)
-SETTINGS = {"shots5": "5 shots", "shots5_dense": "5 shots, dense form"}
-HEAD = {"shots5": "5 shots", "shots5_head": "5 shots, head only"}
+SETTINGS = {"shots5": {}, "shots5_dense": {"variant": "dense form"}}
+HEAD = {"shots5": {}, "shots5_head": {"variant": "head only"}}
 # name: (title, baseline, settings, accuracy on the old and on the new classes after sessions 0, 1, 2)
 METHODS = {
     "lec_net": ("LEC-Net", False, SETTINGS, [(93, 93), (75, 55), (55, 45)]),
     "session_fine_tuning": ("Fine-tuning only", True, HEAD, [(93, 93), (20, 95), (5, 97)]),
-    "nearest_class_mean": ("Nearest class mean", True, {"shots5": "5 shots"}, [(92, 92), (84, 70), (78, 60)]),
+    "nearest_class_mean": ("Nearest class mean", True, {"shots5": {}}, [(92, 92), (84, 70), (78, 60)]),
 }
 
 
@@ -29,7 +29,7 @@ def declared(name: str) -> Declaration:
     title, baseline, settings, _ = METHODS[name]
     content = {
         "title": title, "paper": "none", "family": "incremental", "task": ["class_incremental"], "stages": ["compress"],
-        "starts_from": "dense", "settings": {s: {} for s in settings}, "labels": settings,
+        "starts_from": "dense", "level": {"shots": 5}, "settings": settings,
     }  # fmt: skip
     package = f"methods.baselines.{name}" if baseline else f"methods.{name}"
     return Declaration.model_validate(content).model_copy(update={"package": package})

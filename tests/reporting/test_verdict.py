@@ -127,6 +127,10 @@ def test_what_the_run_leaves_out_is_not_missing(committed: pd.DataFrame) -> None
     table, page = verdict(rows(1), committed, ["optg"], [1], "desk", SOURCE, FILE)
     assert table.empty and "All 3 committed numbers" in page
     assert "Not part of this run: 15 committed numbers of seeds 0, 1 and 2." in page
+    elsewhere = rows(1).assign(model="resnet8")
+    both = pd.concat([committed, elsewhere])
+    table, page = verdict(elsewhere, both, ["optg"], [1], "desk", SOURCE, FILE, ["fashion_mnist/resnet8"])
+    assert table.empty and "All 3 committed numbers" in page and "Not part of this run: 18 committed numbers" in page
 
 
 def test_seeds_that_the_run_leaves_out_count_for_the_interval(committed: pd.DataFrame) -> None:

@@ -25,7 +25,7 @@ config.setdefault("scale", "desk")
 validate(config, "../schemas/config.schema.yaml")
 
 try:
-    PLAN = Plan(Path(), config["scale"], config.get("methods"), config.get("seeds"))
+    PLAN = Plan(Path(), config["scale"], config.get("methods"), config.get("seeds"), config.get("pairs"))
     if workflow.is_main_process:
         processes.register(Path())
         PLAN.validate()
@@ -43,7 +43,8 @@ INCOMPLETE = f"results/{PLAN.scale_name}/incomplete_report"
 
 
 def report_arguments(out):
-    return f"report {PLAN.scale_name} {shlex.quote(str(out))} --methods {','.join(PLAN.declarations)} --seeds {','.join(map(str, PLAN.seeds))}"
+    names = {"methods": PLAN.declarations, "pairs": PLAN.pairs, "seeds": map(str, PLAN.seeds)}
+    return " ".join(["report", PLAN.scale_name, shlex.quote(str(out)), *(f"--{k} {','.join(v)}" for k, v in names.items())])
 
 
 COMMITTED_SEEDS = f"{PLAN.committed_report}/{reporting.SEEDS}" if PLAN.committed_report else None
