@@ -32,7 +32,7 @@ rule all:
 onstart:
     os.environ[provenance.VERSION_VARIABLE] = provenance.code_version(Path())
     if workflow.local_exec:
-        os.environ |= warm.start()
+        os.environ |= fork_server.start()
     os.environ |= tracking.gate(PLAN.scale_name)
     # With every decision, Snakemake's limit of jobs per second leaves a timer that plans anew each second from then on: after
     # 300 jobs that took a third of a core. Jobs on this machine need no such limit.

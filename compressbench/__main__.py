@@ -1,8 +1,8 @@
-"""`python -m compressbench`: in a process that is warm already where there is one."""
+"""`python -m compressbench`: in a process forked by the fork server where there is one."""
 
 import sys
 
-from compressbench.warm import delegate
+from compressbench.fork_server import delegate
 
 if (code := delegate()) is not None:
     sys.exit(code)

@@ -118,15 +118,15 @@ def validate(scale: str) -> None:
 @command
 def pretrain(scale: str, dataset: str, model: str, seed: int) -> None:
     """Train the dense model that all methods on (dataset, model, seed) share."""
-    from compressbench.job import Run
+    from compressbench.plan import Run
     from compressbench.stages.stages import run_stage
 
     run_stage(ROOT, Run(scale, dataset, model, "", "", seed), "pretrain")
 
 
 def _stage(name: str, stage: str) -> None:
+    from compressbench.config.discovery import declaration
     from compressbench.plan import parse_run
-    from compressbench.registry import declaration
 
     run = parse_run(name)
     declared = declaration(ROOT, run.method)
@@ -188,7 +188,8 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
 def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
     """Time the published structures, whose widths are known, beside their dense networks. METHODS is comma-separated."""
     from compressbench import machine
-    from compressbench.registry import discover, method_class
+    from compressbench.config.discovery import discover
+    from compressbench.method.loading import method_class
     from compressbench.reporting.structures import write_structures
     from compressbench.timing import structures
 
@@ -201,7 +202,7 @@ def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
 @command
 def facts(file: Path, methods: str = "") -> None:
     """Recompute the published numbers that need no training. METHODS is comma-separated; default all."""
-    from compressbench.registry import discover
+    from compressbench.config.discovery import discover
     from compressbench.stages.stages import write_facts
 
     write_facts(ROOT, listed(methods, "--methods") or list(discover(ROOT)), file)
@@ -272,7 +273,7 @@ def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> 
 @command
 def quotes(reports: Path = Path("reports")) -> None:
     """Write the numbers that READMEs quote from reports/tables anew, and the findings page; name claims that do not hold."""
-    from compressbench.registry import discover
+    from compressbench.config.discovery import discover
     from compressbench.reporting.findings import findings, write_findings
     from compressbench.reporting.quotes import requote
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from compressbench.config.discovery import discover
 from compressbench.errors import UserError
-from compressbench.registry import discover
 from compressbench.reporting.published import read_published
 from tests.conftest import ROOT
 
 # Packages of compressbench whose tests mirror them; "" stands for the modules of compressbench itself.
 MIRRORED = ("", "data", "data_free", "layers", "method", "models", "pruning", "quantization", "supernet", "training")
 WITHOUT_A_TEST_FILE = {
-    "__main__": "hands over to warm or cli: tests/test_warm.py runs it",
+    "__main__": "hands over to warm or cli: tests/test_fork_server.py runs it",
     "config": "tests/config",
     "errors": "an exception without logic",
     "job": "tests/config",
-    "plan": "tests/config, and tests/pipeline/test_plan.py",
+    "plan": "tests/config, and tests/plan/test_plan.py",
     "provenance": "tests/config, and tests/pipeline: what a result was made by",
     "registry": "tests/config, and tests/methods: every method is found",
     "data/synthetic": "two tensors with names",

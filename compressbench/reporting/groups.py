@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from compressbench.levels import Level, point
+from compressbench.config.levels import Level, point
 from compressbench.reporting.collect import AT
 
 if TYPE_CHECKING:

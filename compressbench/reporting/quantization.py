@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from compressbench.config.levels import Level
 from compressbench.errors import UserError
 from compressbench.files import read_json
-from compressbench.levels import Level
 from compressbench.reporting.collect import Results
 from compressbench.reporting.figures import curves
 from compressbench.reporting.frames import each, of_group

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from compressbench import provenance
 from compressbench.files import write_json, write_text
-from compressbench.job import Job
+from compressbench.plan import Job, provenance
 from compressbench.tracking import Tracker, tracked
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench import environment, machine, models, registry, storage
+from compressbench import environment, machine, models, storage
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
 from compressbench.finite import NotFinite
-from compressbench.job import SYNTHETIC_FILE, Job, Run
+from compressbench.method import loading
 from compressbench.method.context import Context
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
-from compressbench.plan import Plan
+from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run
 from compressbench.processes import alone_in
 from compressbench.seeding import make_deterministic
 from compressbench.stages.runner import Stage, running
@@ -87,7 +87,7 @@ def _method_stage(root: Path, job: Job, running_stage: Stage) -> None:
     """synthesize, compress or finetune: the method's own function. What has zeros leaves with fresh statistics."""
     ctx = _context(root, job, running_stage)
     assert job.configuration is not None, "a job of a method's stage has it"
-    method = registry.method_class(root, job.run.method)(job.configuration)
+    method = loading.method_class(root, job.run.method)(job.configuration)
     if job.stage == "synthesize":
         from compressbench.data_free.synthesis import save_synthetic
 
@@ -208,7 +208,5 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
 
 def write_facts(root: Path, methods: list[str], file: Path) -> None:
     """Recompute the no-training facts of the methods: [{"method", "model", "setting", "metric", "value"}]."""
-    facts = [
-        {"method": name} | fact._asdict() for name in methods for fact in registry.method_class(root, name).facts()
-    ]
+    facts = [{"method": name} | fact._asdict() for name in methods for fact in loading.method_class(root, name).facts()]
     write_json(file, facts)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compressbench import provenance
 from compressbench.errors import UserError
+from compressbench.plan import provenance
 from compressbench.tracking import results, store, writing
 from compressbench.tracking.gate import is_off
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from compressbench import registry
+from compressbench.config import discovery
 from compressbench.errors import UserError
 from compressbench.files import read_json
 from compressbench.plan import Run
@@ -109,7 +109,7 @@ def is_pretraining(tags: dict[str, str]) -> bool:
 def method_title(root: Path, method: str) -> str:
     """A method's name in words; the folder's where it is gone."""
     try:
-        declared = registry.declaration(root, method)
+        declared = discovery.declaration(root, method)
     except UserError:
         return method
     from compressbench.reporting.groups import Group
@@ -128,7 +128,7 @@ def run_name(root: Path, tags: dict[str, str]) -> str:
 def setting_label(root: Path, tags: dict[str, str]) -> str:
     """A setting in words."""
     try:
-        declared = registry.declaration(root, tags["method"])
+        declared = discovery.declaration(root, tags["method"])
         return declared.label_of(tags["setting"]) if tags["setting"] in declared.settings else tags["setting"]
     except UserError:
         return tags["setting"]

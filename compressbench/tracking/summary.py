@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from compressbench import registry
+from compressbench.config import discovery
 from compressbench.plan import Run
 from compressbench.tracking.results import finite
 
@@ -26,7 +26,7 @@ class Summary:
         from compressbench.reporting.summary import summarize
 
         self.root, self._at = root, AT
-        self.declarations = registry.discover(root)
+        self.declarations = discovery.discover(root)
         known = sorted({run for run in runs if self._is_known(run)})
         self._rows = collect(root / "results", scale, known, {run: self._timed(run, known) for run in known})
         published = read_published(root / "methods", self.declarations)

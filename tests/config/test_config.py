@@ -9,14 +9,13 @@ import pytest
 import torch
 import yaml
 
-from compressbench import models, provenance, registry
-from compressbench.config import Declaration, MethodConfig, Recipe, Setting, load_scale, parse
+from compressbench import models
+from compressbench.config import Declaration, MethodConfig, Recipe, Setting, discovery, load_scale, parse
 from compressbench.data import versioning
 from compressbench.errors import UserError
-from compressbench.job import Run
-from compressbench.method import Method
+from compressbench.method import Method, loading
 from compressbench.method.context import Recipes
-from compressbench.plan import Plan, parse_run
+from compressbench.plan import Plan, Run, parse_run, provenance
 from tests.conftest import ROOT
 
 
@@ -33,7 +32,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         encoding="utf-8",
     )
     (tmp_path / "data.dvc").write_text(yaml.safe_dump(pin(PINNED)), encoding="utf-8")
-    monkeypatch.setattr(registry, "method_class", lambda root, name: ToyMethod)
+    monkeypatch.setattr(loading, "method_class", lambda root, name: ToyMethod)
     declare(tmp_path, "toy")
     return tmp_path
 
@@ -67,8 +66,8 @@ def declare(root: Path, name: str, **changes: object) -> None:
 
 def forget() -> None:
     """The files are read again when next asked for."""
-    registry.files.cache_clear()
-    registry.declaration.cache_clear()
+    discovery.files.cache_clear()
+    discovery.declaration.cache_clear()
 
 
 def test_unknown_scale_is_named_with_the_known_ones(tree: Path) -> None:
@@ -299,7 +298,7 @@ def test_a_default_of_the_method_is_part_of_what_made_a_result(tree: Path, monke
             ratio: float = 0.25
 
     before = digests(tree)
-    monkeypatch.setattr(registry, "method_class", lambda root, name: Other)
+    monkeypatch.setattr(loading, "method_class", lambda root, name: Other)
     assert repeated(tree, before) == AFTER_THE_DENSE_MODEL
 
 
@@ -370,7 +369,7 @@ MINI = {"in_channels": 1, "widths": [8, 12], "strides": [2, 1]}
 def test_a_network_that_a_configuration_does_not_fit_is_found_before_anything_runs(
     method: str, config: dict, architecture: str, arguments: dict, message: str
 ) -> None:
-    cls = registry.method_class(ROOT, method)
+    cls = loading.method_class(ROOT, method)
     with torch.device("meta"):
         network = models.build(architecture, **arguments)
     with pytest.raises(UserError, match=message):
@@ -385,7 +384,7 @@ def test_planning_names_method_setting_and_pair_that_do_not_fit(monkeypatch: pyt
     declared = plan.declarations["random_blocks"]
     wide = {run.setting: Setting(**declared.settings[run.setting].hyperparameters | {"n": 8})}
     changed = declared.model_copy(update={"settings": declared.settings | wide})
-    monkeypatch.setattr(registry, "declaration", lambda root, name: changed)
+    monkeypatch.setattr(loading, "declaration", lambda root, name: changed)
     with pytest.raises(UserError, match=f"random_blocks, setting {run.setting}, on {run.pair}: body.1.conv: n = 8"):
         plan.validate()
     broken = pair.model_copy(update={"architecture": "vit", "arguments": {"image_size": 30, "patch": 4}})

@@ -162,10 +162,10 @@ def test_wrong_configurations_are_named(data_root: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("pair, setting", [("imagenet/deit_s", "alpha50"), ("imagenet/lv_vit_s", "alpha50_lv")])
 def test_one_iteration_at_full_size(pair: str, setting: str, tmp_path: Path) -> None:
-    from compressbench import registry
+    from compressbench.method import loading
 
     ctx = full_size_context(tmp_path, pair, "cf_vit", setting)
-    resolved: Any = registry.resolve(ROOT, "cf_vit", setting, "paper")
+    resolved: Any = loading.resolve(ROOT, "cf_vit", setting, "paper")
     model = CFViT(resolved.model_copy(update={"select_after": -1})).compress(ctx)
     assert sum(p.numel() for p in model.parameters()) == {"alpha50": 23_252_200, "alpha50_lv": 27_058_064}[setting]
     assert all(p.isfinite().all() for p in model.parameters())

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compressbench import accounting, models, registry, storage
+from compressbench import accounting, models, storage
 from compressbench.accounting import CONVENTIONS
+from compressbench.config import discovery
 from compressbench.errors import UserError
 from compressbench.plan import Plan, Run
 from compressbench.pruning.filters import (
@@ -36,7 +37,7 @@ from tests.contexts import full_size_context, make_context
 from ..conftest import ROOT
 
 FOLDER = ROOT / "methods" / "dcff"
-DECLARED = registry.declaration(ROOT, "dcff")
+DECLARED = discovery.declaration(ROOT, "dcff")
 SETTINGS = {name: own.hyperparameters for name, own in DECLARED.settings.items()}
 PAPER = Schedule(300)
 NETWORKS = {setting: network for network in PUBLISHED for setting in network.settings}

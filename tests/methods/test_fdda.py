@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compressbench import accounting, models, registry, storage
-from compressbench.config import Pair
+from compressbench import accounting, models, storage
+from compressbench.config import Pair, discovery
 from compressbench.data import SyntheticImages
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
@@ -19,7 +19,7 @@ from compressbench.data_free.generator import NOISE, Generator
 from compressbench.data_free.norm_statistics import NormInputs
 from compressbench.errors import UserError
 from compressbench.layers.quantized import QuantConv2d, QuantizedActivation, QuantLinear, insert_quantizers
-from compressbench.method import Context
+from compressbench.method import Context, loading
 from compressbench.plan import Plan
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from compressbench.training.distillation import distillation_loss
@@ -361,7 +361,7 @@ def test_generator_rate_falls_at_its_milestones(tmp_path: Path) -> None:
 def test_paper_scale_trains_350_epochs_after_50() -> None:
     plan = Plan(ROOT, "paper", ["fdda"], [0])
     for run in plan.runs:
-        recipe, declared = plan.pair(run).finetune, registry.resolve(ROOT, "fdda", run.setting, "paper")
+        recipe, declared = plan.pair(run).finetune, loading.resolve(ROOT, "fdda", run.setting, "paper")
         assert (recipe.epochs, recipe.steps_per_epoch, recipe.batch_size) == (350, 200, 32)
         assert (recipe.lr, recipe.nesterov, recipe.momentum, recipe.weight_decay) == (1e-6, True, 0.9, 1e-4)
         assert isinstance(declared, FDDA.Config)
@@ -539,10 +539,10 @@ def test_impossible_runs_are_one_clear_error(shared: Path, tmp_path: Path) -> No
 
 
 def test_every_setting_is_valid_at_every_scale() -> None:
-    declared = registry.declaration(ROOT, "fdda")
+    declared = discovery.declaration(ROOT, "fdda")
     for scale in declared.scales:
         for setting in declared.settings:
-            registry.resolve(ROOT, "fdda", setting, scale)
+            loading.resolve(ROOT, "fdda", setting, scale)
     assert all(declared.label_of(name) != name for name in declared.settings)
     assert set(declared.settings) - set(declared.synthesis_from) == {"w4a4", "w3a3_global"}, "they train generators"
 

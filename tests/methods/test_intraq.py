@@ -9,11 +9,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compressbench import models, registry
-from compressbench.config import Recipe
+from compressbench import models
+from compressbench.config import Recipe, discovery
 from compressbench.data import Split
 from compressbench.errors import UserError
 from compressbench.layers.quantized import QuantConv2d, QuantizedActivation, QuantLinear, track_ranges
+from compressbench.method import loading
 from compressbench.training import fit
 from methods.intraq.images import Synthesizer, marginal_distance_loss, soft_inception_loss, soft_targets
 from methods.intraq.method import IntraQ, Milestones, distillation_loss, quantized
@@ -315,9 +316,9 @@ def test_teacher_without_batch_norm_is_refused():
 
 
 def test_every_setting_of_every_scale_is_valid():
-    declared = registry.declaration(ROOT, "intraq")
+    declared = discovery.declaration(ROOT, "intraq")
     for scale, runs in declared.scales.items():
         for setting in {s for settings in runs.runs.values() for s in settings}:
-            registry.resolve(ROOT, "intraq", setting, scale)
-    cifar100 = registry.resolve(ROOT, "intraq", "w3a3_cifar100", "paper")
+            loading.resolve(ROOT, "intraq", setting, scale)
+    cifar100 = loading.resolve(ROOT, "intraq", "w3a3_cifar100", "paper")
     assert (cifar100.lambda_lower, cifar100.lambda_upper, cifar100.epsilon, cifar100.weight_bits) == (0.02, 1.0, 0.6, 3)

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compressbench import accounting, models, registry, storage
-from compressbench.config import Pair, Recipe
+from compressbench import accounting, models, storage
+from compressbench.config import Pair, Recipe, discovery
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import info
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
-from compressbench.method import Context
+from compressbench.method import Context, loading
 from compressbench.plan import Plan
 from compressbench.pruning.masks import Masks, exchanged
 from compressbench.pruning.trained_masks import scores
@@ -47,7 +47,7 @@ from tests.contexts import full_size_context, make_context
 from ..conftest import ROOT
 
 FOLDER = ROOT / "methods" / "lottery_jackpots"
-DECLARED = registry.declaration(ROOT, "lottery_jackpots")
+DECLARED = discovery.declaration(ROOT, "lottery_jackpots")
 SETTINGS = {name: own.hyperparameters for name, own in DECLARED.settings.items()}
 MINI = {
     "in_channels": 1,
@@ -687,5 +687,5 @@ def test_paper_scale_has_the_published_recipes() -> None:
     for run in plan.runs:
         recipe, decay = plan.pair(run).finetune, 5e-4 if run.setting in cifar else 1e-4
         assert (recipe.batch_size, recipe.weight_decay, recipe.label_smoothing) == (256, decay, 0)
-        searching, _ = LotteryJackpots(registry.resolve(ROOT, run.method, run.setting, "paper")).recipes(recipe)  # type: ignore[arg-type]
+        searching, _ = LotteryJackpots(loading.resolve(ROOT, run.method, run.setting, "paper")).recipes(recipe)  # type: ignore[arg-type]
         assert searching is not None and searching.epochs == epochs[run.setting] - 10 * run.setting.startswith("tuned")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressbench import registry
+from compressbench.config import discovery
 from compressbench.layers.folding import FoldedNorm
+from compressbench.method import loading
 from compressbench.storage import load_model, save_model
 from methods.baselines.minmax.method import MinMax
 from tests.contexts.calibration import CTX, X, quantized_layers
@@ -58,7 +59,7 @@ def test_stored_model_is_the_same_function(tmp_path):
 
 def test_every_setting_is_valid():
     for name in ("minmax", "clipping"):
-        for setting in registry.declaration(ROOT, name).settings:
-            config = registry.resolve(ROOT, name, setting, "desk")
+        for setting in discovery.declaration(ROOT, name).settings:
+            config = loading.resolve(ROOT, name, setting, "desk")
             assert config.first_last_bits == (8 if "ends8" in setting else None)
             assert (config.calibration == "real") == setting.endswith("real")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from compressbench import accounting, models, registry, storage
-from compressbench.config import Declaration, load_scale, parse, read_yaml
+from compressbench import accounting, models, storage
+from compressbench.config import Declaration, discovery, load_scale, parse, read_yaml
 from compressbench.errors import UserError
-from compressbench.method import Context
+from compressbench.method import Context, loading
 from compressbench.models.subnets import Subnet, as_tensors
 from compressbench.models.switchable import Switchable
 from compressbench.plan import Plan
@@ -187,8 +187,8 @@ def test_one_training_serves_budgets_of_several_resources(ctx: Context, tmp_path
 @pytest.mark.parametrize("setting", ["gpu_v1", "gpu_v2"])
 def test_budgets_of_a_gpu_need_a_table_of_one(setting: str) -> None:
     with pytest.raises(UserError, match=r"microseconds of a GPU.* no structure would meet them; name a file"):
-        registry.resolve(ROOT, "pss_net", setting, "paper")
-    declared = registry.declaration(ROOT, "pss_net").settings[setting].hyperparameters
+        loading.resolve(ROOT, "pss_net", setting, "paper")
+    declared = discovery.declaration(ROOT, "pss_net").settings[setting].hyperparameters
     assert parse(PSSNetConfig, declared | {"latency_table": "data/gpu.json"}, "test").timed_devices == {"gpu"}
     both = {"resource": "latency", "unit": 1, "start": 1000, "stop": 2000, "step": 10}
     with pytest.raises(UserError, match="must be of one device"):
@@ -198,7 +198,7 @@ def test_budgets_of_a_gpu_need_a_table_of_one(setting: str) -> None:
 @pytest.mark.parametrize("setting", ["flops_v1", "flops_v2", "cpu_v1", "cpu_v2"])
 def test_what_the_paper_scale_runs_is_accepted(setting: str) -> None:
     assert setting in {run.setting for run in Plan(ROOT, "paper", ["pss_net"]).runs}
-    assert isinstance(registry.resolve(ROOT, "pss_net", setting, "paper"), PSSNetConfig)
+    assert isinstance(loading.resolve(ROOT, "pss_net", setting, "paper"), PSSNetConfig)
 
 
 # ---- the methods

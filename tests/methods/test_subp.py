@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compressbench import accounting, models, registry, storage
-from compressbench.config import Pair
+from compressbench import accounting, models, storage
+from compressbench.config import Pair, discovery
 from compressbench.errors import UserError
 from compressbench.layers.masked import MaskedConv2d, masked_layers
 from compressbench.method import Context
@@ -43,7 +43,7 @@ from tests.contexts import RECIPE, full_size_context, make_context
 from ..conftest import ROOT
 
 FOLDER = ROOT / "methods" / "subp"
-DECLARED = registry.declaration(ROOT, "subp")
+DECLARED = discovery.declaration(ROOT, "subp")
 SETTINGS = {name: own.hyperparameters for name, own in DECLARED.settings.items()}
 PLAIN = {"in_channels": 1, "widths": [8, 16, 16], "strides": [2, 1, 2]}
 CRITERIA = ["bpar", "l1", "l2"]

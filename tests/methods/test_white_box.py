@@ -13,11 +13,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compressbench import accounting, models, quality, registry
+from compressbench import accounting, models, quality
 from compressbench.config import load_scale
 from compressbench.data.classification import Split
 from compressbench.errors import UserError
-from compressbench.method import Context
+from compressbench.method import Context, loading
 from compressbench.plan import Plan, Run
 from compressbench.pruning.filters import Widths, build_narrow
 from compressbench.training.checkpoint import Checkpoint, same_bits
@@ -508,7 +508,7 @@ def test_class_training_and_finetuning_share_the_pairs_budget(scale: str) -> Non
     plan = Plan(ROOT, scale, ["white_box"])
     assert plan.runs
     for run in plan.runs:
-        config: Any = registry.resolve(ROOT, "white_box", run.setting, scale)
+        config: Any = loading.resolve(ROOT, "white_box", run.setting, scale)
         assert config.class_epochs + config.finetune_epochs == plan.pair(run).scratch.epochs
 
 
@@ -516,7 +516,7 @@ def test_published_settings_have_the_papers_budgets() -> None:
     plan = Plan(ROOT, "paper", ["white_box"])
     assert {run.setting for run in plan.runs} >= {"vgg16_m75", "resnet50_m45", "resnet50_m63"}
     for run in plan.runs:
-        config: Any = registry.resolve(ROOT, "white_box", run.setting, "paper")
+        config: Any = loading.resolve(ROOT, "white_box", run.setting, "paper")
         recipe = plan.pair(run).scratch
         assert (recipe.lr, recipe.batch_size, recipe.warmup_epochs, recipe.schedule) == (0.1, 256, 0, "step")
         budget = (config.class_epochs, config.finetune_epochs or recipe.epochs, recipe.milestones, recipe.weight_decay)
@@ -584,7 +584,7 @@ def test_one_iteration_of_every_stage_at_full_size(
     train = WhiteBox._train_masks
     monkeypatch.setattr(WhiteBox, "_train_masks", distinct)
     monkeypatch.setattr(Checkpoint, "save", lambda *arguments: None)
-    config = registry.resolve(ROOT, "white_box", setting, "paper").model_copy(
+    config = loading.resolve(ROOT, "white_box", setting, "paper").model_copy(
         update={"class_epochs": 1, "finetune_epochs": 1}
     )
     ctx = full_size_context(tmp_path, pair, "white_box", setting)
@@ -644,6 +644,6 @@ def test_published_cuts_are_at_or_above_their_targets() -> None:
     cuts = {(r["model"], r["setting"]): float(r["value"]) for r in reversed(rows) if r["metric"] == "flops_cut"}
     for run in Plan(ROOT, "paper", ["white_box"], seeds=[0]).runs:
         assert isinstance(run, Run)
-        config: Any = registry.resolve(ROOT, "white_box", run.setting, "paper")
+        config: Any = loading.resolve(ROOT, "white_box", run.setting, "paper")
         level = run.setting.split("_")[-1]
         assert config.flops_cut <= cuts[run.model, level] / 100 < config.flops_cut + 0.02

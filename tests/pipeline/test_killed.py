@@ -15,7 +15,7 @@ from compressbench.processes import WORKFLOWS
 from tests.conftest import copy_tree, run_module
 from tests.pipeline.conftest import Smoke
 from tests.pipeline.test_smoke_dag import result_hashes
-from tests.test_warm import wait_for, working_in
+from tests.test_fork_server import wait_for, working_in
 
 pytestmark = pytest.mark.pipeline
 METHODS = ("magnitude", "snip")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from compressbench.levels import NONE, level
+from compressbench.config.levels import NONE, level
 from compressbench.plan import Run
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.groups import Group, group_runs

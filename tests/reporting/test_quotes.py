@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from compressbench.config.discovery import discover
+from compressbench.config.levels import KINDS
 from compressbench.errors import UserError
-from compressbench.levels import KINDS
 from compressbench.plan import Plan
-from compressbench.registry import discover
 from compressbench.reporting.findings import findings, write_findings
 from compressbench.reporting.quotes import (
     COMMENT,

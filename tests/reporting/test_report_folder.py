@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from compressbench.config.discovery import files
 from compressbench.plan import Plan
-from compressbench.registry import files
 from compressbench.reporting import SEEDS
 from tests.conftest import ROOT, run_module
 

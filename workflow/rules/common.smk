@@ -12,12 +12,11 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from compressbench import processes, provenance, reporting, tracking, warm
+from compressbench import fork_server, processes, reporting, tracking
 from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.files import write_text
-from compressbench.job import MODEL_FILES, Run
-from compressbench.plan import Plan
+from compressbench.plan import MODEL_FILES, Plan, Run, provenance
 
 os.environ["PYTHONUTF8"] = "1"  # jobs and what they call (DVC) read and write UTF-8 and such file names in every locale
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import compressbench
 from compressbench import machine
-from compressbench.job import Job
+from compressbench.plan import Job
 
 FILE = "run.json"
 PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "mlflow", "dvc", "snakemake", "onnxruntime")

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from compressbench import environment
 
-VARIABLE = "COMPRESSBENCH_WARM"
+VARIABLE = "COMPRESSBENCH_FORK_SERVER"
 PATIENCE = 10  # seconds until the socket must be there
 IMPORTS = (
     "compressbench.cli", "compressbench.stages.stages", "compressbench.timing.latency", "compressbench.tracking",
@@ -42,7 +42,7 @@ def start() -> dict[str, str]:
         return {}
     path = Path(tempfile.mkdtemp(prefix="compressbench")) / "socket"
     server = subprocess.Popen(
-        [sys.executable, "-m", "compressbench.warm", str(path)],
+        [sys.executable, "-m", "compressbench.fork_server", str(path)],
         stdin=subprocess.PIPE,  # closed with this process: the sign to end
         start_new_session=True,  # Ctrl-C is for the jobs
         env=os.environ | ONE_THREAD,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compressbench import warm
+from compressbench import fork_server
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every job has a process of its own")
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    found = warm.start()
+    found = fork_server.start()
     assert found, "the server did not listen in time"
     yield os.environ | found
-    process = warm._open.pop()
+    process = fork_server._open.pop()
     assert isinstance(process, subprocess.Popen)
     process.communicate(timeout=60)  # closes its input
-    assert process.returncode == 0 and not Path(found[warm.VARIABLE]).parent.exists()
+    assert process.returncode == 0 and not Path(found[fork_server.VARIABLE]).parent.exists()
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,7 @@ def test_a_command_has_the_same_output_and_exit_code_in_either_process(server: d
 
 
 def test_without_a_server_the_command_runs_in_its_own_process(tmp_path: Path) -> None:
-    assert run("validate", "smoke", env=os.environ | {warm.VARIABLE: str(tmp_path / "nothing")}).returncode == 0
+    assert run("validate", "smoke", env=os.environ | {fork_server.VARIABLE: str(tmp_path / "nothing")}).returncode == 0
 
 
 def test_the_forked_process_ends_with_its_client(server: dict[str, str], tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ def test_the_forked_process_ends_with_its_client(server: dict[str, str], tmp_pat
 def test_the_forked_processes_end_with_the_server(tmp_path: Path) -> None:
     """The server ends with Snakemake, so that a killed Snakemake leaves no job behind."""
     make_waiting_project(tmp_path)
-    found = warm.start()
-    server = warm._open.pop()
+    found = fork_server.start()
+    server = fork_server._open.pop()
     assert isinstance(server, subprocess.Popen) and server.stdin is not None
     command = [sys.executable, "-m", "compressbench", "validate", "smoke"]
     clients = [
@@ -97,14 +97,18 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_the_server_has_one_thread() -> None:
-    code = "from compressbench import warm; import os; warm.preload(); print(len(os.listdir('/proc/self/task')))"
+    code = "from compressbench import fork_server; import os; fork_server.preload(); print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT, env=os.environ | warm.ONE_THREAD
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=ROOT,
+        env=os.environ | fork_server.ONE_THREAD,
     )
     assert done.stdout.strip() == "1", done.stderr
 
 
 def test_nothing_heavy_is_imported_by_a_client() -> None:
-    code = "import sys, compressbench.warm; print([m for m in ('torch', 'mlflow', 'typer') if m in sys.modules])"
+    code = "import sys, compressbench.fork_server; print([m for m in ('torch', 'mlflow', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

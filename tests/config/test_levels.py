@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from compressbench import registry
 from compressbench.config import Declaration, MethodConfig, parse
+from compressbench.config.levels import KINDS, NONE, UNCHANGED, level, point
 from compressbench.errors import UserError
-from compressbench.levels import KINDS, NONE, UNCHANGED, level, point
-from compressbench.method import Method
+from compressbench.method import Method, loading
 from compressbench.plan import Plan
 from tests.conftest import ROOT
 
@@ -130,13 +129,13 @@ class Toy(Method):
 def test_a_level_does_not_hide_in_a_default(
     kinds: dict, setting: dict, message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "declaration", lambda root, name: declared(kinds, s=setting))
-    monkeypatch.setattr(registry, "method_class", lambda root, name: Toy)
+    monkeypatch.setattr(loading, "declaration", lambda root, name: declared(kinds, s=setting))
+    monkeypatch.setattr(loading, "method_class", lambda root, name: Toy)
     if message is None:
-        assert isinstance(registry.resolve(ROOT, "toy", "s", "desk"), Config)
+        assert isinstance(loading.resolve(ROOT, "toy", "s", "desk"), Config)
         return
     with pytest.raises(UserError, match=message):
-        registry.resolve(ROOT, "toy", "s", "desk")
+        loading.resolve(ROOT, "toy", "s", "desk")
 
 
 def test_operating_points_are_levels_of_their_own_kind() -> None:

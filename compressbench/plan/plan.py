@@ -8,10 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from compressbench import registry
-from compressbench.config import Declaration, Pair, Recipe, Scale, load_scale, parse
+from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, load_scale, parse
 from compressbench.errors import UserError
-from compressbench.job import Job, Run
+from compressbench.method import loading
+from compressbench.plan import Job, Run
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
@@ -49,8 +49,8 @@ class Plan:
         self.root, self.scale_name = root, scale
         self.scale: Scale = load_scale(root, scale)
         self.pairs = tuple(self.scale.pairs) if pairs is None else tuple(dict.fromkeys(map(self._known_pair, pairs)))
-        chosen = list(registry.files(root) if methods is None else methods)
-        self.declarations: dict[str, Declaration] = {name: registry.declaration(root, name) for name in chosen}
+        chosen = list(discovery.files(root) if methods is None else methods)
+        self.declarations: dict[str, Declaration] = {name: discovery.declaration(root, name) for name in chosen}
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
@@ -92,7 +92,7 @@ class Plan:
     @property
     def claims_reports(self) -> bool:
         """Whether this is the run that reports/ is about: all methods and pairs, with exactly the scale's `report_seeds`."""
-        all_methods = set(self.declarations) == set(registry.files(self.root))
+        all_methods = set(self.declarations) == set(discovery.files(self.root))
         return (
             all_methods and set(self.pairs) == set(self.scale.pairs) and set(self.seeds) == set(self.scale.report_seeds)
         )
@@ -192,7 +192,7 @@ class Plan:
             if stage == "latency":
                 common |= {"latency": self.scale.latency, "batches": declared.batches}
             return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
-        configuration = registry.resolve(self.root, run.method, run.setting, self.scale_name)
+        configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name)
         return Job(
             **common,
             configuration=configuration,
@@ -231,7 +231,7 @@ class Plan:
 
     def documents(self) -> list[Path]:
         """What the report reads beside the results: titles, levels and families, published numbers, and findings."""
-        files = registry.files(self.root)
+        files = discovery.files(self.root)
         folders = [files[name].parent for name in self.declarations]
         names = ("config.yaml", "published.csv", "README.md")
         return [path for folder in folders for name in names if (path := folder / name).exists()]
@@ -263,9 +263,9 @@ class Plan:
                 self.job(run, stage)
         networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
         for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
-            config = registry.resolve(self.root, method, setting, self.scale_name)
+            config = loading.resolve(self.root, method, setting, self.scale_name)
             try:
-                registry.method_class(self.root, method)(config).check(networks[where])
+                loading.method_class(self.root, method)(config).check(networks[where])
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
 

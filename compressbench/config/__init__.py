@@ -1,0 +1,29 @@
+"""The typed forms of config/*.yaml and of every method's config.yaml, and what reads them; without torch or a method."""
+
+from compressbench.config.forms import (
+    Declaration,
+    Frozen,
+    Latency,
+    MethodConfig,
+    Pair,
+    Recipe,
+    Scale,
+    Setting,
+    Workload,
+)
+from compressbench.config.reading import load_scale, parse, read_yaml
+
+__all__ = [
+    "Declaration",
+    "Frozen",
+    "Latency",
+    "MethodConfig",
+    "Pair",
+    "Recipe",
+    "Scale",
+    "Setting",
+    "Workload",
+    "load_scale",
+    "parse",
+    "read_yaml",
+]
