@@ -1,7 +1,7 @@
 """Parts from outside the suite: named in a configuration as `package.module:attribute`, or by an installed package."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -10,19 +10,22 @@ from compressbench.errors import UserError
 Part = TypeVar("Part")
 
 
-def find(kind: str, name: str, known: Mapping[str, Part], form: type[Part] | None = None) -> Part:
+def find(
+    kind: str, name: str, known: Mapping[str, Part], form: type[Part] | None = None, also: Iterable[str] = ()
+) -> Part:
     """The part called `name`: one of `known`, `package.module:attribute`, or an entry point of an installed package.
 
     Args:
         kind: what it is, in words: "data set" looks at the entry points of the group compressbench.data_sets.
         form: the class that a part from outside must be an instance of; default: anything that can be called.
+        also: further names, for the message.
 
     Raises:
         UserError: there is none, it cannot be imported, or it is something else.
     """
     if name in known:
         return known[name]
-    found = _imported(kind, name) if ":" in name else _installed(kind, name, known)
+    found = _imported(kind, name) if ":" in name else _installed(kind, name, [*known, *also])
     if not (callable(found) if form is None else isinstance(found, form)):
         wanted = "something to call" if form is None else f"a {form.__module__}.{form.__name__}"
         raise UserError(f"{kind} {name!r} is a {type(found).__name__}, not {wanted}; name another attribute.")
@@ -44,7 +47,7 @@ def _imported(kind: str, name: str) -> Any:
         ) from error
 
 
-def _installed(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+def _installed(kind: str, name: str, known: Iterable[str]) -> Any:
     for entry in entry_points(group=group(kind), name=name):
         try:
             return entry.load()

@@ -1,14 +1,13 @@
 """Discovery of the method folders: the only place of the library that knows the package `methods`."""
 
 from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compressbench.config import Declaration, parse, read_yaml
 from compressbench.errors import UserError
-
-if TYPE_CHECKING:
-    pass
+from compressbench.plugins import group
 
 
 def discover(root: Path) -> dict[str, Declaration]:
@@ -18,7 +17,18 @@ def discover(root: Path) -> dict[str, Declaration]:
 
 @cache
 def files(root: Path) -> dict[str, Path]:
-    """The config.yaml of every method, by name."""
+    """The config.yaml of every method, by name: those of the project, and those that installed packages offer."""
+    found = dict(own_files(root))
+    for name, package in _installed().items():
+        if name in found:
+            raise UserError(f"{package}: a second method is called {name!r}; rename its entry point.")
+        found[name] = _folder_of(package) / "config.yaml"
+    return found
+
+
+@cache
+def own_files(root: Path) -> dict[str, Path]:
+    """The config.yaml of every method of the project, by name."""
     found: dict[str, Path] = {}
     for path in sorted([*root.glob("methods/*/config.yaml"), *root.glob("methods/baselines/*/config.yaml")]):
         if (name := path.parent.name) in found:
@@ -33,12 +43,29 @@ def files(root: Path) -> dict[str, Path]:
 @cache
 def declaration(root: Path, name: str) -> Declaration:
     """The declaration of one method, validated; UserError lists the known ones. Reads no other method's file: jobs need one."""
-    known = files(root)
-    if name not in known:
+    if path := own_files(root).get(name):
+        where = path.relative_to(root)
+        declared = parse(Declaration, read_yaml(path), str(where))
+        return declared.model_copy(update={"package": ".".join(where.parent.parts)})
+    if name not in (known := files(root)):
         for folder in (root / "methods" / name, root / "methods/baselines" / name):
             if name and (folder / "method.py").exists():
                 raise UserError(f"{folder} has no config.yaml; write one, as those of the other methods.")
         raise UserError(f"unknown method {name!r}; methods/ has: {', '.join(known)}.")
-    where = known[name].relative_to(root)
-    declared = parse(Declaration, read_yaml(known[name]), str(where))
-    return declared.model_copy(update={"package": ".".join(where.parent.parts)})
+    declared = parse(Declaration, read_yaml(known[name]), str(known[name]))
+    return declared.model_copy(update={"package": _installed()[name]})
+
+
+def _installed() -> dict[str, str]:
+    """Name -> package of every method that an installed package offers: an entry point of the group compressbench.methods."""
+    return {entry.name: entry.value for entry in entry_points(group=group("method"))}
+
+
+def _folder_of(package: str) -> Path:
+    try:
+        spec = find_spec(package)
+    except ImportError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the method package {package} cannot be found; repair the installation of its package.")
+    return Path(spec.submodule_search_locations[0])

@@ -63,8 +63,13 @@ class Recipe(Frozen):
 class Workload(Frozen):
     """What a stage reads of a pair: the architecture at full size, its part of the data, and the recipes that the stage has."""
 
-    architecture: str
+    architecture: str = Field(description="of the suite, of an installed package, or package.module:attribute")
     arguments: dict[str, Any] = {}
+    data: str | None = Field(
+        None,
+        exclude_if=lambda name: name is None,
+        description="package.module:attribute of a data set of one's own; default: the one that the pair is named after",
+    )
     images: int | None = Field(None, ge=1, description="training images used; default: all")
     patch: int | None = Field(None, ge=8, description="low-resolution patch size, super-resolution only")
     scratch: Recipe | None = None
@@ -85,7 +90,7 @@ class Pair(Workload):
     def workload(self, *recipes: str) -> Workload:
         """The pair with the named recipes only."""
         return Workload(
-            **{name: getattr(self, name) for name in ("architecture", "arguments", "images", "patch", *recipes)}
+            **{name: getattr(self, name) for name in ("architecture", "arguments", "data", "images", "patch", *recipes)}
         )
 
 

@@ -74,11 +74,11 @@ class Context:
     def data(self) -> Any:
         """ClassificationData, ClassIncrementalData or SuperResolutionData, loaded when first asked for."""
         scale = self.pair.arguments.get("scale", 2)
-        return data.load(self.dataset, self.root / "data", self.pair.images, scale, self.seed)
+        return data.load(self.pair.data or self.dataset, self.root / "data", self.pair.images, scale, self.seed)
 
     @property
     def info(self) -> DatasetInfo:
-        return data.info(self.dataset)
+        return data.info(self.pair.data or self.dataset)
 
     @property
     def task(self) -> Task:

@@ -1,7 +1,8 @@
 """What has to run: the runs of a scale, their stages, and the files between them. No torch here."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
@@ -92,7 +93,7 @@ class Plan:
     @property
     def claims_reports(self) -> bool:
         """Whether this is the run that reports/ is about: all methods and pairs, with exactly the scale's `report_seeds`."""
-        all_methods = set(self.declarations) == set(discovery.files(self.root))
+        all_methods = set(self.declarations) == set(discovery.own_files(self.root))
         return (
             all_methods and set(self.pairs) == set(self.scale.pairs) and set(self.seeds) == set(self.scale.report_seeds)
         )
@@ -176,11 +177,12 @@ class Plan:
     def _job(self, run: Run, stage: str) -> Job:
         from compressbench import data
 
-        folder = data.info(run.dataset).folder
+        pair = self.pair(run)
+        folder = data.info(pair.data or run.dataset).folder
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
-            "workload": self.pair(run).workload(*RECIPES.get(stage, ())),
+            "workload": pair.workload(*RECIPES.get(stage, ())),
             "device": self.scale.device,
             "data": folder,
             "data_hash": self.data_hashes.get(folder),
@@ -240,21 +242,16 @@ class Plan:
         """Check what needs code (and its imports): runtimes, architectures, every method's configuration of every setting, and
         whether it fits the network."""
         from compressbench import data, models
-        from compressbench.runtimes import discovery
+        from compressbench.runtimes import discovery as runtimes
 
-        known = discovery.known()
         for name in self.scale.latency.executors:
-            if name not in known:
-                raise UserError(
-                    f"config/{self.scale_name}.yaml: key latency.executors: unknown {name!r}; known: {', '.join(known)}."
-                )
+            with self._naming("latency.executors"):
+                runtimes.check(name)
         for name, pair in self.scale.pairs.items():
-            data.info(name.split("/")[0])
-            if pair.architecture not in models.ARCHITECTURES:
-                raise UserError(
-                    f"config/{self.scale_name}.yaml: key pairs.{name}.architecture: unknown {pair.architecture!r}; "
-                    f"known: {', '.join(models.ARCHITECTURES)}."
-                )
+            with self._naming(f"pairs.{name}"):
+                data.info(pair.data or name.split("/")[0])
+            with self._naming(f"pairs.{name}.architecture"):
+                models.find(pair.architecture)
         for run in self.runs:
             self.pair(run)
             if self.declarations[run.method].needs_teacher:
@@ -269,14 +266,19 @@ class Plan:
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
 
+    @contextmanager
+    def _naming(self, key: str) -> Iterator[None]:
+        """What is wrong is wrong in the scale's file, under this key."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"config/{self.scale_name}.yaml: key {key}: {error}") from None
+
     def _network(self, pair: str) -> Any:
         """The network of a pair without numbers, on the meta device."""
         import torch
 
         from compressbench import models
 
-        try:
-            with torch.device("meta"):
-                return models.build(self.scale.pairs[pair].architecture, **self.scale.pairs[pair].arguments)
-        except UserError as error:
-            raise UserError(f"config/{self.scale_name}.yaml: key pairs.{pair}: {error}") from None
+        with self._naming(f"pairs.{pair}"), torch.device("meta"):
+            return models.build(self.scale.pairs[pair].architecture, **self.scale.pairs[pair].arguments)

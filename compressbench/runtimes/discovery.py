@@ -9,10 +9,10 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from compressbench import runtimes
+from compressbench import plugins, runtimes
 from compressbench.errors import UserError
 from compressbench.files import read_text
 from compressbench.runtimes.base import Runtime, Skip
@@ -31,11 +31,27 @@ def known() -> Mapping[str, tuple[str, str]]:
     return dict(sorted(found.items()))
 
 
+def check(name: str) -> None:
+    """UserError, which lists the known names, unless there is a runtime of that name."""
+    if name not in (names := known()):
+        _foreign(name, names)
+
+
+def _foreign(name: str, names: Iterable[str]) -> Callable[[], Runtime]:
+    none: dict[str, Callable[[], Runtime]] = {}
+    return plugins.find("runtime", name, none, also=names)
+
+
 def make_runtime(name: str) -> Runtime:
-    """A fresh runtime. UserError lists the known names; `Skip` where a library that its module imports is not installed."""
+    """A fresh runtime: one of this folder, of an installed package, or `package.module:class`.
+
+    Raises:
+        UserError: there is none of that name.
+        Skip: a library that its module imports is not installed.
+    """
     runtimes_by_name = known()
     if name not in runtimes_by_name:
-        raise UserError(f"unknown runtime {name!r}: choose from {', '.join(runtimes_by_name)}")
+        return _foreign(name, runtimes_by_name)()
     module, cls = runtimes_by_name[name]
     try:
         return getattr(importlib.import_module(module), cls)()  # type: ignore[no-any-return]

@@ -66,6 +66,7 @@ def declare(root: Path, name: str, **changes: object) -> None:
 
 def forget() -> None:
     """The files are read again when next asked for."""
+    discovery.own_files.cache_clear()
     discovery.files.cache_clear()
     discovery.declaration.cache_clear()
 

@@ -58,7 +58,7 @@ def test_wrong_command_line_stops_before_any_job(project: Path, arguments: list[
         (
             "config/smoke.yaml",
             lambda c: c["latency"]["executors"].append("tvm"),
-            "latency.executors: unknown 'tvm'; known: compressbench, onnxruntime,",
+            "latency.executors: unknown runtime 'tvm'; choose one of compressbench, onnxruntime,",
         ),
         ("methods/optg/config.yaml", lambda c: c["settings"]["p95"].update(sparsity=1.5), "sparsity"),
         ("methods/optg/config.yaml", lambda c: c.update(family="magic"), "family"),
