@@ -270,7 +270,7 @@ def test_filter_methods_meet_at_the_same_arithmetic(model: str) -> None:
     """A ranking removes whole filters at once, and the vote whole steps of the keep rate: never less than asked."""
     table = filter_table(model)
     for level in FILTERS[model]:
-        cuts = table[table.level == level].macs_cut
+        cuts = table[table.level == level].macs_reduction
         assert {"clr_rnf", "dcff", "white_box", "l1_filter"} <= set(table[table.level == level].method)
         asked = int(level[1:]) / 100
         assert (cuts >= asked - 0.005).all() and (cuts <= asked + 0.035).all()
@@ -288,7 +288,7 @@ def test_the_controls_of_the_filter_methods_are_all_there(model: str) -> None:
 
 def test_costs_in_the_ranking_remove_arithmetic(records: pd.Series) -> None:
     """Of the plain network at the milder ratio; elsewhere they do not: see methods/clr_rnf/README.md."""
-    assert records["clr_rnf", "m50", "macs_cut"] > records["clr_rnf", "m50", "macs_cut_without_costs"]
+    assert records["clr_rnf", "m50", "macs_reduction"] > records["clr_rnf", "m50", "macs_reduction_without_costs"]
 
 
 def test_reciprocal_filters_are_small_and_l1_filters_large(records: pd.Series) -> None:

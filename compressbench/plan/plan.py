@@ -244,8 +244,8 @@ class Plan:
         from compressbench import data, models
         from compressbench.runtimes import discovery as runtimes
 
-        for name in self.scale.latency.executors:
-            with self._naming("latency.executors"):
+        for name in self.scale.latency.runtimes:
+            with self._naming("latency.runtimes"):
                 runtimes.check(name)
         for name, pair in self.scale.pairs.items():
             with self._naming(f"pairs.{name}"):

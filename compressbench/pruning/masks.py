@@ -111,7 +111,7 @@ def densities(model: nn.Module) -> dict[str, float]:
     return {name: float(layer.mask.float().mean()) for name, layer in masked_layers(model).items()}
 
 
-def exchanged(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
+def regrown_fraction(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     """Share of the entries kept by `after` that `before` had removed."""
     kept = sum(int(mask.sum()) for mask in after.values())
     return sum(int((mask & ~before[name]).sum()) for name, mask in after.items()) / max(kept, 1)

@@ -39,22 +39,22 @@ def _uncertainty(view: View) -> str:
     return f"± is the 95 % t-interval over seeds (n = seeds; n=1 has no interval). {against}"
 
 
-def _executor(view: View) -> str:
-    return next((executor for executor in view.rows.executor if executor), "")
+def _runtime(view: View) -> str:
+    return next((runtime for runtime in view.rows.runtime if runtime), "")
 
 
 def _timing(view: View) -> str:
-    if not _executor(view):
+    if not _runtime(view):
         return "Latency has not been measured."
     return (
-        f"`ms` and `speed-up`: one image, 1 thread, {_executor(view)}: the executor on which the dense network is fastest; "
+        f"`ms` and `speed-up`: one image, 1 thread, {_runtime(view)}: the runtime on which the dense network is fastest; "
         "in brackets the 95 % interval of the ratio. Above 1 is faster than dense."
     )
 
 
 def _shared_latency(view: View) -> str:
     shared = "Settings of a method whose networks have the same layers share one measured latency."
-    return shared if _executor(view) else ""
+    return shared if _runtime(view) else ""
 
 
 def _wall_time(view: View) -> str:
@@ -67,24 +67,24 @@ def _wall_time(view: View) -> str:
 
 
 def _cuts(row: Any) -> str:
-    if row.reference or not is_number(row.macs_cut):
+    if row.reference or not is_number(row.macs_reduction):
         return DASH
-    time = f"{number(100 * row.time_cut, 0)} %" if is_number(row.time_cut) else DASH
-    return f"{number(100 * row.macs_cut, 0)} % → {time}"
+    time = f"{number(100 * row.time_reduction, 0)} %" if is_number(row.time_reduction) else DASH
+    return f"{number(100 * row.macs_reduction, 0)} % → {time}"
 
 
 def _fastest(row: Any) -> str:
     if not is_number(row.fastest_ms):
         return DASH
-    if row.fastest_executor == row.executor:
+    if row.fastest_runtime == row.runtime:
         return "the same"
-    return f"{number(row.fastest_ms, 3)} ms, {number(row.best_speedup)}× ({row.fastest_executor})"
+    return f"{number(row.fastest_ms, 3)} ms, {number(row.best_speedup)}× ({row.fastest_runtime})"
 
 
 def _best_speedup(row: Any) -> str:
     if not is_number(row.best_speedup):
         return DASH
-    where = "" if row.fastest_executor == row.executor else f", {row.fastest_executor}"
+    where = "" if row.fastest_runtime == row.runtime else f", {row.fastest_runtime}"
     return f"{number(row.best_speedup)} [{number(row.best_low)}, {number(row.best_high)}]{where}"
 
 
@@ -128,7 +128,7 @@ COMPARISON = (
         "MACs cut → time cut",
         _cuts,
         note="`MACs cut → time cut`: the share of the dense network's multiply-accumulates that is gone, and of its time, "
-        "each network on the executor where it is fastest.",
+        "each network on the runtime where it is fastest.",
         shown=lambda view: bool(NARROWER & set(view.group.families)),
     ),
     replace(SPEEDUP, note=_timing),
@@ -136,8 +136,8 @@ COMPARISON = (
         "fastest",
         "fastest",
         _fastest,
-        note="`fastest`: on the executor where this network is fastest, and the dense time (of `ms`' executor) over it.",
-        shown=lambda view: bool((view.rows.fastest_executor != view.rows.executor).any()),
+        note="`fastest`: on the runtime where this network is fastest, and the dense time (of `ms`' runtime) over it.",
+        shown=lambda view: bool((view.rows.fastest_runtime != view.rows.runtime).any()),
     ),
     replace(
         plain("published"),
@@ -163,7 +163,7 @@ OVERVIEW = (
         "speedup",
         "speed-up",
         _best_speedup,
-        note="Speed-up, with the 95 % interval: one image, one thread, the dense network on the executor where it is fastest "
+        note="Speed-up, with the 95 % interval: one image, one thread, the dense network on the runtime where it is fastest "
         "over this one where this one is fastest (named where it is another).",
     ),
 )

@@ -66,10 +66,10 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
     markers, palette, lines = level_markers(levels), colors(group), dashes(group)
     prefix, unit = _unit(drawn[cost.column]) if cost is not SPEEDUP else ("", 1.0)
     floor = quality_floor(drawn.quality)
-    executor = next((e for e in drawn.executor if e), "")
+    runtime = next((e for e in drawn.runtime if e), "")
     how = (
-        f"\nOne image, one thread. Dense on {executor}, where it is fastest, over each compressed model on the "
-        "executor where that one is fastest; horizontal bars: 95 % interval."
+        f"\nOne image, one thread. Dense on {runtime}, where it is fastest, over each compressed model on the "
+        "runtime where that one is fastest; horizontal bars: 95 % interval."
     )
     many = drawn.series.nunique() > MANY
     note = f"{cost.hint} {SEEDS}{CONTROLS if many else ''}{how if cost is SPEEDUP else ''}"
@@ -287,28 +287,28 @@ def training(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
 
 
 def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
-    """Measured speed-up of each executor (one thread) over the removed part of the arithmetic, with the ideal line."""
+    """Measured speed-up of each runtime (one thread) over the removed part of the arithmetic, with the ideal line."""
     title = "Measured speed-up against sparsity"
     latency = of_group(results.latency, group)
     latency = latency[latency.threads == 1]
     if latency.empty or summary.empty:
         return placeholder(title, group.title, "no latency has been measured")
-    executors = list(latency.groupby("executor").speedup.max().sort_values(ascending=False).index)[:4]
+    runtimes = list(latency.groupby("runtime").speedup.max().sort_values(ascending=False).index)[:4]
     dense_macs = summary.dense_macs.max()
     points = (
         summary[~summary.reference].assign(sparsity=lambda t: 100 * (1 - t.macs / dense_macs)).drop(columns="speedup")
     )
     note = (
-        "A panel per executor; each compares with the dense network on the same executor. One image, one thread. "
+        "A panel per runtime; each compares with the dense network on the same runtime. One image, one thread. "
         "Below the line at 1×, the compressed model is slower.\n"
         "Ideal: the time falls like the multiply-accumulates that are left. Bars: 95 % interval of the ratio. "
         "Hollow grey: baselines."
     )
-    rows = (len(executors) + 1) // 2
+    rows = (len(runtimes) + 1) // 2
     figure = new_figure(1.4 + 2.5 * rows, title, group.title, note)
-    grid = figure.subplots(rows, min(2, len(executors)), sharey=True, sharex=True, squeeze=False)
-    panels = list(grid.flat)[: len(executors)]
-    for empty in list(grid.flat)[len(executors) :]:
+    grid = figure.subplots(rows, min(2, len(runtimes)), sharey=True, sharex=True, squeeze=False)
+    panels = list(grid.flat)[: len(runtimes)]
+    for empty in list(grid.flat)[len(runtimes) :]:
         empty.set_visible(False)
     palette, markers = method_colors(group), level_markers(level_order(points))
     top = max(latency.high.max() * 1.25, min(20.0, 130 / (100 - points.sparsity.max())))
@@ -316,9 +316,9 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
     curve = np.column_stack([ideal, 100 / (100 - ideal)])
     curve = curve[curve[:, 1] < top]
     todo: list[tuple[Axes, list[Label], np.ndarray]] = []
-    for axes, executor in zip(panels, executors, strict=True):
+    for axes, runtime in zip(panels, runtimes, strict=True):
         own = (
-            latency[latency.executor == executor]
+            latency[latency.runtime == runtime]
             .groupby(["method", "setting"])
             .agg({"speedup": "median", "low": "min", "high": "max"})
         )
@@ -339,7 +339,7 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
         middle = curve[len(curve) * 3 // 5]
         names = [Label(middle[0], middle[1], "ideal: 1 / density", "#333333"), *_speedup_labels(group, shown, palette)]
         todo.append((axes, names, np.vstack([shown[["sparsity", "speedup"]].to_numpy(float), curve])))
-        axes.set_title(executor)
+        axes.set_title(runtime)
     axes.set_xlim(min(0.0, points.sparsity.min() - 5), 104)
     axes.set_yscale("log")
     axes.set_ylim(min(0.45, latency.low.min() * 0.85), top)

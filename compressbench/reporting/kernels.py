@@ -35,7 +35,7 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "## End to end",
         _network_table(frames["networks"]),
         "Whole networks with random weights, blocks in every convolution but the first and the depthwise ones; the "
-        "classifier is dense. The executor `compressbench` runs dense networks, too: each layer in its fastest dense form "
+        "classifier is dense. The runtime `compressbench` runs dense networks, too: each layer in its fastest dense form "
         "or on our kernel with all its blocks, batch norms, sums and activations fused.",
         "## More threads",
         _thread_table(sums, frames["scaling"]),
@@ -119,10 +119,10 @@ def _sequence_table(sequences: pd.DataFrame) -> str:
 def _network_table(networks: pd.DataFrame) -> str:
     rows = []
     for (network, threads), own in networks.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
-        dense = own[own["form"] == "dense"].set_index("executor")["min_ms"]
+        dense = own[own["form"] == "dense"].set_index("runtime")["min_ms"]
         sparse = own[own["form"] == "sparse"].iloc[0]
         row = {"network": network, "threads": f"{threads}"}
-        row |= {f"dense {executor}": f"{ms:.1f}" for executor, ms in dense.items()}
+        row |= {f"dense {runtime}": f"{ms:.1f}" for runtime, ms in dense.items()}
         label = f"{_name(sparse['n'])} at {100 * sparse['sparsity']:g} %"
         row |= {label: f"{sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
         rows.append(row)

@@ -28,12 +28,12 @@ from compressbench.errors import UserError
 from compressbench.reporting.kernels import break_even
 
 KEYS = {
-    "latency": ["model", "method", "setting", "executor", "threads"],
+    "latency": ["model", "method", "setting", "runtime", "threads"],
     "sessions": ["model", "method", "setting", "session"],
     "facts": ["method", "model", "setting", "metric"],
-    "structures": ["method", "model", "setting", "executor"],
+    "structures": ["method", "model", "setting", "runtime"],
     "kernel_layers": ["network", "layer", "kernel", "threads", "form", "n", "sparsity"],
-    "kernel_networks": ["network", "threads", "form", "executor", "n", "sparsity"],
+    "kernel_networks": ["network", "threads", "form", "runtime", "n", "sparsity"],
     "kernel_scaling": ["network", "kernel", "n", "sparsity", "rows", "share", "threads"],
     "kernel_sequences": ["network", "threads", "form", "n", "sparsity"],
     "break_even": ["network", "kernel", "n"],  # the sparsity from which the kernel is faster than dense

@@ -14,7 +14,7 @@ NUMBERS = ["quality", "ssim", "seconds", *COSTS]
 SCORES = ["accuracy", "new", "old", "forgetting"]
 SESSION = ["draw", "session", "classes", *SCORES]
 TIMES = ["dense_ms", "latency_ms", "speedup", "low", "high"]
-RUNTIME = ["executor", "threads", "library", "isa", "layers", "rounds"]
+RUNTIME = ["runtime", "threads", "library", "isa", "layers", "rounds"]
 POINT = "operating point"
 
 Row = dict[str, Any]
@@ -105,7 +105,7 @@ def numbers(files: RunFiles) -> Iterator[Row]:
 
 @reader(*RUNTIME, *TIMES, "own")
 def latency(files: RunFiles) -> Iterator[Row]:
-    """A row per executor and number of threads; `own` is false where another run was timed in its place."""
+    """A row per runtime and number of threads; `own` is false where another run was timed in its place."""
     for at, timed in by_point(files.latency):
         for measured in timed["measurements"]:
             runtime = {name: measured.get(name) for name in RUNTIME}
@@ -120,9 +120,9 @@ def throughput(files: RunFiles) -> Iterator[Row]:
             yield at | {"batch": measured["batch"], "images": measured["images"]} | _times(measured)
 
 
-@reader("executor", "reason")
+@reader("runtime", "reason")
 def skipped(files: RunFiles) -> Iterator[Row]:
-    """A row per executor that could not run the model, of runs that were timed themselves."""
+    """A row per runtime that could not run the model, of runs that were timed themselves."""
     if files.timed_itself:
         for at, timed in by_point(files.latency):
             yield from (at | row for row in timed.get("skipped", []))

@@ -17,13 +17,13 @@ class Reference(NamedTuple):
 
     label: of the dense network; empty without one.
     runs: of the dense network, by seed.
-    executor: the one on which the dense network is fastest.
-    dense_ms: of one thread, by executor.
+    runtime: the one on which the dense network is fastest.
+    dense_ms: of one thread, by runtime.
     """
 
     label: str
     runs: pd.DataFrame
-    executor: str
+    runtime: str
     dense_ms: pd.Series
 
 
@@ -31,12 +31,13 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
     """The numbers of the group's comparison table, unrounded; settings without any result are left out.
 
     `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights,
-    `macs_cut` the share of its multiply-accumulates that is gone, `time_cut` that of its latency where both are fastest.
+    `macs_reduction` the share of its multiply-accumulates that is gone, `time_reduction` that of its latency, each network on
+    its fastest runtime.
     """
     runs, latency = of_group(results.runs, group), of_group(results.latency, group)
     single = latency[latency.threads == 1]
-    dense_ms = single.groupby("executor").dense_ms.median()
-    reference = Reference(*_dense(runs, group), _reference_executor(single, group), dense_ms)
+    dense_ms = single.groupby("runtime").dense_ms.median()
+    reference = Reference(*_dense(runs, group), _reference_runtime(single, group), dense_ms)
     rows = []
     for method, setting in ((m, s) for m, settings in group.settings.items() for s in settings):
         own = runs[(runs.method == method) & (runs.setting == setting)]
@@ -47,7 +48,7 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
             _identity(group, method, setting)
             | _quality(own, reference)
             | _costs(own, reference)
-            | {"time_cut": 1 - 1 / times["best_speedup"]}
+            | {"time_reduction": 1 - 1 / times["best_speedup"]}
             | times
             | {"published": published_quality(published, group, method, setting)}
         )
@@ -104,7 +105,7 @@ def _costs(own: pd.DataFrame, reference: Reference) -> dict[str, float]:
     total = reference.runs.weights.mean() if len(reference.runs) else costs["weights"]
     return costs | {
         "density": costs["kept_weights"] / total if total else float("nan"),
-        "macs_cut": 1 - costs["macs"] / reference.runs.macs.mean() if len(reference.runs) else float("nan"),
+        "macs_reduction": 1 - costs["macs"] / reference.runs.macs.mean() if len(reference.runs) else float("nan"),
     }
 
 
@@ -119,46 +120,46 @@ def _dense(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
     return group.series(method, setting), dense[(dense.method == method) & (dense.setting == setting)].set_index("seed")
 
 
-def _reference_executor(single: pd.DataFrame, group: Group) -> str:
-    """The executor on which the dense network is fastest: a fair dense time is the best one.
+def _reference_runtime(single: pd.DataFrame, group: Group) -> str:
+    """The runtime on which the dense network is fastest: a fair dense time is the best one.
 
     Of those that ran the dense network for its own sake: some serve one kind of compression only.
     """
     general = single[single.method.map(group.is_dense).astype(bool)]
-    times = (single if general.empty else general).groupby("executor").dense_ms.median()
+    times = (single if general.empty else general).groupby("runtime").dense_ms.median()
     return str(times.idxmin()) if len(times) else ""
 
 
 def _latency(own: pd.DataFrame, reference: Reference) -> dict[str, Any]:
-    """Times of one thread on the reference's executor, and on the one where the compressed model is fastest.
+    """Times of one thread on the reference's runtime, and on the one where the compressed model is fastest.
 
     Over several measured seeds: the median of the medians, and the envelope of the intervals.
     """
-    times = own.groupby("executor").agg(
+    times = own.groupby("runtime").agg(
         dense_ms=("dense_ms", "median"),
         latency_ms=("latency_ms", "median"),
         speedup=("speedup", "median"),
         speedup_low=("low", "min"),
         speedup_high=("high", "max"),
     )
-    same = {name: times[name].get(reference.executor, float("nan")) for name in times.columns}
-    return {"executor": reference.executor, **same} | _fastest(times, reference)
+    same = {name: times[name].get(reference.runtime, float("nan")) for name in times.columns}
+    return {"runtime": reference.runtime, **same} | _fastest(times, reference)
 
 
 def _fastest(times: pd.DataFrame, reference: Reference) -> dict[str, Any]:
-    """The compressed model on the executor where it is fastest, over dense where that is.
+    """The compressed model on the runtime where it is fastest, over dense where that is.
 
-    `best_*`: the interleaved ratio there, times that of the dense network's times on the two executors, medians over all runs
-    of the group (two executors never run interleaved).
+    `best_*`: the interleaved ratio there, times that of the dense network's times on the two runtimes, medians over all runs
+    of the group (two runtimes never run interleaved).
     """
     if times.empty:
         missing = dict.fromkeys(("fastest_ms", "best_speedup", "best_low", "best_high"), float("nan"))
-        return {"fastest_executor": ""} | missing
-    scales = reference.dense_ms[reference.executor] / reference.dense_ms
+        return {"fastest_runtime": ""} | missing
+    scales = reference.dense_ms[reference.runtime] / reference.dense_ms
     fastest = times.loc[str((times.speedup * scales[times.index]).idxmax())]
     scale = scales[fastest.name]
     return {
-        "fastest_executor": str(fastest.name),
+        "fastest_runtime": str(fastest.name),
         "fastest_ms": fastest.latency_ms,
         "best_speedup": scale * fastest.speedup,
         "best_low": scale * fastest.speedup_low,

@@ -32,7 +32,7 @@ CELL = ["method", "setting"]
 LATENCY = (
     TITLE,
     SETTING,
-    plain("executor"),
+    plain("runtime"),
     Column("threads", "threads", lambda r: str(r.threads)),
     Column("dense_ms", "dense ms", lambda r: number(r.dense_ms, 3)),
     MS,
@@ -66,13 +66,13 @@ def write_table(folder: Path, name: str, csv: pd.DataFrame, markdown: str) -> li
 
 
 def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
-    """Every executor and thread count of what was timed itself, and what was skipped with its reason."""
+    """Every runtime and thread count of what was timed itself, and what was skipped with its reason."""
     own = of_group(results.latency, group)
     own = own[own.own.astype(bool)]
     heading = f"## Latency. {group.title}\n\n"
     if own.empty:
         return own, heading + NOTHING
-    keys = [*CELL, "executor", "threads", "library", "isa", "layers"]
+    keys = [*CELL, "runtime", "threads", "library", "isa", "layers"]
     table = own.groupby(keys, sort=False, dropna=False, as_index=False).agg(
         dense_ms=("dense_ms", "median"),
         latency_ms=("latency_ms", "median"),
@@ -81,10 +81,10 @@ def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
         speedup_high=("high", "max"),
         seeds=("seed", "nunique"),
     )
-    environment = table[["executor", "library", "isa"]].drop_duplicates()
-    notes = [f"{r.executor}: {r.library}, {r.isa}" for r in each(environment)]
-    skipped = of_group(results.skipped, group).drop_duplicates([*CELL, "executor", "reason"])
-    notes += [f"skipped: {r.title}, {r.label}, {r.executor}: {r.reason}" for r in each(named(skipped, group))]
+    environment = table[["runtime", "library", "isa"]].drop_duplicates()
+    notes = [f"{r.runtime}: {r.library}, {r.isa}" for r in each(environment)]
+    skipped = of_group(results.skipped, group).drop_duplicates([*CELL, "runtime", "reason"])
+    notes += [f"skipped: {r.title}, {r.label}, {r.runtime}: {r.reason}" for r in each(named(skipped, group))]
     return table, f"{heading}{render(LATENCY, View(named(table, group), group)).table}\n\n{bullets(notes)}"
 
 

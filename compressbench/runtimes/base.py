@@ -1,7 +1,7 @@
 """What a runtime is: a way to run whole networks on the CPU.
 
 A new one is a file in this folder with a subclass of `Runtime` that has a name, and this name in config/*.yaml under
-`latency.executors`. See `discovery`.
+`latency.runtimes`. See `discovery`.
 """
 
 from abc import ABC, abstractmethod

@@ -172,7 +172,7 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
             dense,
             network,
             ctx.task.image_shape(ctx.info, ctx.pair),
-            runtimes=options.executors,
+            runtimes=options.runtimes,
             rounds=options.rounds,
             warmup=options.warmup,
             seed=seed,
@@ -197,7 +197,7 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
                 compressed, lambda: storage.load_model(folder), options.rounds, options.warmup, seed
             ),
         }
-        if isinstance(compressed, Blockwise) and "torch_eager" in options.executors:
+        if isinstance(compressed, Blockwise) and "torch_eager" in options.runtimes:
             alone = {point: latency.eager_milliseconds(own) for point, own in points.items()}
             result["blocks"] = latency.block_sums(compressed, alone, options.rounds, options.warmup)
     else:

@@ -229,7 +229,7 @@ def measure_sequence(
 def measure_end_to_end(
     network: str, threads: int = 1, n: int = 4, sparsity: float = 0.75, rounds: int = 15
 ) -> pd.DataFrame:
-    """A whole network with 1xN blocks on our runtime beside the dense one on every runtime: one row per (form, executor)."""
+    """A whole network with 1xN blocks on our runtime beside the dense one on every runtime: one row per (form, runtime)."""
     architecture, arguments, input_size = NETWORKS[network]
     torch.manual_seed(0)
     dense = models.build(architecture, **arguments).eval()
@@ -244,8 +244,8 @@ def measure_end_to_end(
         calls.append(make_runtime(names[-1]).prepare(masked, x))
         rng_order = random.Random(derive_seed("end to end", network, threads))
         times = interleaved_times(calls, rounds, 3, rng_order, window=STRETCH)
-    about = [{"form": "dense", "executor": name, "n": 0, "sparsity": 0.0} for name in names]
-    about.append({"form": "sparse", "executor": names[-1], "n": n, "sparsity": sparsity})
+    about = [{"form": "dense", "runtime": name, "n": 0, "sparsity": 0.0} for name in names]
+    about.append({"form": "sparse", "runtime": names[-1], "n": n, "sparsity": sparsity})
     same = {"network": network, "threads": threads}
     return pd.DataFrame([same | row | _summary(own) for row, own in zip(about, times, strict=True)])
 

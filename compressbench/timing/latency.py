@@ -77,8 +77,8 @@ def measure(
         ]
         eager = make_runtime("torch_eager")
         eager.prepare(compressed, images[:1])  # for its description
-        measurements.append({"executor": "torch_eager", "threads": 1, **eager.describe(), **timed})
-        skipped += [{"executor": name, "reason": IMAGE_BY_IMAGE} for name in runtimes if name != "torch_eager"]
+        measurements.append({"runtime": "torch_eager", "threads": 1, **eager.describe(), **timed})
+        skipped += [{"runtime": name, "reason": IMAGE_BY_IMAGE} for name in runtimes if name != "torch_eager"]
         runtimes = ()
     for name in runtimes:
         try:
@@ -89,7 +89,7 @@ def measure(
                 with measuring(count):
                     measurements.append(_measure_one(name, count, pair, example, rounds, warmup, rng, clock))
         except Skip as reason:
-            skipped.append({"executor": name, "reason": str(reason)})
+            skipped.append({"runtime": name, "reason": str(reason)})
     return {
         "batch": 1,
         "input_shape": list(input_shape),
@@ -105,7 +105,7 @@ def eager_milliseconds(measured: Mapping[str, Any]) -> float:
     return next(
         float(m["compressed_ms"]["median"])
         for m in measured["measurements"]
-        if (m["executor"], m["threads"]) == ("torch_eager", 1)
+        if (m["runtime"], m["threads"]) == ("torch_eager", 1)
     )
 
 
@@ -253,7 +253,7 @@ def _measure_one(
         subject.check(name, calls[-1]())
     dense, compressed = interleaved_times(calls, rounds, warmup, rng, clock)
     return {
-        "executor": name,
+        "runtime": name,
         "threads": threads,
         **runtime.describe(),
         "rounds": rounds,

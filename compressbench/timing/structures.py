@@ -17,8 +17,8 @@ def measure(
 ) -> pd.DataFrame:
     """One row per structure and runtime, one image, one thread, random weights; `structures` by method.
 
-    Columns: method, model, setting, executor, macs_cut, params_cut, dense_ms, latency_ms, speedup, low, high. Dense and narrow
-    networks run interleaved, see `latency.measure`.
+    Columns: method, model, setting, runtime, macs_reduction, params_cut, dense_ms, latency_ms, speedup, low, high.
+    Dense and narrow networks run interleaved, see `latency.measure`.
     """
     rows = [
         {"method": method, "model": s.model, "setting": s.setting} | row
@@ -35,13 +35,13 @@ def _rows(structure: Structure, runtimes: Sequence[str], rounds: int) -> list[di
     dense, narrow = (_build(structure, widths) for widths in (None, structure.widths))
     counts = [accounting.account(model, structure.shape) for model in (dense, narrow)]
     cuts = {
-        "macs_cut": 1 - counts[1].macs / counts[0].macs,
+        "macs_reduction": 1 - counts[1].macs / counts[0].macs,
         "params_cut": 1 - counts[1].params / counts[0].params,
     }
     result = latency.measure(dense, narrow, structure.shape, runtimes, threads=[1], rounds=rounds, warmup=3)
     return [
         {
-            "executor": found["executor"],
+            "runtime": found["runtime"],
             **cuts,
             "dense_ms": found["dense_ms"]["median"],
             "latency_ms": found["compressed_ms"]["median"],

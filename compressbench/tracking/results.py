@@ -190,7 +190,7 @@ def final_metrics(folder: Path) -> dict[str, float]:
             if "blocks" in measured:
                 values["block_sums_rank_correlation"] = measured["blocks"]["rank_correlation"]
             for m in measured.get("measurements", []):
-                name = f"{at}{m['executor']}.{m['threads']}"
+                name = f"{at}{m['runtime']}.{m['threads']}"
                 values |= {f"{name}.ms": m["compressed_ms"]["median"], f"{name}.speedup": m["speedup"]["median"]}
     return values
 

@@ -44,7 +44,7 @@ class CLRRNF(Method):
         ratio: float | None = Field(
             None, ge=0, lt=1, description="rho: share of the ranked weights below the threshold"
         )
-        macs_cut: float | None = Field(
+        macs_reduction: float | None = Field(
             None, gt=0, lt=1, description="instead of ratio: the share of the MACs to remove; the ratio follows"
         )
         power: float = Field(0.5, ge=0, description="lambda: magnitudes are divided by cost ** power")
@@ -67,16 +67,16 @@ class CLRRNF(Method):
 
         @model_validator(mode="after")
         def _consistent(self) -> "CLRRNF.Config":
-            if (self.ratio is None) == (self.macs_cut is None):
-                raise ValueError("give either ratio or macs_cut")
-            if self.structure == "uniform" and self.macs_cut is None:
-                raise ValueError("structure: uniform needs macs_cut")
+            if (self.ratio is None) == (self.macs_reduction is None):
+                raise ValueError("give either ratio or macs_reduction")
+            if self.structure == "uniform" and self.macs_reduction is None:
+                raise ValueError("structure: uniform needs macs_reduction")
             return self
 
         @property
         def macs_kept(self) -> float:
             """The share of the MACs to keep; all of them where a ratio says what goes."""
-            return 1 - (self.macs_cut or 0)
+            return 1 - (self.macs_reduction or 0)
 
     config: Config
 
@@ -107,8 +107,8 @@ class CLRRNF(Method):
             rate = ranking.rate()
             widths = ranking.widths(rate)
             ctx.record("ratio", rate)
-            ctx.record("macs_cut_without_costs", 1 - cost_of(dense, ranking.widths(rate, power=0), cost) / total)
-        ctx.record("macs_cut", 1 - cost_of(dense, widths, cost) / total)
+            ctx.record("macs_reduction_without_costs", 1 - cost_of(dense, ranking.widths(rate, power=0), cost) / total)
+        ctx.record("macs_reduction", 1 - cost_of(dense, widths, cost) / total)
         return widths
 
     def kept(self, dense: Network, widths: Widths, generator: Generator) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ class Ranking:
         rates = cross_layer_rates(self.groups, self.costs, self.config.power if power is None else power, rate)
         rates |= {key: rates[leader] for key, leader in self.config.follows.items()}
         sizes = {key: len(weight) for key, weight in producer_weights(self.dense, list(rates)).items()}
-        least = max(self.config.least, int(self.config.macs_cut is not None))
+        least = max(self.config.least, int(self.config.macs_reduction is not None))
         widths = {key: max(least, int(size * (1 - rates[key]))) for key, size in sizes.items()}
         if vanished := [key for key, width in widths.items() if width == 0]:
             raise UserError(

@@ -82,7 +82,7 @@ class DCFF(Method):
         rates: dict[str, float | tuple[float, ...]] | None = Field(
             None, description="pattern of widths -> the rate of removed filters, or one for each: int(C (1 - r)) stay"
         )
-        macs_cut: float | None = Field(
+        macs_reduction: float | None = Field(
             None, gt=0, lt=1, description="instead: the share of MACs to remove, by one rate inside the blocks"
         )
         t_start: float = Field(1.0, gt=0, description="T_s: inverse temperature of epoch 0")
@@ -100,8 +100,8 @@ class DCFF(Method):
 
         @model_validator(mode="after")
         def _consistent(self) -> "DCFF.Config":
-            if (self.rates is None) == (self.macs_cut is None):
-                raise ValueError("give either rates or macs_cut")
+            if (self.rates is None) == (self.macs_reduction is None):
+                raise ValueError("give either rates or macs_reduction")
             if self.t_end < self.t_start:
                 raise ValueError("t_end is an inverse temperature that grows from t_start: it cannot be smaller")
             return self
@@ -109,7 +109,7 @@ class DCFF(Method):
         @property
         def macs_kept(self) -> float:
             """The share of the MACs to keep; all of them where rates say what goes."""
-            return 1 - (self.macs_cut or 0)
+            return 1 - (self.macs_reduction or 0)
 
     config: Config
 

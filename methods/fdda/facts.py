@@ -13,7 +13,7 @@ from compressbench.models.published import PublishedNetwork
 from methods.fdda.centres import first_aligned_layer
 
 SIZE = 224
-BITS = {"w4a4": (4, None), "w4a4_ends8": (4, 8), "w5a5": (5, None), "w5a5_ends8": (5, 8)}
+BITS = {"w4a4": (4, None), "w4a4_first_last8": (4, 8), "w5a5": (5, None), "w5a5_first_last8": (5, 8)}
 
 
 @dataclass(frozen=True)

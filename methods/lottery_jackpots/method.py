@@ -15,7 +15,7 @@ from compressbench.method import Context, Fact, Method
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.config import record_densities
-from compressbench.pruning.masks import Masks, apply_masks, exchanged
+from compressbench.pruning.masks import Masks, apply_masks, regrown_fraction
 from compressbench.pruning.trained_masks import scored_layers, scores
 from compressbench.training import Hook, State
 from methods.lottery_jackpots import facts
@@ -59,7 +59,7 @@ class MaskSearch(Hook):
 
     def on_epoch_end(self, state: State) -> None:
         masks = searched_masks(state.model, self.magnitude)
-        state.metrics["exchanged"] = exchanged(self.before, masks)
+        state.metrics["regrown"] = regrown_fraction(self.before, masks)
         state.metrics["magnitude_overlap"] = overlap(masks, self.magnitude)
         state.metrics["restriction"] = restriction_factor(self.restriction, state.epoch, state.epochs)
 

@@ -17,7 +17,7 @@ from compressbench.models import Network
 from compressbench.models.published import PublishedNetwork
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.config import record_densities
-from compressbench.pruning.masks import Masks, apply_masks, exchanged
+from compressbench.pruning.masks import Masks, apply_masks, regrown_fraction
 from compressbench.pruning.trained_masks import SCORED, scores
 from compressbench.training import Hook, State
 
@@ -75,7 +75,7 @@ class MaskOptimiser(Hook):
 
     def on_epoch_start(self, state: State) -> None:
         e, schedule = state.epoch, self.schedule
-        state.metrics["exchanged"] = rank(state.model, schedule.removed(e))
+        state.metrics["regrown"] = rank(state.model, schedule.removed(e))
         state.metrics["sparsity"] = schedule.removed(e)
         weights, score = state.optimizers[0].param_groups
         weights["lr"], score["lr"] = schedule.lr(e), schedule.score_lr(e)
@@ -89,7 +89,7 @@ def rank(model: nn.Module, sparsity: float) -> float:
     masks = masks_from_scores(values, int(sum(s.numel() for s in values.values()) * (1 - sparsity)))
     for name, layer in layers.items():
         layer.mask.copy_(masks[name])
-    return exchanged(before, masks)
+    return regrown_fraction(before, masks)
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
@@ -152,7 +152,7 @@ class OptG(Method):
         """What the authors' evaluation does: rank the final scores once more, and use those masks."""
         for name, value in ctx.validate(model).items():
             ctx.record(f"{name}_last_masks", value)
-        ctx.record("reranking_exchanged", rank(model, self.config.sparsity))
+        ctx.record("reranking_regrown", rank(model, self.config.sparsity))
         for name, value in ctx.validate(model).items():
             ctx.record(f"{name}_reranked", value)
 

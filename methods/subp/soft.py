@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compressbench.errors import UserError
 from compressbench.layers.masked import MASKED, masked, masked_layers
 from compressbench.models.structure import AnyModule
-from compressbench.pruning.masks import exchanged, pull_removed, zero_removed
+from compressbench.pruning.masks import pull_removed, regrown_fraction, zero_removed
 from compressbench.pruning.trained_masks import STRAIGHT_THROUGH
 from compressbench.training import Hook, State
 from methods.subp.criterion import Criterion, Sampler, Schedule, expand, importance, update
@@ -67,7 +67,7 @@ class MaskUpdates(Hook):
             masks = {name: layer.mask.clone() for name, layer in masked_layers(state.model).items()}
             self.update(state.model, e)
             after = {name: layer.mask for name, layer in masked_layers(state.model).items()}
-            state.metrics["exchanged"] = exchanged(masks, after)
+            state.metrics["regrown"] = regrown_fraction(masks, after)
             kept = sum(int(mask.sum()) for mask in after.values())
             state.metrics["density"] = kept / sum(mask.numel() for mask in after.values())
 

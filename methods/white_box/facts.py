@@ -51,7 +51,7 @@ class Published(PublishedNetwork):
             last = {layout.random_layer.key: width} if layout.random_layer and width is not None else {}
             setting = "floor" if width is None else f"floor_last{width}"
             found.append(Fact(self.name, setting, "flops", flops(floors | last)))
-            found.append(Fact(self.name, setting, "flops_cut", 100 * flops.cut(floors | last)))
+            found.append(Fact(self.name, setting, "macs_reduction", 100 * flops.cut(floors | last)))
         return found
 
 

@@ -30,7 +30,7 @@ class WhiteBox(Method):
     class Config(MethodConfig):
         """What is cut, how the class network trains, and what of it the narrow network inherits."""
 
-        flops_cut: float = Field(
+        macs_reduction: float = Field(
             0.75, gt=0, lt=1, description="fraction of the FLOPs to remove; the vote ends just above"
         )
         strength: float = Field(0.01, ge=0, description="λ of the penalty Σ_l ‖Σ_k M_l[k, :]‖₂")
@@ -59,7 +59,7 @@ class WhiteBox(Method):
         )
         reset_bn: bool = Field(False, description="fresh batch norms in the pruned layers instead of scaled ones")
         fresh: tuple[str, ...] = Field((), description="shell patterns of modules that are initialised anew")
-        convention: Counter = Field("with_bn", description="the FLOPs counter of flops_cut")
+        convention: Counter = Field("with_bn", description="the FLOPs counter of macs_reduction")
 
         @model_validator(mode="after")
         def _consistent(self) -> "WhiteBox.Config":
@@ -84,8 +84,10 @@ class WhiteBox(Method):
         masks = self._train_masks(ctx, network, layout)
         record_label_dependence(ctx, masks)
         scores = layout.ranked(masks.scores())
-        election = vote(scores, layout.voters, flops.cut, config.flops_cut, config.min_preserve, layout.random_layer)
-        ctx.record("flops_cut", election.last.cut)
+        election = vote(
+            scores, layout.voters, flops.cut, config.macs_reduction, config.min_preserve, layout.random_layer
+        )
+        ctx.record("macs_reduction", election.last.cut)
         ctx.record("keep_rate", election.last.rate)
         if config.weights == "scratch":
             return from_scratch(ctx, network, election.last.widths)
@@ -96,10 +98,10 @@ class WhiteBox(Method):
 
     def _check_target(self, reachable: float) -> None:
         """Before any training: the floors of the layers bound what can be removed."""
-        if reachable < self.config.flops_cut:
+        if reachable < self.config.macs_reduction:
             raise UserError(
-                f"white_box: flops_cut is {self.config.flops_cut}, but layers keep {self.config.min_preserve:.0%} of their "
-                f"channels at least, so that {reachable:.4f} can be removed; lower flops_cut or min_preserve."
+                f"white_box: macs_reduction is {self.config.macs_reduction}, but layers keep {self.config.min_preserve:.0%} of "
+                f"their channels at least, so that {reachable:.4f} can be removed; lower macs_reduction or min_preserve."
             )
 
     def _train_masks(self, ctx: Context, network: Network, layout: Layout) -> ClassMasks:

@@ -92,7 +92,7 @@ def vote(
     while removed < target:
         count = int(len(ranked) * rate)
         if count < 1:
-            raise UserError(f"flops_cut: the vote ends at {removed:.4f} before the target {target}; choose less.")
+            raise UserError(f"macs_reduction: the vote ends at {removed:.4f} before the target {target}; choose less.")
         threshold = float(ranked[count - 1])
         kept = {key: elected(scores[key], threshold, min_preserve) for key in voters}
         widths = {key: len(index) for key, index in kept.items()}

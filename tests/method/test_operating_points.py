@@ -131,7 +131,7 @@ def test_every_point_is_timed_beside_the_dense_network_and_so_is_the_switch(eval
     content = read(evaluated.latency)
     assert list(content["points"]) == ["small", "all", "half"]
     for own in content["points"].values():
-        assert {m["executor"] for m in own["measurements"]} >= {"torch_eager"}
+        assert {m["runtime"] for m in own["measurements"]} >= {"torch_eager"}
         assert all(m["dense_ms"]["median"] > 0 and m["compressed_ms"]["median"] > 0 for m in own["measurements"])
     switch, reload = (content["switching"][name]["median"] for name in ("switch_ms", "reload_ms"))
     assert 0 < switch < reload
@@ -220,8 +220,8 @@ def test_a_network_that_depends_on_the_image_is_timed_on_images_in_eager_mode() 
         dense, network, (1, 16, 16), runtimes, rounds=2, warmup=1, images=torch.zeros(40, 1, 16, 16)
     )
     (row,) = found["measurements"]
-    assert (row["executor"], row["threads"], row["batch"], row["images"]) == ("torch_eager", 1, 1, 32)
+    assert (row["runtime"], row["threads"], row["batch"], row["images"]) == ("torch_eager", 1, 1, 32)
     assert row["rounds"] == 1  # of 32 images each, for the two of one image
-    assert {s["executor"] for s in found["skipped"]} == {"torch_compiled", "onnxruntime"}
+    assert {s["runtime"] for s in found["skipped"]} == {"torch_compiled", "onnxruntime"}
     with pytest.raises(ValueError, match="give some"):
         latency.measure(dense, network, (1, 16, 16), runtimes)

@@ -129,7 +129,7 @@ def test_a_vanished_layer_is_refused_or_kept_alive() -> None:
 
 def test_the_ratio_that_removes_a_share_of_the_macs() -> None:
     model, shape = network("vgg", in_channels=1, stages=[(2, 16), (2, 32), (2, 64)]), (1, 28, 28)
-    ranking = Ranking(method(macs_cut=0.75).config, model, shape)
+    ranking = Ranking(method(macs_reduction=0.75).config, model, shape)
     rate = ranking.rate()
     share = [cost_of(model, ranking.widths(r), macs(shape)) / macs(shape)(model) for r in (rate, rate - RATE_STEP)]
     assert share[0] <= 0.25 < share[1]
@@ -138,9 +138,9 @@ def test_the_ratio_that_removes_a_share_of_the_macs() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either ratio or macs_cut"),
-        ({"ratio": 0.5, "macs_cut": 0.5}, "either"),
-        ({"ratio": 0.5, "structure": "uniform"}, "needs macs_cut"),
+        ({}, "either ratio or macs_reduction"),
+        ({"ratio": 0.5, "macs_reduction": 0.5}, "either"),
+        ({"ratio": 0.5, "structure": "uniform"}, "needs macs_reduction"),
         ({"ratio": 1.0}, "less than 1"),
     ],
 )
@@ -299,9 +299,9 @@ def test_a_residual_sum_keeps_the_same_channels_everywhere() -> None:
 
 def test_uniform_widths_are_those_of_the_l1_baseline(data_root: Path, tmp_path: Path) -> None:
     ctx = make_context(data_root, tmp_path)
-    uniform = method(macs_cut=0.4, structure="uniform", layers=["stages.*.conv1"]).compress(ctx)
-    assert uniform.spec == L1Filter(L1Filter.Config(macs_cut=0.4)).compress(ctx).spec
-    assert "ratio" not in ctx.records and ctx.records["macs_cut"] >= 0.4
+    uniform = method(macs_reduction=0.4, structure="uniform", layers=["stages.*.conv1"]).compress(ctx)
+    assert uniform.spec == L1Filter(L1Filter.Config(macs_reduction=0.4)).compress(ctx).spec
+    assert "ratio" not in ctx.records and ctx.records["macs_reduction"] >= 0.4
 
 
 @pytest.mark.parametrize(
@@ -311,12 +311,12 @@ def test_controls_have_the_same_widths_and_every_run_the_same_bits(
     data_root: Path, tmp_path: Path, options: dict
 ) -> None:
     ctx = make_context(data_root, tmp_path)
-    chosen = {"macs_cut": 0.3, "power": 10, "layers": ["stages.*.conv1"]}
+    chosen = {"macs_reduction": 0.3, "power": 10, "layers": ["stages.*.conv1"]}
     first, second = (method(**chosen, **options).compress(ctx) for _ in range(2))
     assert same_bits(first.state_dict(), second.state_dict())
     plain = method(**chosen).compress(ctx)
     assert first.spec == plain.spec
-    assert ctx.records["macs_cut"] >= 0.3
+    assert ctx.records["macs_reduction"] >= 0.3
 
 
 def test_scratch_trains_for_the_total_budget(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ NETWORKS = {setting: network for network in PUBLISHED for setting in network.set
 
 
 def config(**values: object) -> DCFF.Config:
-    return DCFF.Config.model_validate({"macs_cut": 0.5} | values)
+    return DCFF.Config.model_validate({"macs_reduction": 0.5} | values)
 
 
 def filters(count: int, fan_in: int = 27, seed: int = 0) -> Tensor:
@@ -389,16 +389,16 @@ def test_wrong_rates_are_refused(rates: dict, message: str, tmp_path: Path) -> N
     ctx = make_context(ROOT, tmp_path)
     ctx.pair = pair
     with pytest.raises(UserError, match=message):
-        DCFF(config(macs_cut=None, rates=rates)).compress(ctx)
+        DCFF(config(macs_reduction=None, rates=rates)).compress(ctx)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {},
-        {"rates": {"*": 0.5}, "macs_cut": 0.5},
-        {"macs_cut": 1.0},
-        {"macs_cut": 0.5, "t_start": 10, "t_end": 1},
+        {"rates": {"*": 0.5}, "macs_reduction": 0.5},
+        {"macs_reduction": 1.0},
+        {"macs_reduction": 0.5, "t_start": 10, "t_end": 1},
         {"m": 1},
     ],
 )

@@ -569,7 +569,7 @@ def test_one_iteration_at_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     method = FDDA(FDDA.Config(warmup_epochs=1, range_source=source, range_steps=1, images=2, first_last_bits=8))
     contexts = {}
     for stage in ("synthesize", "compress", "finetune"):
-        ctx = contexts[stage] = full_size_context(tmp_path, "imagenet/resnet18", "fdda", "w4a4_ends8", stage)
+        ctx = contexts[stage] = full_size_context(tmp_path, "imagenet/resnet18", "fdda", "w4a4_first_last8", stage)
         ctx.dense = lambda ctx=ctx: ctx.build().eval()  # type: ignore[method-assign,misc]
     images, labels = method.synthesize(contexts["synthesize"])
     assert images.shape == (2, 3, 224, 224) and labels.unique().tolist() == [0, 1]

@@ -97,14 +97,14 @@ def test_controls_have_the_same_widths(data_root: Path, tmp_path: Path, options:
 @pytest.mark.parametrize("cut", [0.3, 0.6])
 def test_a_share_of_the_macs_is_cut_out_of_every_inner_layer(data_root: Path, tmp_path: Path, cut: float) -> None:
     ctx = make_context(data_root, tmp_path)
-    model, dense = L1Filter(L1Filter.Config(macs_cut=cut)).compress(ctx), ctx.dense()
+    model, dense = L1Filter(L1Filter.Config(macs_reduction=cut)).compress(ctx), ctx.dense()
     shape = ctx.info.image_shape
     left = cost(model, shape, "macs") / cost(dense, shape, "macs")
     assert 1 - cut - 0.2 < left <= 1 - cut, "whole filters of a tiny network"
     widths = {key: len(model.get_submodule(key).weight) for key in inner_keys(dense)}
     assert cost_of(dense, widths, lambda m: cost(m, shape, "macs")) == cost(model, shape, "macs")
     with pytest.raises(ValueError, match="physical"):
-        L1Filter.Config(macs_cut=0.5, form="masked")
+        L1Filter.Config(macs_reduction=0.5, form="masked")
 
 
 def test_scratch_trains_for_the_total_budget(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, loading
 from compressbench.plan import Plan
-from compressbench.pruning.masks import Masks, exchanged
+from compressbench.pruning.masks import Masks, regrown_fraction
 from compressbench.pruning.trained_masks import scores
 from compressbench.reporting.published import _compare
 from compressbench.training import fit, schedule_factor
@@ -235,7 +235,7 @@ def test_the_number_of_zeros_of_every_layer_never_changes(restriction: str, rank
     watch = Watch(masks, restriction)
     search(scored(model, rank_by_abs=rank_by_abs), watch)
     assert len(watch.seen) == 12
-    assert exchanged(masks, {name: watch.seen[-1][name] for name in masks}) > 0.02
+    assert regrown_fraction(masks, {name: watch.seen[-1][name] for name in masks}) > 0.02
 
 
 def test_masks_follow_the_largest_scores_of_the_layer_when_everything_is_exchanged() -> None:
@@ -335,7 +335,7 @@ def test_both_releases_find_the_same_masks_while_scores_are_positive() -> None:
         assert min(s.min() for s in scores(model).values()) > 0
         found.append(watch.seen)
     assert all(same_bits(a, b) for a, b in zip(*found, strict=True))
-    assert exchanged(found[0][0], found[0][-1]) > 0.01
+    assert regrown_fraction(found[0][0], found[0][-1]) > 0.01
 
 
 def test_ranking_by_magnitude_differs_once_scores_are_negative() -> None:
@@ -479,8 +479,8 @@ def test_every_epoch_logs_what_it_exchanged_and_the_overlap_with_magnitude(data_
     ctx.logger = log
     LotteryJackpots(config(sparsity=0.8, restriction="quartic")).compress(ctx)
     assert [row["restriction"] for row in log.rows] == pytest.approx([1, (2 / 3) ** 4, (1 / 3) ** 4])
-    assert all(0 < row["exchanged"] < 1 and 0 < row["magnitude_overlap"] < 1 for row in log.rows)
-    assert log.rows[0]["lr"] == 0.1 and log.rows[0]["exchanged"] == pytest.approx(1 - log.rows[0]["magnitude_overlap"])
+    assert all(0 < row["regrown"] < 1 and 0 < row["magnitude_overlap"] < 1 for row in log.rows)
+    assert log.rows[0]["lr"] == 0.1 and log.rows[0]["regrown"] == pytest.approx(1 - log.rows[0]["magnitude_overlap"])
     assert ctx.records["magnitude_overlap"] == log.rows[-1]["magnitude_overlap"]
 
 

@@ -61,5 +61,5 @@ def test_every_setting_is_valid():
     for name in ("minmax", "clipping"):
         for setting in discovery.declaration(ROOT, name).settings:
             config = loading.resolve(ROOT, name, setting, "desk")
-            assert config.first_last_bits == (8 if "ends8" in setting else None)
+            assert config.first_last_bits == (8 if "first_last8" in setting else None)
             assert (config.calibration == "real") == setting.endswith("real")

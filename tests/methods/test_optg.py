@@ -315,7 +315,7 @@ def test_compress_stores_a_plain_masked_model_and_records_what_reranking_does(da
     assert {
         "validation_top1_last_masks",
         "validation_top1_reranked",
-        "reranking_exchanged",
+        "reranking_regrown",
         "density_classifier",
     } <= set(ctx.records)
     storage.save_model(model, tmp_path / "stored")

@@ -163,7 +163,7 @@ def test_unused_masks_follow_the_recurrence_of_momentum_and_decay() -> None:
 
 def test_masks_train_beside_the_weights_at_the_same_rate_and_decay(data_root: Path, tmp_path: Path) -> None:
     ctx, seen = digits(data_root, tmp_path), []
-    config = WhiteBox.Config(flops_cut=0.4, class_epochs=3)
+    config = WhiteBox.Config(macs_reduction=0.4, class_epochs=3)
     original = ctx.optimizer
     ctx.optimizer = lambda recipe, p: seen.append((recipe, original(recipe, p))) or seen[-1][1]  # type: ignore
     WhiteBox(config).compress(ctx)
@@ -225,11 +225,11 @@ def test_mean_mask_is_half_the_class_sum() -> None:
 
 def test_label_dependence_is_recorded(data_root: Path, tmp_path: Path) -> None:
     ctx = digits(data_root, tmp_path)
-    WhiteBox(WhiteBox.Config(flops_cut=0.5, class_epochs=4, strength=0.01)).compress(ctx)
+    WhiteBox(WhiteBox.Config(macs_reduction=0.5, class_epochs=4, strength=0.01)).compress(ctx)
     told = [ctx.records[f"class_top1_told_{name}"] for name in ("true", "wrong")]
     assert told[0] > told[1], "told the truth, the masks help; told a lie, they mislead"
     assert 0 <= ctx.records["class_top1_mean_mask"] <= 100
-    assert 0.5 <= ctx.records["flops_cut"] < 0.6
+    assert 0.5 <= ctx.records["macs_reduction"] < 0.6
     assert ctx.records["keep_rate"] <= 0.9
 
 
@@ -375,7 +375,7 @@ def test_a_target_out_of_reach_is_refused_before_training(tmp_path: Path, monkey
     ctx = full_size_context(tmp_path, "cifar10/resnet56", "white_box", "resnet56_m55")
     monkeypatch.setattr(ctx, "fit", lambda *a, **k: pytest.fail("trained"))
     with pytest.raises(UserError, match=r"0.75.*0\.718[45] can be removed"):
-        WhiteBox(WhiteBox.Config(flops_cut=0.75)).compress(ctx)
+        WhiteBox(WhiteBox.Config(macs_reduction=0.75)).compress(ctx)
 
 
 def test_scores_that_are_all_alike_end_the_vote_with_a_message() -> None:
@@ -386,10 +386,10 @@ def test_scores_that_are_all_alike_end_the_vote_with_a_message() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"flops_cut": 0.0},
-        {"flops_cut": -0.1},
-        {"flops_cut": 1.0},
-        {"flops_cut": 1.5},
+        {"macs_reduction": 0.0},
+        {"macs_reduction": -0.1},
+        {"macs_reduction": 1.0},
+        {"macs_reduction": 1.5},
         {"strength": -1},
         {"last": "voted", "last_width": 3},
         {"fold_outer": True},
@@ -410,7 +410,7 @@ def test_wrong_configurations_are_refused(wrong: dict[str, Any]) -> None:
 def compressed(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[nn.Module, ClassMasks, nn.Module]:
-    return compress(digits(data_root, tmp_path), monkeypatch, flops_cut=0.5)
+    return compress(digits(data_root, tmp_path), monkeypatch, macs_reduction=0.5)
 
 
 def compress(ctx: Context, monkeypatch: pytest.MonkeyPatch, **config: Any) -> tuple[nn.Module, ClassMasks, nn.Module]:
@@ -456,14 +456,14 @@ def test_outer_masks_are_folded_where_the_authors_do(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fold_outer: bool
 ) -> None:
     ctx = make_context(data_root, tmp_path)
-    dense, masks, narrow = compress(ctx, monkeypatch, flops_cut=0.3, outer=True, fold_outer=fold_outer)
+    dense, masks, narrow = compress(ctx, monkeypatch, macs_reduction=0.3, outer=True, fold_outer=fold_outer)
     for conv, norm in {"stem.conv": "stem.bn", "stages.1.0.conv2": "stages.1.0.bn2"}.items():
         mu = masks.mean_masks()[conv] if fold_outer else 1.0
         assert torch.equal(narrow.get_submodule(norm).weight, dense.get_submodule(norm).weight * mu)  # type: ignore[operator]
 
 
 def test_batch_norms_may_start_afresh(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, narrow = compress(digits(data_root, tmp_path), monkeypatch, flops_cut=0.5, reset_bn=True)
+    _, _, narrow = compress(digits(data_root, tmp_path), monkeypatch, macs_reduction=0.5, reset_bn=True)
     for norm in (m for m in narrow.modules() if isinstance(m, nn.BatchNorm2d)):
         assert norm.weight.eq(1).all() and norm.bias.eq(0).all()
         assert norm.running_mean.eq(0).all() and norm.running_var.eq(1).all()  # type: ignore[union-attr]
@@ -485,8 +485,8 @@ def test_masks_of_depthwise_blocks_scale_both_norms(monkeypatch: pytest.MonkeyPa
 def test_controls_have_the_voted_widths(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: dict[str, str]
 ) -> None:
-    voted = compress(digits(data_root, tmp_path / "a"), monkeypatch, flops_cut=0.5)[2]
-    dense, _, other = compress(digits(data_root, tmp_path / "b"), monkeypatch, flops_cut=0.5, **control)
+    voted = compress(digits(data_root, tmp_path / "a"), monkeypatch, macs_reduction=0.5)[2]
+    dense, _, other = compress(digits(data_root, tmp_path / "b"), monkeypatch, macs_reduction=0.5, **control)
     assert [p.shape for p in voted.parameters()] == [p.shape for p in other.parameters()]
     if "weights" not in control:
         kept = [kept_of(dense, m, "body.2.0.bn").tolist() for m in (voted, other)]
@@ -540,7 +540,7 @@ def test_a_run_that_is_cut_resumes_with_the_same_bits(data_root: Path, tmp_path:
             ctx.fit(
                 masks_of(ctx), class_recipe(ctx.recipes.scratch, 1), name="class_training", loss=class_loss(0.001, 0.0)
             )
-        model = WhiteBox(WhiteBox.Config(flops_cut=0.5, class_epochs=3, strength=0.001)).compress(ctx)
+        model = WhiteBox(WhiteBox.Config(macs_reduction=0.5, class_epochs=3, strength=0.001)).compress(ctx)
         return {**model.state_dict(), **{k: torch.tensor(v) for k, v in ctx.records.items()}}
 
     def masks_of(ctx: Context) -> ClassMasks:
@@ -591,8 +591,8 @@ def test_one_iteration_of_every_stage_at_full_size(
     about = NETWORKS[pair.split("/")[1]]
     narrow = WhiteBox(config).compress(ctx)
     dense, left = published(about.name)[2]({}), accounting.flops(narrow, about.shape, about.convention)
-    assert 1 - left / dense == pytest.approx(ctx.records["flops_cut"], abs=1e-9)
-    assert config.flops_cut <= ctx.records["flops_cut"] < config.flops_cut + 0.1
+    assert 1 - left / dense == pytest.approx(ctx.records["macs_reduction"], abs=1e-9)
+    assert config.macs_reduction <= ctx.records["macs_reduction"] < config.macs_reduction + 0.1
     after = WhiteBox(config).finetune(full_size_context(tmp_path, pair, "white_box", setting, "finetune"), narrow)
     assert all(p.isfinite().all() for p in after.parameters())
 
@@ -600,7 +600,7 @@ def test_one_iteration_of_every_stage_at_full_size(
 def test_shortcut_convolutions_start_afresh(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = make_context(data_root, tmp_path)
     ctx.pair = ctx.pair.model_copy(update={"arguments": ctx.pair.arguments | {"shortcut": "conv"}})
-    dense, _, narrow = compress(ctx, monkeypatch, flops_cut=0.3, fresh=("stages.*.shortcut.conv",))
+    dense, _, narrow = compress(ctx, monkeypatch, macs_reduction=0.3, fresh=("stages.*.shortcut.conv",))
     conv, norm = (f"stages.1.0.shortcut.{part}" for part in ("conv", "bn"))
     assert not torch.isin(narrow.get_submodule(conv).weight, dense.get_submodule(conv).weight).any()
     assert torch.equal(narrow.get_submodule(norm).running_var, dense.get_submodule(norm).running_var)
@@ -641,9 +641,9 @@ def test_masks_and_channels_of_the_papers_networks() -> None:
 
 def test_published_cuts_are_at_or_above_their_targets() -> None:
     rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
-    cuts = {(r["model"], r["setting"]): float(r["value"]) for r in reversed(rows) if r["metric"] == "flops_cut"}
+    cuts = {(r["model"], r["setting"]): float(r["value"]) for r in reversed(rows) if r["metric"] == "macs_reduction"}
     for run in Plan(ROOT, "paper", ["white_box"], seeds=[0]).runs:
         assert isinstance(run, Run)
         config: Any = loading.resolve(ROOT, "white_box", run.setting, "paper")
         level = run.setting.split("_")[-1]
-        assert config.flops_cut <= cuts[run.model, level] / 100 < config.flops_cut + 0.02
+        assert config.macs_reduction <= cuts[run.model, level] / 100 < config.macs_reduction + 0.02

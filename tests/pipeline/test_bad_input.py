@@ -57,8 +57,8 @@ def test_wrong_command_line_stops_before_any_job(project: Path, arguments: list[
         ("config/smoke.yaml", lambda c: c["latency"].update(rounds=3), "latency.rounds"),
         (
             "config/smoke.yaml",
-            lambda c: c["latency"]["executors"].append("tvm"),
-            "latency.executors: unknown runtime 'tvm'; choose one of compressbench, onnxruntime,",
+            lambda c: c["latency"]["runtimes"].append("tvm"),
+            "latency.runtimes: unknown runtime 'tvm'; choose one of compressbench, onnxruntime,",
         ),
         ("methods/optg/config.yaml", lambda c: c["settings"]["p95"].update(sparsity=1.5), "sparsity"),
         ("methods/optg/config.yaml", lambda c: c.update(family="magic"), "family"),

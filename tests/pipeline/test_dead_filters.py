@@ -74,7 +74,7 @@ def test_it_is_evaluated_timed_and_packed(root: Path, run: str) -> None:
     quality = json.loads((folder / "evaluate/metrics.json").read_text(encoding="utf-8"))["quality"]
     assert all(torch.tensor(value).isfinite() for value in quality.values() if isinstance(value, float))
     latency = json.loads((folder / "latency/latency.json").read_text(encoding="utf-8"))
-    assert {"torch_eager", "onnxruntime"} <= {entry["executor"] for entry in latency["measurements"]}
+    assert {"torch_eager", "onnxruntime"} <= {entry["runtime"] for entry in latency["measurements"]}
 
     final = folder / "finetune" if (folder / "finetune").exists() else folder / "compress"
     model, packed = storage.load_model(final), storage.load_tensors(folder / "evaluate/packed.safetensors")

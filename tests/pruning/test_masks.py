@@ -11,13 +11,13 @@ from compressbench.layers.masked import masked_layers
 from compressbench.pruning.masks import (
     apply_masks,
     densities,
-    exchanged,
     global_masks,
     keep_largest,
     kept_weights,
     layerwise_masks,
     prunable,
     random_masks,
+    regrown_fraction,
     removed_count,
     zero_removed,
 )
@@ -118,8 +118,8 @@ def test_removing_weights_during_training_clears_their_momentum_only() -> None:
 
 def test_exchanged_is_the_share_of_kept_entries_that_were_removed_before() -> None:
     before = {"a": torch.tensor([True, True, False, False])}
-    assert exchanged(before, {"a": torch.tensor([True, False, True, False])}) == 0.5
-    assert exchanged(before, before) == 0
+    assert regrown_fraction(before, {"a": torch.tensor([True, False, True, False])}) == 0.5
+    assert regrown_fraction(before, before) == 0
 
 
 def test_one_shot_global_magnitude_keeps_the_specified_number_of_resnet32() -> None:

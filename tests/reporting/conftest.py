@@ -191,20 +191,20 @@ def save(root: Path, run: Run, stage: str, name: str, content: object) -> None:
 
 def write_latency(root: Path, run: Run, density: float, structured: bool, rng: np.random.Generator) -> None:
     measurements = []
-    for executor, dense_ms, gain in (
+    for runtime, dense_ms, gain in (
         ("torch_eager", 0.62, 0.0),
         ("onnxruntime", 0.21, 0.1),
         ("compressbench", 0.24, 0.75),
     ):
-        if executor == "compressbench" and "n4" not in run.setting and "n16" not in run.setting:
+        if runtime == "compressbench" and "n4" not in run.setting and "n16" not in run.setting:
             continue
         for threads in (1, 2):
             speedup = density ** -(0.8 if structured else gain) * (0.97 + 0.05 * rng.random())
             measurements.append(
                 {
-                    "executor": executor,
+                    "runtime": runtime,
                     "threads": threads,
-                    "library": f"{executor} 1.0",
+                    "library": f"{runtime} 1.0",
                     "isa": "AVX2",
                     "rounds": 50,
                     "dense_ms": {"median": dense_ms / threads**0.3, "minimum": dense_ms * 0.9},
@@ -213,9 +213,7 @@ def write_latency(root: Path, run: Run, density: float, structured: bool, rng: n
                 }
             )
     skipped = (
-        []
-        if len(measurements) > 4
-        else [{"executor": "compressbench", "reason": "the model has no block-sparse layer"}]
+        [] if len(measurements) > 4 else [{"runtime": "compressbench", "reason": "the model has no block-sparse layer"}]
     )
     save(
         root,

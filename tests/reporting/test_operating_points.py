@@ -42,10 +42,10 @@ def write_points(root: Path, run: Run, lead: float) -> None:
         speedup = 6e5 / macs
         times[point] = {
             "batch": 1, "measurements": [{
-                "executor": "torch_eager", "threads": 1, "library": "x", "isa": "y", "rounds": 30,
+                "runtime": "torch_eager", "threads": 1, "library": "x", "isa": "y", "rounds": 30,
                 "dense_ms": {"median": 0.6, "minimum": 0.5}, "compressed_ms": {"median": 0.6 / speedup, "minimum": 0.1},
                 "speedup": {"median": speedup, "low": speedup * 0.97, "high": speedup * 1.03},
-            }], "skipped": [{"executor": "compressbench", "reason": "nothing is masked"}],
+            }], "skipped": [{"runtime": "compressbench", "reason": "nothing is masked"}],
         }  # fmt: skip
     save(root, run, "evaluate", "metrics.json", {"points": metrics, "stored_bytes": 60_000})
     switching = {"switch_ms": {"median": 0.7, "minimum": 0.6}, "reload_ms": {"median": 9.0, "minimum": 8.0}}

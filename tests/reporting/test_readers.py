@@ -21,7 +21,7 @@ ABSENT = [
     {"result": "latency.json", "reason": "not there"},
 ]
 MEASUREMENT = {
-    "executor": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50,
+    "runtime": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50,
     "dense_ms": {"median": 2.0, "minimum": 1.0}, "compressed_ms": {"median": 1.0, "minimum": 0.5},
     "speedup": {"median": 2.0, "low": 1.9, "high": 2.1},
 }  # fmt: skip
@@ -109,7 +109,7 @@ def test_numbers_are_what_must_come_out_equal_and_no_times(tmp_path: Path) -> No
 
 def test_latency_has_a_row_per_measurement_and_says_whose_it_is(tmp_path: Path) -> None:
     files = write(tmp_path, "latency", "latency.json", {"measurements": [MEASUREMENT]})
-    environment = {"executor": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50}
+    environment = {"runtime": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50}
     expected = environment | {"layers": None} | TIMES
     assert list(readers.latency(files)) == [expected | {"own": True}]
     assert list(readers.latency(replace(files, run=OTHER))) == [expected | {"own": False}]
@@ -122,8 +122,8 @@ def test_throughput_has_a_row_per_batch_size(tmp_path: Path) -> None:
     assert list(readers.throughput(files)) == [{"batch": 64, "images": 1000} | TIMES]
 
 
-def test_skipped_executors_are_those_of_runs_timed_themselves(tmp_path: Path) -> None:
-    skipped = {"executor": "compressbench", "reason": "no block-sparse layer"}
+def test_skipped_runtimes_are_those_of_runs_timed_themselves(tmp_path: Path) -> None:
+    skipped = {"runtime": "compressbench", "reason": "no block-sparse layer"}
     files = write(tmp_path, "latency", "latency.json", {"measurements": [], "skipped": [skipped]})
     assert list(readers.skipped(files)) == [skipped]
     assert list(readers.skipped(replace(files, run=OTHER))) == []

@@ -58,19 +58,19 @@ def test_quality_and_paired_change(report: SimpleNamespace) -> None:
     assert row.kept_weights == round(74_512 * 0.05) and row.density == pytest.approx(0.05, abs=1e-4)
 
 
-def test_speedup_is_on_the_executor_where_dense_is_fastest(report: SimpleNamespace) -> None:
+def test_speedup_is_on_the_runtime_where_dense_is_fastest(report: SimpleNamespace) -> None:
     table = comparison(report, "fashion_mnist_plain_mini")
-    assert set(table.executor) == {"onnxruntime"}
+    assert set(table.runtime) == {"onnxruntime"}
     row = table.loc[("one_by_n", "n4_p90")]
     folder = report.results / "desk/fashion_mnist/plain_mini/one_by_n/n4_p90"
     files = [json.loads((folder / f"seed{s}/latency/latency.json").read_text(encoding="utf-8")) for s in (0, 1)]
     single = {
-        e: [m for f in files for m in f["measurements"] if (m["executor"], m["threads"]) == (e, 1)]
+        e: [m for f in files for m in f["measurements"] if (m["runtime"], m["threads"]) == (e, 1)]
         for e in ("onnxruntime", "compressbench")
     }
     assert row.speedup == pytest.approx(sum(m["speedup"]["median"] for m in single["onnxruntime"]) / 2)
     assert row.speedup_low == pytest.approx(min(m["speedup"]["low"] for m in single["onnxruntime"]))
-    assert row.fastest_executor == "compressbench"
+    assert row.fastest_runtime == "compressbench"
     there = sum(m["speedup"]["median"] for m in single["compressbench"]) / 2
     assert row.best_speedup == pytest.approx(there * 0.21 / 0.24), "dense takes 0.21 ms on onnxruntime, 0.24 ms there"
     assert table.loc[("l1_filter", "p90")].density == pytest.approx(0.1, abs=1e-4), (
@@ -136,8 +136,8 @@ def test_records_are_means_over_seeds(report: SimpleNamespace) -> None:
     assert records.n["w4a4", "diversity_within_class"] == 2
 
 
-def test_latency_table_names_every_executor_and_what_was_skipped(report: SimpleNamespace) -> None:
+def test_latency_table_names_every_runtime_and_what_was_skipped(report: SimpleNamespace) -> None:
     table = pd.read_csv(report.out / "tables/latency_fashion_mnist_plain_mini.csv")
-    assert set(table.executor) == {"torch_eager", "onnxruntime", "compressbench"} and set(table.threads) == {1, 2}
+    assert set(table.runtime) == {"torch_eager", "onnxruntime", "compressbench"} and set(table.threads) == {1, 2}
     text = (report.out / "tables/latency_fashion_mnist_plain_mini.md").read_text(encoding="utf-8")
     assert "skipped: L1 filters, 90 %, compressbench: the model has no block-sparse layer" in text

@@ -52,7 +52,7 @@ def test_a_file_in_the_folder_is_a_runtime_that_times_a_network(
     drop(BARE.replace("name = ", declaration))
     assert "bare" in discovery.known()
     result = timed("torch_eager", "bare")
-    assert [m["executor"] for m in result["measurements"]] == ["torch_eager", "bare"]
+    assert [m["runtime"] for m in result["measurements"]] == ["torch_eager", "bare"]
     assert result["skipped"] == []
 
 
@@ -62,8 +62,8 @@ def test_a_runtime_whose_library_is_missing_is_known_and_skipped_with_the_reason
     drop(f"import a_library_of_the_future\n{BARE}")
     assert "bare" in discovery.known()
     result = timed("bare", "torch_eager")
-    assert result["skipped"] == [{"executor": "bare", "reason": "a_library_of_the_future is not installed"}]
-    assert [m["executor"] for m in result["measurements"]] == ["torch_eager"]
+    assert result["skipped"] == [{"runtime": "bare", "reason": "a_library_of_the_future is not installed"}]
+    assert [m["runtime"] for m in result["measurements"]] == ["torch_eager"]
 
 
 def test_a_module_of_our_own_that_is_missing_is_an_error(drop: Callable[[str], object]) -> None:

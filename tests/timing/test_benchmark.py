@@ -33,7 +33,7 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     assert sparse["tile"].str.fullmatch(r"\d+x\d+").all()
     assert (layers["min_ms"] > 0).all()
     assert {"NCHW", "channels_last", "GEMM NHWC", "onnxruntime", "binary", "peak"} <= set(layers["form"])
-    assert set(frames["networks"]["executor"]) == {"torch_eager", "torch_compiled", "onnxruntime", "compressbench"}
+    assert set(frames["networks"]["runtime"]) == {"torch_eager", "torch_compiled", "onnxruntime", "compressbench"}
     assert set(zip(frames["scaling"]["rows"], frames["scaling"]["share"], strict=True)) == {
         ("ranked", "work"), ("ranked", "rows"), ("uniform", "work"), ("uniform", "rows"),
     }  # fmt: skip

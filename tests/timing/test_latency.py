@@ -128,8 +128,8 @@ def test_runtime_that_cannot_run_is_recorded_once_and_the_others_still_run(regis
     register(Plain)
     register(Missing)
     result = measure(network, network, (1, 8, 8), ("missing", "plain"), threads=(1, 2), rounds=3, warmup=1)
-    assert result["skipped"] == [{"executor": "missing", "reason": "needs an instruction set of the future"}]
-    assert [(m["executor"], m["threads"]) for m in result["measurements"]] == [("plain", 1), ("plain", 2)]
+    assert result["skipped"] == [{"runtime": "missing", "reason": "needs an instruction set of the future"}]
+    assert [(m["runtime"], m["threads"]) for m in result["measurements"]] == [("plain", 1), ("plain", 2)]
 
 
 @pytest.mark.parametrize("wrong, message", [(lambda y: y * 1.1, "differs"), (lambda y: y[:, :1], "returns")])
@@ -157,8 +157,8 @@ def test_quantized_model_may_differ_by_rounding_steps_and_is_skipped_beyond(regi
 
         register(type(name, (Off,), {"name": name}))
     result = measure(network, quantized, (1, 8, 8), tuple(factor), threads=(1,), rounds=2, warmup=1)
-    assert [m["executor"] for m in result["measurements"]] == ["steps"]
-    assert [s["executor"] for s in result["skipped"]] == ["nonsense"]
+    assert [m["runtime"] for m in result["measurements"]] == ["steps"]
+    assert [s["runtime"] for s in result["skipped"]] == ["nonsense"]
 
 
 def test_output_that_is_not_a_number_is_an_error(register, network):
@@ -223,9 +223,9 @@ def test_real_measurement_has_the_published_form_and_finite_positive_numbers():
     assert set(result) == {"batch", "input_shape", "machine", "simulated", "measurements", "skipped"}
     assert (result["batch"], result["input_shape"], result["simulated"]) == (1, [1, 28, 28], [])
     assert set(result["machine"]) == {"cpu", "cores", "isa", "memory_gib", "system"}
-    assert [m["executor"] for m in result["measurements"]] == list(latency.DEFAULT_RUNTIMES)
+    assert [m["runtime"] for m in result["measurements"]] == list(latency.DEFAULT_RUNTIMES)
     for m in result["measurements"]:
-        keys = ["executor", "threads", "library", "isa", "rounds", "dense_ms", "compressed_ms", "speedup"]
+        keys = ["runtime", "threads", "library", "isa", "rounds", "dense_ms", "compressed_ms", "speedup"]
         assert list(m) == keys
         for side in ("dense_ms", "compressed_ms"):
             assert 0 < m[side]["minimum"] <= m[side]["median"] < 1e4

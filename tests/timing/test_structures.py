@@ -15,10 +15,10 @@ SMALL = Structure("small", "half", "plain", {"widths": [8, 8], "strides": [1, 2]
 
 def test_structures_are_timed_beside_their_dense_networks(tmp_path: Path) -> None:
     table = structures.measure({"toy": [SMALL], "none": []}, runtimes=["torch_eager", "onnxruntime"], rounds=3)
-    assert list(table.executor) == ["torch_eager", "onnxruntime"]
+    assert list(table.runtime) == ["torch_eager", "onnxruntime"]
     assert (table.latency_ms > 0).all() and (table.dense_ms > 0).all()
     macs, narrow = 9 * 144 * 8 + 9 * 36 * 64 + 80, 9 * 144 * 4 + 9 * 36 * 32 + 80
-    assert table.macs_cut.iloc[0] == pytest.approx(1 - narrow / macs)
+    assert table.macs_reduction.iloc[0] == pytest.approx(1 - narrow / macs)
     files = write_structures(table, {"toy": "Toy"}, "a machine", tmp_path)
     assert all(file.exists() for file in files)
     page = (tmp_path / "tables/structures.md").read_text(encoding="utf-8")
@@ -26,12 +26,12 @@ def test_structures_are_timed_beside_their_dense_networks(tmp_path: Path) -> Non
 
 
 def test_each_network_counts_where_it_is_fastest() -> None:
-    row = {"method": "m", "model": "n", "setting": "s", "macs_cut": 0.75, "params_cut": 0.5}
+    row = {"method": "m", "model": "n", "setting": "s", "macs_reduction": 0.75, "params_cut": 0.5}
     times = [("a", 10.0, 4.0), ("b", 8.0, 6.0)]
-    table = pd.DataFrame([row | {"executor": e, "dense_ms": d, "latency_ms": c} for e, d, c in times])
+    table = pd.DataFrame([row | {"runtime": e, "dense_ms": d, "latency_ms": c} for e, d, c in times])
     best = best_times(table).iloc[0]
-    assert (best.dense_ms, best.dense_executor, best.ms, best.executor) == (8.0, "b", 4.0, "a")
-    assert best.time_cut == 0.5
+    assert (best.dense_ms, best.dense_runtime, best.ms, best.runtime) == (8.0, "b", 4.0, "a")
+    assert best.time_reduction == 0.5
 
 
 def test_without_a_structure_it_says_so() -> None:

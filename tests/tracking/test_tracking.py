@@ -53,7 +53,7 @@ def write(root: Path, stage: str, **changes: Any) -> Path:
         files["metrics.json"] = {"quality": {"top1": 81.25}} | costs
     if stage == "latency":
         measured = {
-            "executor": "torch_eager",
+            "runtime": "torch_eager",
             "threads": 1,
             "dense_ms": {"median": 3.0},
             "compressed_ms": {"median": 2.0},

@@ -74,7 +74,7 @@ class L1Filter(Method):
         """How much, which filters, and whether they are cut out or only set to 0."""
 
         sparsity: float = Field(0.5, ge=0, lt=1, description="the block methods' sparsity whose cost is met")
-        macs_cut: float | None = Field(
+        macs_reduction: float | None = Field(
             None,
             gt=0,
             lt=1,
@@ -92,8 +92,8 @@ class L1Filter(Method):
 
         @model_validator(mode="after")
         def _consistent(self) -> "L1Filter.Config":
-            if self.macs_cut is not None and self.form == "masked":
-                raise ValueError("macs_cut is for form: physical; masked filters have a sparsity")
+            if self.macs_reduction is not None and self.form == "masked":
+                raise ValueError("macs_reduction is for form: physical; masked filters have a sparsity")
             return self
 
     config: Config
@@ -127,11 +127,11 @@ class L1Filter(Method):
     def _widths(self, ctx: Context, dense: Network) -> Widths:
         config, shape = self.config, ctx.info.image_shape
         keys, budget = prunable_producers(dense), config.budget
-        if config.macs_cut is None:
+        if config.macs_reduction is None:
             target = block_budget(dense, config.sparsity, shape, budget)
         else:
             keys, budget = inner_keys(dense), "macs"
-            target = int(cost(dense, shape, budget) * (1 - config.macs_cut))
+            target = int(cost(dense, shape, budget) * (1 - config.macs_reduction))
         try:
             widths = widths_within(
                 dense, lambda rate: uniform_widths(dense, keys, rate), lambda m: cost(m, shape, budget), target

@@ -16,10 +16,10 @@ from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import (
     Masks,
     apply_masks,
-    exchanged,
     keep_largest,
     masked_layers,
     prunable,
+    regrown_fraction,
     removed_count,
     zero_removed,
 )
@@ -136,7 +136,7 @@ class Rewiring(Hook):
         zero_removed(state.model, state.optimizers)  # what grows now starts at 0, without momentum
         for name, layer in layers.items():
             layer.mask.logical_or_(grown[name])
-        state.metrics["exchanged"] = exchanged(self.masks, {name: layer.mask for name, layer in layers.items()})
+        state.metrics["regrown"] = regrown_fraction(self.masks, {name: layer.mask for name, layer in layers.items()})
         for optimizer in state.optimizers:
             optimizer.zero_grad(set_to_none=True)  # without gradients an optimiser's step changes nothing
 
