@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from compressbench.data.classification import Split
 from compressbench.data.imresize import upscale_bicubic
-from compressbench.data.super_resolution import Pair, centre_crop
+from compressbench.data.super_resolution import ImagePair, centre_crop
 from compressbench.errors import UserError
 from compressbench.files import in_memory, write_bytes
 from compressbench.finite import best_class, finite, title
@@ -207,7 +207,7 @@ def mean_of_finite(values: Sequence[float]) -> float:
 
 
 @torch.no_grad()
-def enlarge(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+def enlarge(model: nn.Module, pairs: Sequence[ImagePair]) -> dict[str, Tensor]:
     """The enlarged images, uint8 [3, H, W] by name, one at a time: quantization ranges may depend on the batch."""
     was_training, device = model.training, _device(model)
     model.eval()
@@ -220,7 +220,7 @@ def enlarge(model: nn.Module, pairs: Sequence[Pair]) -> dict[str, Tensor]:
 
 
 def evaluate_super_resolution(
-    model: nn.Module, pairs: Sequence[Pair], scale: int, pictures: Path | None = None
+    model: nn.Module, pairs: Sequence[ImagePair], scale: int, pictures: Path | None = None
 ) -> dict[str, Any]:
     """{"psnr": mean dB, "ssim": mean, "images": {name: {"psnr", "ssim"}}}; writes PNG files into `pictures`."""
     outputs = enlarge(model, pairs)
@@ -235,7 +235,7 @@ def evaluate_super_resolution(
     return {**means, "images": images}
 
 
-def _write_pictures(folder: Path, pair: Pair, output: Tensor, scale: int) -> None:
+def _write_pictures(folder: Path, pair: ImagePair, output: Tensor, scale: int) -> None:
     """The middle of the enlarged image, of the bicubic one and of the original: NAME_sr.png, _bicubic.png, _hr.png."""
     from PIL import Image
 

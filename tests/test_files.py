@@ -61,11 +61,14 @@ def _table(path: Path) -> None:
 
 
 def _pictures(path: Path) -> None:
-    from compressbench.data.super_resolution import Pair
+    from compressbench.data.super_resolution import ImagePair
     from compressbench.quality import _write_pictures
 
     _write_pictures(
-        path.parent, Pair("a", torch.rand(3, 32, 32) * 255, torch.rand(3, 64, 64) * 255), torch.rand(3, 64, 64) * 255, 2
+        path.parent,
+        ImagePair("a", torch.rand(3, 32, 32) * 255, torch.rand(3, 64, 64) * 255),
+        torch.rand(3, 64, 64) * 255,
+        2,
     )
 
 

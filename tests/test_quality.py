@@ -8,7 +8,7 @@ from torch import nn
 
 from compressbench import data, models, quality
 from compressbench.data.imresize import upscale_bicubic
-from compressbench.data.super_resolution import Pair
+from compressbench.data.super_resolution import ImagePair
 from compressbench.errors import UserError
 from compressbench.finite import NotFinite
 from compressbench.method.tasks import TASKS
@@ -84,8 +84,8 @@ def test_top1_is_a_percentage_over_uneven_batches_in_eval_mode():
 def test_infinite_psnr_is_not_averaged():
     assert quality.mean_of_finite([30.0, math.inf, 40.0]) == 35.0
     assert quality.mean_of_finite([math.inf]) == math.inf
-    flat = Pair("flat", torch.full((3, 8, 8), 9.0), torch.full((3, 16, 16), 9.0))
-    noisy = Pair("noisy", photograph(3, 16), photograph(4, 32))
+    flat = ImagePair("flat", torch.full((3, 8, 8), 9.0), torch.full((3, 16, 16), 9.0))
+    noisy = ImagePair("noisy", photograph(3, 16), photograph(4, 32))
     result = quality.evaluate_super_resolution(Bicubic(), [flat, noisy], 2)
     assert result["images"]["flat"]["psnr"] == math.inf
     assert result["psnr"] == result["images"]["noisy"]["psnr"]
@@ -174,7 +174,7 @@ def test_accuracy_of_a_network_without_numbers_is_an_error_that_names_it(value: 
 
 @pytest.mark.parametrize("value", VALUES)
 def test_enlarged_image_without_numbers_is_an_error_that_names_network_and_image(value: float, tmp_path) -> None:
-    pair = Pair("castle", photograph(0, 16), photograph(0, 16))
+    pair = ImagePair("castle", photograph(0, 16), photograph(0, 16))
     loaded = type("Loaded", (), {"test": [pair], "scale": 1})
     with pytest.raises(NotFinite, match="Spoiled, given castle, puts out NaN or infinity"):
         TASKS["super_resolution"].evaluate(Spoiled(value), loaded, {}, tmp_path)

@@ -8,7 +8,7 @@ from compressbench.data import sets
 from compressbench.data.classification import Augmentation, ClassificationBatches, ClassificationData, Split
 from compressbench.data.datasets import DATASETS, Dataset, DatasetInfo, Protocol, find, info, register
 from compressbench.data.incremental import ClassIncrementalData
-from compressbench.data.super_resolution import Pair, PatchBatches, SuperResolutionData
+from compressbench.data.super_resolution import ImagePair, PatchBatches, SuperResolutionData
 from compressbench.data.synthetic import SyntheticImages
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "ClassificationData",
     "Dataset",
     "DatasetInfo",
-    "Pair",
+    "ImagePair",
     "PatchBatches",
     "Protocol",
     "Split",

@@ -15,7 +15,7 @@ from compressbench.seeding import generator
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """Low [3, h, w] and high [3, scale * h, scale * w] of one image, 0..255; float32 (DIV2K's training: uint8)."""
 
     name: str
@@ -29,8 +29,8 @@ class SuperResolutionData:
 
     info: DatasetInfo
     scale: int
-    train: list[Pair]
-    test: list[Pair]
+    train: list[ImagePair]
+    test: list[ImagePair]
 
 
 def read_image(path: Path) -> Tensor:
@@ -50,16 +50,16 @@ def centre_crop(image: Tensor, side: int) -> Tensor:
     return image[..., top : top + side, left : left + side]
 
 
-def make_pair(name: str, image: Tensor, scale: int) -> Pair:
+def make_pair(name: str, image: Tensor, scale: int) -> ImagePair:
     """Uint8 [3, H, W], cropped to a multiple of the scale, beside its bicubic reduction; both uint8."""
     height, width = (n - n % scale for n in image.shape[-2:])
     high = image[..., :height, :width].contiguous()
-    return Pair(name, downscale(high, scale), high)
+    return ImagePair(name, downscale(high, scale), high)
 
 
-def as_float(pair: Pair) -> Pair:
+def as_float(pair: ImagePair) -> ImagePair:
     """The pair in float32."""
-    return Pair(pair.name, pair.low.float(), pair.high.float())
+    return ImagePair(pair.name, pair.low.float(), pair.high.float())
 
 
 class PatchBatches:
@@ -68,7 +68,7 @@ class PatchBatches:
     `patch` is the side of the low-resolution patch. One epoch shows every training pixel once on average.
     """
 
-    def __init__(self, pairs: Sequence[Pair], scale: int, patch: int, batch_size: int, seed: int) -> None:
+    def __init__(self, pairs: Sequence[ImagePair], scale: int, patch: int, batch_size: int, seed: int) -> None:
         smallest = min(min(pair.low.shape[-2:]) for pair in pairs)
         if not 1 <= patch <= smallest:
             raise UserError(f"patch {patch} does not fit the smallest low-resolution image; choose 1 to {smallest}.")
@@ -89,7 +89,7 @@ class PatchBatches:
         flips = torch.rand(3, self.batch_size, 1, 1, 1, generator=rng) < 0.5
         return _turn(low, flips), _turn(high, flips)
 
-    def _cut(self, pair: Pair, down: float, right: float) -> tuple[Tensor, Tensor]:
+    def _cut(self, pair: ImagePair, down: float, right: float) -> tuple[Tensor, Tensor]:
         """The window of `patch` low-resolution pixels at the given fractions of the image, in both resolutions."""
         height, width = pair.low.shape[-2:]
         top, left = int(down * (height - self.patch + 1)), int(right * (width - self.patch + 1))

@@ -48,7 +48,7 @@ def recalibrated(ctx: Context, model: AnyModule, config: DataFreeConfig) -> AnyM
 
 
 @dataclass(frozen=True)
-class Pair:
+class LayerPair:
     """A convolution, its batch norm, (ReLU,) and the only layer that reads it, by name."""
 
     layer: str
@@ -58,7 +58,7 @@ class Pair:
     """None where the reader is a classifier."""
 
 
-def consecutive_pairs(model: Network) -> list[Pair]:
+def consecutive_pairs(model: Network) -> list[LayerPair]:
     """Every convolution that feeds one other layer through batch norm and ReLU, in forward order.
 
     These are the inner widths of the architecture (`model.inner_couplings()`): what feeds a sum, a concatenation or two layers
@@ -74,7 +74,7 @@ def consecutive_pairs(model: Network) -> list[Pair]:
             raise UserError(f"{layer} has no batch norm, from which a data-free method could know its output.")
         read, written = (model.get_parameter(f"{name}.weight") for name in (reader, layer))
         if read.shape[1] == len(written) and type(model.get_submodule(str(coupling.activation))) is nn.ReLU:
-            found.append(Pair(layer, norms[layer], reader, norms.get(reader)))
+            found.append(LayerPair(layer, norms[layer], reader, norms.get(reader)))
     if not found:
         raise UserError(
             "this network has no two layers with only a batch norm and a ReLU between; choose another model."
@@ -197,7 +197,7 @@ def move_statistics(norm: _BatchNorm, shift: Tensor, ratio: Tensor | None = None
 
 
 @torch.no_grad()
-def restore(model: nn.Module, pair: Pair, shift: Tensor, ratio: Tensor | None = None) -> None:
+def restore(model: nn.Module, pair: LayerPair, shift: Tensor, ratio: Tensor | None = None) -> None:
     """Undo a change of the reader's output [K] where it is cheapest: in its batch norm, or in the bias of a classifier.
 
     Without batch norm there is no deviation to restore, and `ratio` is not used. UserError without either.

@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from compressbench import accounting
-from compressbench.data_free.closed_forms import Pair, consecutive_pairs
+from compressbench.data_free.closed_forms import LayerPair, consecutive_pairs
 from compressbench.errors import UserError
 from compressbench.models import Network
 
 
-def mixed_pairs(model: Network, low_layers: Sequence[str] | None = None) -> list[Pair]:
+def mixed_pairs(model: Network, low_layers: Sequence[str] | None = None) -> list[LayerPair]:
     """(low, high) pairs of consecutive layers that do not overlap, in forward order.
 
     By rule: from the input on, every convolution with kernels larger than 1x1 but the first one of the network, unless it
@@ -22,7 +22,7 @@ def mixed_pairs(model: Network, low_layers: Sequence[str] | None = None) -> list
     if low_layers is not None:
         return _named(pairs, low_layers)
     first = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
-    chosen: list[Pair] = []
+    chosen: list[LayerPair] = []
     for pair in pairs:
         compensates = bool(chosen) and chosen[-1].reader == pair.layer
         if pair.layer != first and not compensates and model.get_submodule(pair.layer).kernel_size != (1, 1):
@@ -32,7 +32,7 @@ def mixed_pairs(model: Network, low_layers: Sequence[str] | None = None) -> list
     return chosen
 
 
-def _named(pairs: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
+def _named(pairs: Sequence[LayerPair], patterns: Sequence[str]) -> list[LayerPair]:
     for pattern in patterns:
         if not any(fnmatchcase(pair.layer, pattern) for pair in pairs):
             known = ", ".join(pair.layer for pair in pairs)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compressbench.data_free.closed_forms import (
     FLOAT_BITS,
     DataFreeConfig,
-    Pair,
+    LayerPair,
     Rounded,
     Signal,
     input_signals,
@@ -78,7 +78,7 @@ class DFMPC(Method):
         return uniform(weight, self.config.low_bits or FLOAT_BITS)
 
     def compress_pair(
-        self, model: nn.Module, pair: Pair, signals: dict[str, Signal | None]
+        self, model: nn.Module, pair: LayerPair, signals: dict[str, Signal | None]
     ) -> tuple[float, float, float]:
         """Quantize one pair, in place: (mean c, mean correlation, objective at c relative to that at c = 1)."""
         config = self.config

@@ -9,7 +9,7 @@ from PIL import Image
 from compressbench import data
 from compressbench.data.imresize import downscale
 from compressbench.data.sets.photographs import TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
-from compressbench.data.super_resolution import Pair
+from compressbench.data.super_resolution import ImagePair
 from compressbench.errors import UserError
 
 
@@ -18,10 +18,10 @@ def photographs(data_root):
     return data.load("photographs", data_root / "data")
 
 
-def addressed(height: int, width: int, scale: int) -> Pair:
+def addressed(height: int, width: int, scale: int) -> ImagePair:
     """Every low-resolution pixel has its own value, and its high-resolution pixels have the same."""
     low = torch.arange(3 * height * width).float().view(3, height, width)
-    return Pair("addressed", low, low.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
+    return ImagePair("addressed", low, low.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
 
 
 def test_split_is_by_scene():

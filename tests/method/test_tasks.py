@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.config import Recipe, Workload
-from compressbench.data import DATASETS, Pair, Split, info
+from compressbench.data import DATASETS, ImagePair, Split, info
 from compressbench.method.tasks import TASKS
 from compressbench.seeding import generator
 
@@ -86,7 +86,9 @@ def test_the_base_session_is_trained_and_sessions_are_judged_by_what_was_kept(tm
 def enlarged() -> SimpleNamespace:
     """A pair of 40 x 40 and 80 x 80 pixels."""
     random = generator("pictures")
-    pair = Pair("one", 255 * torch.rand(3, 40, 40, generator=random), 255 * torch.rand(3, 80, 80, generator=random))
+    pair = ImagePair(
+        "one", 255 * torch.rand(3, 40, 40, generator=random), 255 * torch.rand(3, 80, 80, generator=random)
+    )
     return SimpleNamespace(train=[pair], test=[pair], scale=2)
 
 

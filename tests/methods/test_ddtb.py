@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressbench import data, models, storage
 from compressbench.config import Recipe
-from compressbench.data.super_resolution import Pair, SuperResolutionData
+from compressbench.data.super_resolution import ImagePair, SuperResolutionData
 from compressbench.layers.bounds import BoundedActivation, bounded_activations
 from compressbench.layers.ranged import RangedConv2d
 from compressbench.method.tasks import TASKS
@@ -234,7 +234,7 @@ def test_recipes_of_the_paper(pair: str, pretrained_epochs: int, pretrained_patc
     run = Run("paper", "div2k", pair, "ddtb", "w2a2", 0)
     configured = Plan(ROOT, "paper", ["ddtb"]).pair(run)
     scale = configured.arguments["scale"]
-    photograph = Pair("grey", torch.zeros(3, 60, 60), torch.zeros(3, 60 * scale, 60 * scale))
+    photograph = ImagePair("grey", torch.zeros(3, 60, 60), torch.zeros(3, 60 * scale, 60 * scale))
     loaded = SuperResolutionData(data.info("photographs"), scale, [photograph], [])
     for recipe, epochs, patch in (
         (configured.pretrain, pretrained_epochs, pretrained_patch),

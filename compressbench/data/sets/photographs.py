@@ -6,7 +6,14 @@ from pathlib import Path
 
 from compressbench.data.datasets import RAW, Dataset, DatasetInfo
 from compressbench.data.files import wheel_folder
-from compressbench.data.super_resolution import Pair, SuperResolutionData, as_float, centre_crop, make_pair, read_image
+from compressbench.data.super_resolution import (
+    ImagePair,
+    SuperResolutionData,
+    as_float,
+    centre_crop,
+    make_pair,
+    read_image,
+)
 from compressbench.errors import UserError
 
 PHOTOGRAPHS = DatasetInfo("photographs", "super_resolution", 3, 128, 0, *RAW)
@@ -29,7 +36,7 @@ def load(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
     """Seven photographs to train on and the centres of four others to test on; `limit` cuts the training ones."""
     folder = folder / "photographs"
 
-    def pairs(files: Sequence[str], side: int) -> list[Pair]:
+    def pairs(files: Sequence[str], side: int) -> list[ImagePair]:
         images = {Path(file).stem: centre_crop(read_image(folder / file), side) for file in files}
         return [as_float(make_pair(name, image, scale)) for name, image in images.items()]
 
