@@ -200,12 +200,12 @@ def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
 
 
 @command
-def facts(file: Path, methods: str = "") -> None:
+def published_counts(file: Path, methods: str = "") -> None:
     """Recompute the published numbers that need no training. METHODS is comma-separated; default all."""
     from compressbench.config.discovery import discover
-    from compressbench.stages.stages import write_facts
+    from compressbench.stages.stages import write_published_counts
 
-    write_facts(ROOT, listed(methods, "--methods") or list(discover(ROOT)), file)
+    write_published_counts(ROOT, listed(methods, "--methods") or list(discover(ROOT)), file)
 
 
 def _plan(scale: str, methods: str, seeds: str, pairs: str) -> "Plan":

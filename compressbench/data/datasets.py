@@ -10,7 +10,7 @@ from compressbench import plugins
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The facts about a data set that models, recipes and reports need without loading it."""
+    """What models, recipes and reports need of a data set without loading it."""
 
     name: str
     task: Literal["classification", "super_resolution", "class_incremental"]
@@ -83,7 +83,7 @@ def find(name: str) -> Dataset:
 
 
 def info(name: str) -> DatasetInfo:
-    """The facts about one data set."""
+    """What is known of one data set without loading it."""
     return find(name).info
 
 

@@ -1,7 +1,7 @@
 """The shape of a method: what it gets (`Context`), what it gives (`Method`), and the tasks that it is measured on."""
 
 from compressbench.config import MethodConfig
-from compressbench.method.base import Fact, Method, Structure
+from compressbench.method.base import Method, PublishedCount, Structure
 from compressbench.method.context import Context
 
-__all__ = ["Context", "Fact", "Method", "MethodConfig", "Structure"]
+__all__ = ["Context", "Method", "MethodConfig", "PublishedCount", "Structure"]

@@ -10,7 +10,7 @@ from compressbench.method.context import Context
 from compressbench.models import Network
 
 
-class Fact(NamedTuple):
+class PublishedCount(NamedTuple):
     """A number that needs no training, recomputed to stand beside the published one in published.csv."""
 
     model: str
@@ -69,7 +69,7 @@ class Method:
         return UserError(f"{name} has no function {stage}; write it, or take it out of `stages` in its config.yaml.")
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Numbers of published.csv that follow from the architecture alone, recomputed."""
         return []
 

@@ -10,7 +10,7 @@ from compressbench import models
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network of a paper. The facts of a method extend it by what the paper publishes of it.
+    """A network of a paper. The counts of a method extend it by what the paper publishes of it.
 
     name: as in published.csv. size: side of the square input image, three channels.
     """

@@ -6,7 +6,7 @@ from torch import nn
 
 from compressbench import accounting
 from compressbench.layers.binary import OneBitConv2d, binarise, binary_layers
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 
 MEGABYTE = 1e6
@@ -42,10 +42,12 @@ def binary_counts(model: nn.Module, shape: Sequence[int]) -> dict[str, float]:
     }
 
 
-def binary_facts(form: str, setting: str) -> list[Fact]:
+def counts_of_binary_networks(form: str, setting: str) -> list[PublishedCount]:
     """The counts of all networks in one method's form, with a scale per filter."""
     found, settings = [], {"scaled": True, "centred": False}
     for network in BINARY_NETWORKS:
         model = binarise(network.build(form=form), lambda layer: OneBitConv2d.rebuild(layer, settings))
-        found += [Fact(network.name, setting, *count) for count in binary_counts(model, network.shape).items()]
+        found += [
+            PublishedCount(network.name, setting, *count) for count in binary_counts(model, network.shape).items()
+        ]
     return found

@@ -21,7 +21,7 @@ def write(
     methods_root: Path,
     out: Path,
     *,
-    facts: Path | None = None,
+    counts: Path | None = None,
     timed: Mapping["Run", "Run"] | None = None,
     committed: Path | None = None,
     complete: bool = False,
@@ -35,7 +35,7 @@ def write(
         declarations: of every method in `runs`.
         methods_root: the folder methods/, for published.csv and README.md.
         out: the folder of the report.
-        facts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/facts.json`.
+        counts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/counts.json`.
         timed: run -> the run whose latency stands for it, see `Plan.timed`; default: every run has its own.
         committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
         complete: whether `out` must not be touched when a result is missing.
@@ -48,4 +48,4 @@ def write(
     """
     from compressbench.reporting.writer import write_report
 
-    return write_report(results_root, scale, runs, declarations, methods_root, out, facts, timed, committed, complete)
+    return write_report(results_root, scale, runs, declarations, methods_root, out, counts, timed, committed, complete)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from compressbench.plan import Run
 
 TABLES_PER_GROUP = ("comparison", "latency")
-TABLES = ("overview", "facts", "records", "missing")
+TABLES = ("overview", "published_counts", "records", "missing")
 FIGURES = ("quality_by_method", "training")
 AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
 PAGES = ("verdict.md", "verdict.html", "verdict.csv", "findings.md", "findings.html")
@@ -41,7 +41,7 @@ CATEGORIES = {
     "synthetic": "7 Pictures",
     "diversity": "7 Pictures",
     "photographs": "7 Pictures",
-    "facts": "8 Published against recomputed",
+    "published_counts": "8 Published against recomputed",
 }
 
 

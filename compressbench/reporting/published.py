@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from compressbench.config import Declaration
 
 COLUMNS = ["dataset", "model", "setting", "metric", "value", "source"]
-FACT_COLUMNS = ["method", "model", "setting", "metric", "value"]
+COUNT_COLUMNS = ["method", "model", "setting", "metric", "value"]
 DENSE_SETTINGS = ("dense", "full_precision", "fp", "float", "baseline")
 
 
@@ -59,19 +59,19 @@ def published_quality(published: pd.DataFrame, group: Group, method: str, settin
     return f"{row.model}, {row.dataset}: {before}{row.value}"
 
 
-def facts_table(path: Path, published: pd.DataFrame) -> pd.DataFrame:
-    """The facts of facts.json beside the published values: `ok` when they agree to the last printed digit.
+def counts_table(path: Path, published: pd.DataFrame) -> pd.DataFrame:
+    """The counts of counts.json beside the published values: `ok` when they agree to the last printed digit.
 
-    Columns: FACT_COLUMNS with `published`, `recomputed`, `difference`, `verdict`, `source`.
+    Columns: COUNT_COLUMNS with `published`, `recomputed`, `difference`, `verdict`, `source`.
     """
     columns = ["method", "model", "setting", "metric", "published", "recomputed", "difference", "verdict", "source"]
     if not path.exists():
         return pd.DataFrame(columns=columns)
-    facts = pd.DataFrame(read_json(path), columns=FACT_COLUMNS)
-    facts = facts.rename(columns={"value": "recomputed"})
+    recomputed = pd.DataFrame(read_json(path), columns=COUNT_COLUMNS)
+    recomputed = recomputed.rename(columns={"value": "recomputed"})
     keys = ["method", "model", "setting", "metric"]
     printed = published.rename(columns={"value": "published"})[[*keys, "published", "source"]].drop_duplicates(keys)
-    table = facts.merge(printed, on=keys, how="left")
+    table = recomputed.merge(printed, on=keys, how="left")
     compared = [_compare(p, r) for p, r in zip(table.published, table.recomputed, strict=True)]
     table["difference"], table["verdict"] = [c[0] for c in compared], [c[1] for c in compared]
     return table.fillna({"published": "", "source": ""})[columns]

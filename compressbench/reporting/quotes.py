@@ -30,7 +30,7 @@ from compressbench.reporting.kernels import break_even
 KEYS = {
     "latency": ["model", "method", "setting", "runtime", "threads"],
     "sessions": ["model", "method", "setting", "session"],
-    "facts": ["method", "model", "setting", "metric"],
+    "published_counts": ["method", "model", "setting", "metric"],
     "structures": ["method", "model", "setting", "runtime"],
     "kernel_layers": ["network", "layer", "kernel", "threads", "form", "n", "sparsity"],
     "kernel_networks": ["network", "threads", "form", "runtime", "n", "sparsity"],

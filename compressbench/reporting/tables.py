@@ -45,7 +45,7 @@ RECORDS = (
     Column("number", "number", lambda r: r.name.replace("_", " "), numeric=False),
     Column("mean", "mean ± 95 % interval", lambda r: f"{exact(r.mean)}{_spread(r)} (n={r.n})"),
 )
-FACTS = (
+COUNTS = (
     TITLE,
     plain("model"),
     plain("setting"),
@@ -163,18 +163,18 @@ def _spread(row: Any) -> str:
     return f" ± {exact(float(f'{half:.3g}'))}" if row.n > 1 else ""
 
 
-def facts(table: pd.DataFrame, title: Callable[[str], str]) -> str:
+def published_counts(table: pd.DataFrame, title: Callable[[str], str]) -> str:
     """Published against recomputed, as Markdown."""
     heading = "## Published against recomputed: what needs no training\n\n"
     if table.empty:
-        return heading + "No fact has been recomputed yet."
+        return heading + "No count has been recomputed yet."
     counts = table.verdict.value_counts()
     note = (
         f"{counts.get('ok', 0)} agree to the last printed digit, {counts.get('differs', 0)} differ, "
         f"{counts.get('not published', 0)} have no published value."
     )
     rows = table.assign(title=[title(m) for m in table.method])
-    return f"{heading}{note}\n\n{render(FACTS, View(rows)).table}"
+    return f"{heading}{note}\n\n{render(COUNTS, View(rows)).table}"
 
 
 def missing(table: pd.DataFrame, title: Callable[[str], str]) -> str:

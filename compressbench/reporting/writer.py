@@ -25,7 +25,7 @@ from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html, write_findings
 from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.outputs import SEEDS, figures_of, tables_of
-from compressbench.reporting.published import facts_table, read_published
+from compressbench.reporting.published import counts_table, read_published
 from compressbench.reporting.seeds import read_seeds, seeds_table, write_seeds
 from compressbench.reporting.style import save, styled
 from compressbench.reporting.summary import summarize
@@ -43,7 +43,7 @@ def write_report(
     declarations: Mapping[str, "Declaration"],
     methods_root: Path,
     out: Path,
-    facts: Path | None,
+    counts: Path | None,
     timed: Mapping["Run", "Run"] | None,
     committed: Path | None,
     complete: bool,
@@ -58,7 +58,7 @@ def write_report(
     published = read_published(methods_root, declarations)
     groups = group_runs(runs, declarations, results.points)
     summaries = [summarize(results, group, published) for group in groups]
-    recomputed = facts_table(facts or results_root / scale / "facts.json", published)
+    recomputed = counts_table(counts or results_root / scale / "counts.json", published)
     written = _verdict(results, declarations, committed, out)
     written += write_findings(findings(methods_root, declarations), out)
     written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
@@ -100,7 +100,7 @@ def _tables(
         return declarations[method].title if method in declarations else method
 
     written = tables.write_table(out, "overview", *comparison.overview(groups, summaries))
-    written += tables.write_table(out, "facts", recomputed, tables.facts(recomputed, title))
+    written += tables.write_table(out, "published_counts", recomputed, tables.published_counts(recomputed, title))
     written += tables.write_table(out, "records", *tables.records(groups, results))
     written += tables.write_table(out, "missing", results.missing, tables.missing(results.missing, title))
     for group, summary in zip(groups, summaries, strict=True):

@@ -206,7 +206,11 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
     write_json(running_stage.folder / "latency.json", result)
 
 
-def write_facts(root: Path, methods: list[str], file: Path) -> None:
-    """Recompute the no-training facts of the methods: [{"method", "model", "setting", "metric", "value"}]."""
-    facts = [{"method": name} | fact._asdict() for name in methods for fact in loading.method_class(root, name).facts()]
-    write_json(file, facts)
+def write_published_counts(root: Path, methods: list[str], file: Path) -> None:
+    """Recompute the published counts of the methods: [{"method", "model", "setting", "metric", "value"}]."""
+    recomputed = [
+        {"method": name} | count._asdict()
+        for name in methods
+        for count in loading.method_class(root, name).published_counts()
+    ]
+    write_json(file, recomputed)

@@ -78,7 +78,7 @@ class Supernet:
         """`operating_points` of these structures."""
         return operating_points(self.space, self.costs, chosen)
 
-    def by_lot(self) -> dict[Budget, Subnet]:
+    def random_structures(self) -> dict[Budget, Subnet]:
         """A fresh structure of every budget: the same ones in every method of the same space and seed."""
         generator = self.ctx.generator("structures by lot")
         return {budget: self.sampler.draw(budget, generator) for budget in self.sampler.budgets}

@@ -9,7 +9,7 @@ from compressbench import quality
 from compressbench.config import MethodConfig
 from compressbench.data.mixing import MixedBatches
 from compressbench.errors import UserError
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import ModelSpec, Network
 from compressbench.models.structure import network_of
 from compressbench.models.vit import CoarseOnly, CoarseToFineViT
@@ -104,8 +104,8 @@ class CFViT(Method):
         return token_labelling_loss(model, *batch) if self.config.token_labels else two_pass_loss(model, *batch)
 
     @classmethod
-    def facts(cls) -> list[Fact]:
-        from methods.cf_vit.facts import recompute
+    def published_counts(cls) -> list[PublishedCount]:
+        from methods.cf_vit.counts import recompute
 
         return recompute()
 

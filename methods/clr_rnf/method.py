@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Context, Fact, Method, Structure
+from compressbench.method import Context, Method, PublishedCount, Structure
 from compressbench.models import Network
 from compressbench.models.structure import submodule
 from compressbench.pruning.filters import (
@@ -29,7 +29,7 @@ from compressbench.pruning.filters import (
 )
 from compressbench.pruning.one_shot import record_untrained_quality
 from compressbench.pruning.surgery import keep_filters
-from methods.clr_rnf import facts
+from methods.clr_rnf import counts
 from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs
 
 Kept = Mapping[str, Tensor]
@@ -133,14 +133,14 @@ class CLRRNF(Method):
         return chosen
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Costs of the dense networks and of the hand-designed structures that the authors compare with."""
-        return facts.recompute()
+        return counts.recompute()
 
     @classmethod
     def structures(cls) -> list[Structure]:
         """The hand-designed structures; the learned ones are not published."""
-        return facts.structures()
+        return counts.structures()
 
 
 class Ranking:

@@ -9,14 +9,14 @@ from torch import nn
 from compressbench import models
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Context, Fact, Method, Structure
+from compressbench.method import Context, Method, PublishedCount, Structure
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming, submodule
 from compressbench.pruning.filters import Widths, inner_keys, macs, uniform_widths, widths_from_rates, widths_within
 from compressbench.pruning.surgery import build_narrow
 from compressbench.seeding import derive_seed
 from compressbench.training import Hook, State
-from methods.dcff import facts
+from methods.dcff import counts
 from methods.dcff.fusion import FusedConv2d, Schedule, export, fused_layers
 
 Initialisation = Literal["framework", "kaiming_fan_in", "kaiming_fan_out"]
@@ -144,14 +144,14 @@ class DCFF(Method):
         return model.to(ctx.device)
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Parameters and FLOPs of the ten published networks and of their dense ones, with the reductions in %."""
-        return facts.recompute()
+        return counts.recompute()
 
     @classmethod
     def structures(cls) -> list[Structure]:
         """The published networks: their rates are given by hand."""
-        return facts.structures()
+        return counts.structures()
 
 
 def _record(ctx: Context, model: nn.Module) -> None:

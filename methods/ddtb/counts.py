@@ -4,7 +4,7 @@ import torch
 
 from compressbench import models
 from compressbench.accounting import layer_table
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.quantization.super_resolution import body_convolutions
 
 NETWORKS = {f"{network}_x{scale}": (network, scale) for network in ("edsr", "rdn", "srresnet") for scale in (4, 2)}
@@ -42,17 +42,22 @@ def tera_bops(counts: dict[str, int], bits: int, scale: int) -> float:
     return per_pixel * OUTPUT_PIXELS / scale**2 / 1e12
 
 
-def recomputed_facts() -> list[Fact]:
+def recomputed_facts() -> list[PublishedCount]:
     """All of it, as rows that meet those of published.csv."""
-    facts = []
+    recomputed = []
     for model, (network, scale) in NETWORKS.items():
         counts = network_counts(network, scale)
-        facts += [Fact(model, "dense", metric, value) for metric, value in counts.items()]
-        facts += [Fact(model, f"w{bits}a{bits}", "compression", compression(counts, bits)) for bits in (2, 3, 4)]
+        recomputed += [PublishedCount(model, "dense", metric, value) for metric, value in counts.items()]
+        recomputed += [
+            PublishedCount(model, f"w{bits}a{bits}", "compression", compression(counts, bits)) for bits in (2, 3, 4)
+        ]
         if scale == 4:
-            facts.append(Fact(model, "dense", "gmacs_720p", counts["macs_per_pixel"] * OUTPUT_PIXELS / scale**2 / 1e9))
-            facts.append(Fact(model, "dense", "tbops_720p", tera_bops(counts, 32, scale)))
-            facts += [
-                Fact(model, f"w{bits}a{bits}", "tbops_720p", tera_bops(counts, bits, scale)) for bits in (2, 3, 4)
+            recomputed.append(
+                PublishedCount(model, "dense", "gmacs_720p", counts["macs_per_pixel"] * OUTPUT_PIXELS / scale**2 / 1e9)
+            )
+            recomputed.append(PublishedCount(model, "dense", "tbops_720p", tera_bops(counts, 32, scale)))
+            recomputed += [
+                PublishedCount(model, f"w{bits}a{bits}", "tbops_720p", tera_bops(counts, bits, scale))
+                for bits in (2, 3, 4)
             ]
-    return facts
+    return recomputed

@@ -11,7 +11,7 @@ from compressbench.config import MethodConfig
 from compressbench.layers.bounds import BoundedActivation, Bounds, bounded_activations
 from compressbench.layers.gates import GateGradient
 from compressbench.layers.ranged import RangedConv2d, WeightRange
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.quantization.super_resolution import (
@@ -204,5 +204,5 @@ class DDTB(Method):
         return model
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         return recomputed_facts()

@@ -23,9 +23,9 @@ from compressbench.data_free.closed_forms import (
 )
 from compressbench.errors import UserError
 from compressbench.layers.folding import scale_and_shift
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
-from methods.df_mpc import facts
+from methods.df_mpc import counts
 from methods.df_mpc.compensation import Outputs, change, coefficients, loss, reader_change, ternary
 from methods.df_mpc.layout import mean_bits, mixed_pairs
 
@@ -116,6 +116,6 @@ class DFMPC(Method):
         return float(c.mean()), float(correlation.mean()), with_c / without if without > 0 else 1.0
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Weights, share of the low layers, memory and mean bits of the published kinds of network."""
-        return facts.recompute()
+        return counts.recompute()

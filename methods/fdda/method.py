@@ -14,12 +14,12 @@ from compressbench.data_free.generator import Generator
 from compressbench.data_free.synthesis import SyntheticBatches, check_teacher, frozen_teacher
 from compressbench.errors import UserError
 from compressbench.layers.quantized import insert_quantizers, track_ranges
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.seeding import generator
 from compressbench.training import schedule_factor
 from compressbench.training.distillation import distillation_loss
-from methods.fdda import facts
+from methods.fdda import counts
 from methods.fdda.centres import calibration_indices, class_centres
 from methods.fdda.config import FDDAConfig
 from methods.fdda.generation import Draw, Draws, GeneratorLoss, Joint, Rate, Trainee, describe, sample, student_batch
@@ -221,8 +221,8 @@ class FDDA(Method):
         return lambda step: recipe.lr * factor(step)
 
     @classmethod
-    def facts(cls) -> list[Fact]:
-        return facts.recompute()
+    def published_counts(cls) -> list[PublishedCount]:
+        return counts.recompute()
 
 
 def _steps_per_epoch(ctx: Context) -> int:

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from compressbench.config import MethodConfig
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.training import Hook, State
 from compressbench.training.distillation import attention_loss, normalised_mse, peer_accuracies, softened_divergence
-from methods.ffsd import facts
+from methods.ffsd import counts
 from methods.ffsd.attention_shift import diversity_loss, shift
 from methods.ffsd.networks import Cohort, Decoder, Seen
 
@@ -155,8 +155,8 @@ class FFSD(Method):
         return cohort.ramp * self.config.decoder_weight * torch.stack(terms).sum()
 
     @classmethod
-    def facts(cls) -> list[Fact]:
-        return facts.recompute()
+    def published_counts(cls) -> list[PublishedCount]:
+        return counts.recompute()
 
 
 def _validation(accuracies: dict[str, float]) -> dict[str, float]:

@@ -10,12 +10,12 @@ from compressbench.data import SyntheticImages
 from compressbench.data_free.synthesis import SyntheticBatches, check_teacher, frozen_teacher, real_images
 from compressbench.finite import best_class
 from compressbench.layers.quantized import insert_quantizers, track_ranges
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.training import Hook, State
 from compressbench.training.distillation import distillation_loss
-from methods.intraq import facts
+from methods.intraq import counts
 from methods.intraq.config import IntraQConfig
 from methods.intraq.generator import calibration_images
 from methods.intraq.images import Synthesizer
@@ -112,5 +112,5 @@ class IntraQ(Method):
         )
 
     @classmethod
-    def facts(cls) -> list[Fact]:
-        return facts.recompute()
+    def published_counts(cls) -> list[PublishedCount]:
+        return counts.recompute()

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 from compressbench.config import MethodConfig
 from compressbench.data import Split
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead, norm
 from compressbench.models.structure import network_of
 from compressbench.seeding import derive_seed, generator
 from compressbench.sessions import features, through_sessions
 from compressbench.training import Hook, State, fit
-from methods.lec_net import facts
+from methods.lec_net import counts
 from methods.lec_net.losses import distillation, gate_penalty, sharpness
 
 
@@ -159,5 +159,5 @@ class LECNet(Method):
         ctx.record("kept_rows", (every >= tau).float().mean().item())
 
     @classmethod
-    def facts(cls) -> list[Fact]:
-        return facts.recompute()
+    def published_counts(cls) -> list[PublishedCount]:
+        return counts.recompute()

@@ -11,14 +11,14 @@ from compressbench import accounting
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.masks import Masks, apply_masks, regrown_fraction
 from compressbench.pruning.trained_masks import scored_layers, scores
 from compressbench.training import Hook, State
-from methods.lottery_jackpots import facts
+from methods.lottery_jackpots import counts
 from methods.lottery_jackpots.search import (
     QUOTAS,
     Restriction,
@@ -158,9 +158,9 @@ class LotteryJackpots(Method):
         return export(model, network)
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Layers, weights, MACs and parameters of the published networks; weights kept and true sparsity at each p."""
-        return facts.recompute()
+        return counts.recompute()
 
 
 def _record(ctx: Context, model: nn.Module, magnitude: Masks) -> None:

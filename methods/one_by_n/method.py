@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressbench import accounting, models
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.blocks import (
@@ -109,9 +109,9 @@ class OneByN(Method):
         return model.requires_grad_(True)
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """MACs, weights and stored bytes of the published networks, dense and with 1x4 blocks."""
-        return [fact for name in PRUNABLE_NETWORKS for fact in network_facts(name)]
+        return [count for name in PRUNABLE_NETWORKS for count in counts_of_network(name)]
 
 
 def published(recipe: Recipe) -> Recipe:
@@ -125,7 +125,7 @@ def published(recipe: Recipe) -> Recipe:
     return Recipe.model_validate(recipe.model_dump() | schedule)
 
 
-# ---- facts
+# ---- published counts
 
 PRUNABLE_NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "resnet50")
 SPARSITIES = {"p50": 0.5, "p70": 0.7, "p90": 0.9}
@@ -164,30 +164,32 @@ def layer_shapes(network: nn.Module, classifier: bool = False) -> list[LayerShap
     ]
 
 
-def network_facts(name: str) -> Iterator[Fact]:
+def counts_of_network(name: str) -> Iterator[PublishedCount]:
     """The counts of one network; ResNet-50 also with its classifier pruned, as its published configuration does."""
     with torch.device("meta"):
         network = models.build(name)
     for suffix, classifier in {"": False, "_fc": True}.items() if name == "resnet50" else {"": False}.items():
         shapes = layer_shapes(network, classifier)
-        yield Fact(name, f"dense{suffix}", "prunable_weights", sum(s.weights for s in shapes if s.prunable))
+        yield PublishedCount(name, f"dense{suffix}", "prunable_weights", sum(s.weights for s in shapes if s.prunable))
         for label, sparsity in SPARSITIES.items():
             kept = [s.kept(4, sparsity) for s in shapes]
             macs = sum(k * s.positions for k, s in zip(kept, shapes, strict=True))
-            yield Fact(name, f"n4_{label}{suffix}", "macs", macs)
-            yield Fact(name, f"n4_{label}{suffix}", "kept_weights", sum(kept))
-    yield Fact(name, "dense", "macs", sum(s.weights * s.positions for s in shapes))
-    yield Fact(name, "dense", "weights", sum(s.weights for s in shapes))
-    yield Fact(name, "dense", "params", sum(p.numel() for p in network.parameters()))
-    yield from storage_facts(name, layer_shapes(network))
+            yield PublishedCount(name, f"n4_{label}{suffix}", "macs", macs)
+            yield PublishedCount(name, f"n4_{label}{suffix}", "kept_weights", sum(kept))
+    yield PublishedCount(name, "dense", "macs", sum(s.weights * s.positions for s in shapes))
+    yield PublishedCount(name, "dense", "weights", sum(s.weights for s in shapes))
+    yield PublishedCount(name, "dense", "params", sum(p.numel() for p in network.parameters()))
+    yield from stored_counts(name, layer_shapes(network))
 
 
-def storage_facts(name: str, shapes: list[LayerShape]) -> Iterator[Fact]:
+def stored_counts(name: str, shapes: list[LayerShape]) -> Iterator[PublishedCount]:
     """Bytes of the weights alone: dense, in blocks, and as single weights in CSR (n = 1, pruned weight by weight)."""
     single = [s._replace(kernel=1) for s in shapes]
-    yield Fact(name, "dense", "weight_bytes", 4 * sum(s.weights for s in shapes))
+    yield PublishedCount(name, "dense", "weight_bytes", 4 * sum(s.weights for s in shapes))
     for setting, n, sparsity in (("n4_p50", 4, 0.5), ("n16_p50", 16, 0.5), ("n4_p90", 4, 0.9)):
         if all(s.rows % n == 0 for s in shapes if s.prunable):
-            yield Fact(name, setting, "weight_bytes", sum(s.stored_bytes(n, sparsity) for s in shapes))
+            yield PublishedCount(name, setting, "weight_bytes", sum(s.stored_bytes(n, sparsity) for s in shapes))
     for label in ("p50", "p90"):
-        yield Fact(name, f"weight_{label}", "weight_bytes", sum(s.stored_bytes(1, SPARSITIES[label]) for s in single))
+        yield PublishedCount(
+            name, f"weight_{label}", "weight_bytes", sum(s.stored_bytes(1, SPARSITIES[label]) for s in single)
+        )

@@ -12,7 +12,7 @@ from compressbench import accounting
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.published import PublishedNetwork
 from compressbench.models.structure import AnyModule
@@ -157,9 +157,9 @@ class OptG(Method):
             ctx.record(f"{name}_reranked", value)
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Maskable weights, MACs and parameters of the published networks; weights kept at the published sparsities."""
-        return [fact for network in PUBLISHED for fact in network.facts()]
+        return [count for network in PUBLISHED for count in network.counts()]
 
 
 @dataclass(frozen=True)
@@ -168,13 +168,13 @@ class Published(PublishedNetwork):
 
     sparsities: dict[str, float]
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         counts = accounting.account(self.build(), self.shape)
         dense = {"weights": counts.weights, "macs": counts.macs, "params": counts.params}
         kept = {setting: int(counts.weights * (1 - p)) for setting, p in self.sparsities.items()}
         return [
-            *(Fact(self.name, "dense", metric, value) for metric, value in dense.items()),
-            *(Fact(self.name, setting, "kept_weights", value) for setting, value in kept.items()),
+            *(PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()),
+            *(PublishedCount(self.name, setting, "kept_weights", value) for setting, value in kept.items()),
         ]
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.subnets import Layout, Subnet
 from compressbench.supernet.config import SupernetConfig
@@ -104,7 +104,7 @@ class PSSNet(Method):
         choices: dict[str, dict[Budget, Subnet]] = {
             "best": {budget: pools.best(pool) for budget, pool in filled.items()},
             "worst": {budget: pools.worst(pool) for budget, pool in filled.items()},
-            "random": {budget: subnet for budget, subnet in supernet.by_lot().items() if budget in filled},
+            "random": {budget: subnet for budget, subnet in supernet.random_structures().items() if budget in filled},
         }
         models = {name: supernet.deploy(chosen) for name, chosen in choices.items()}
         for name, model in models.items():
@@ -120,7 +120,7 @@ class PSSNet(Method):
         return measured_table(Layout(ctx.build()), self.config)
 
     @classmethod
-    def facts(cls) -> list[Fact]:
-        from methods.pss_net.facts import recompute
+    def published_counts(cls) -> list[PublishedCount]:
+        from methods.pss_net.counts import recompute
 
         return recompute()

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressbench.layers.binary import binarise, binary_layers
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
-from compressbench.quantization.binary_counts import binary_facts
+from compressbench.quantization.binary_counts import counts_of_binary_networks
 from compressbench.quantization.binary_training import BinaryConfig, Flips, train_binary
 from compressbench.quantization.latent_weights import bit_entropy
 from compressbench.training import Hook, State
@@ -92,6 +92,6 @@ class ReCU(Method):
         return model
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Counts of the published networks."""
-        return binary_facts("recu", "w1a1")
+        return counts_of_binary_networks("recu", "w1a1")

@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench.layers.binary import binarise, binary_layers
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
-from compressbench.quantization.binary_counts import BINARY_NETWORKS, binary_facts
+from compressbench.quantization.binary_counts import BINARY_NETWORKS, counts_of_binary_networks
 from compressbench.quantization.binary_training import BinaryConfig, train_binary
 from compressbench.training import Hook, State
 from methods.siman.layer import MagnitudeConv2d
@@ -85,12 +85,12 @@ class SiMaN(Method):
         return model
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Counts of the published networks, and how many trained values decay."""
-        found = binary_facts("siman", "w1a1")
+        found = counts_of_binary_networks("siman", "w1a1")
         for network in BINARY_NETWORKS:
             model = binarise(network.build(form="siman"), lambda layer: MagnitudeConv2d.rebuild(layer, {}))
             groups = parameter_groups(model, decay_latent=False)
             for metric, group in zip(("decayed", "not_decayed"), groups, strict=True):
-                found.append(Fact(network.name, "w1a1", metric, sum(p.numel() for p in group["params"])))
+                found.append(PublishedCount(network.name, "w1a1", metric, sum(p.numel() for p in group["params"])))
         return found

@@ -10,13 +10,14 @@ from compressbench import models
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming
 from compressbench.pruning.blocks import block_mask, block_statistics, check_network, connected_share, weights_of
 from compressbench.pruning.config import record_densities
 from compressbench.seeding import derive_seed
-from methods.subp import facts
+from methods.subp import counts
+from methods.subp.counts import SHORTCUTS, block_layers
 from methods.subp.criterion import (
     Criterion,
     Ramp,
@@ -27,7 +28,6 @@ from methods.subp.criterion import (
     most_important,
     sampler,
 )
-from methods.subp.facts import SHORTCUTS, block_layers
 from methods.subp.soft import Gradient, MaskUpdates, RemovedDecay, Scored, export, soften
 
 
@@ -122,9 +122,9 @@ class SUBP(Method):
         ctx.record("connected", connected_share(masks, model.couplings()))
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Operations and parameters of the published networks, with whole blocks and with the exact rate."""
-        return facts.recompute()
+        return counts.recompute()
 
 
 def initialise(model: AnyModule) -> AnyModule:

@@ -9,9 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.data_free.closed_forms import recalibrated
 from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
-from methods.udfc import facts
+from methods.udfc import counts
 from methods.udfc.reconstruction import Objective, channels, closed_form, errors
 
 
@@ -63,6 +63,6 @@ class UDFC(Method):
         return mixing, after / before if before > 0 else 1.0
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Counts of dense and pruned networks, and how much less memory their weights take."""
-        return facts.recompute()
+        return counts.recompute()

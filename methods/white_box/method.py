@@ -9,13 +9,13 @@ from torch import Tensor
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.finite import best_class
-from compressbench.method import Context, Fact, Method
+from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.pruning.filters import from_scratch, producer_weights, random_filters, strongest_filters
 from compressbench.pruning.surgery import keep_filters
 from compressbench.seeding import derive_seed
 from methods.white_box.class_masks import ClassMasks, class_loss
-from methods.white_box.facts import PUBLISHED
+from methods.white_box.counts import PUBLISHED
 from methods.white_box.layout import Layout, lay_out
 from methods.white_box.narrowing import fold_masks, renew, reset_norms, scale_norms
 from methods.white_box.voting import Election, FlopsAtWidths, RandomLayer, vote
@@ -161,9 +161,9 @@ class WhiteBox(Method):
         return ctx.fit(model, recipe.model_copy(update={"epochs": epochs}))
 
     @classmethod
-    def facts(cls) -> list[Fact]:
+    def published_counts(cls) -> list[PublishedCount]:
         """Counts of the published networks and the largest cuts that their floors allow."""
-        return [fact for network in PUBLISHED for fact in network.facts()]
+        return [count for network in PUBLISHED for count in network.counts()]
 
 
 def class_recipe(recipe: Recipe, epochs: int) -> Recipe:

@@ -137,7 +137,7 @@ def test_every_point_is_timed_beside_the_dense_network_and_so_is_the_switch(eval
     assert 0 < switch < reload
 
 
-def test_a_switch_asks_for_points_by_lot_and_loads_nothing() -> None:
+def test_a_switch_asks_for_random_points_and_loads_nothing() -> None:
     asked: list[str] = []
     loads: list[int] = []
 

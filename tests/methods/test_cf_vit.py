@@ -1,4 +1,4 @@
-"""CF-ViT: the training, the facts of its specification, and one iteration at full size."""
+"""CF-ViT: the training, the published counts of its specification, and one iteration at full size."""
 
 import csv
 from pathlib import Path
@@ -14,7 +14,7 @@ from compressbench.data.mixing import Box
 from compressbench.errors import UserError
 from compressbench.models.vit import CoarseToFineViT
 from compressbench.reporting.published import _compare
-from methods.cf_vit.facts import EXITS, PUBLISHED, recompute
+from methods.cf_vit.counts import EXITS, PUBLISHED, recompute
 from methods.cf_vit.losses import MixTokenBatches, agreement, token_labelling_loss, two_pass_loss
 from methods.cf_vit.method import CFViT
 from tests.contexts import VIT, full_size_context, make_context
@@ -171,7 +171,7 @@ def test_one_iteration_at_full_size(pair: str, setting: str, tmp_path: Path) -> 
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-# ---- facts
+# ---- published counts
 
 
 def test_facts_agree_with_the_published_numbers() -> None:

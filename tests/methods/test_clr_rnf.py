@@ -19,7 +19,7 @@ from compressbench.pruning.surgery import keep_filters
 from compressbench.training import schedule_factor
 from compressbench.training.checkpoint import same_bits
 from methods.baselines.l1_filter.method import L1Filter
-from methods.clr_rnf.facts import PUBLISHED, recompute
+from methods.clr_rnf.counts import PUBLISHED, recompute
 from methods.clr_rnf.method import CLRRNF, Ranking, restart
 from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs, worst_ranks
 from tests.conftest import ROOT

@@ -1,4 +1,4 @@
-"""DCFF: the facts and the acceptance checks of its specification, and what its published schedule does."""
+"""DCFF: the published counts and the acceptance checks of its specification, and what its published schedule does."""
 
 import csv
 import time
@@ -29,7 +29,7 @@ from compressbench.pruning.surgery import build_narrow
 from compressbench.reporting.published import _compare
 from compressbench.training import fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
-from methods.dcff.facts import PUBLISHED, recompute
+from methods.dcff.counts import PUBLISHED, recompute
 from methods.dcff.fusion import FusedConv2d, Schedule, distances, export, fused_layers, kl_scores, proxies, select
 from methods.dcff.method import DCFF, Fusion, fuse, initialise
 from tests.contexts import full_size_context, make_context
@@ -407,7 +407,7 @@ def test_wrong_configurations_are_refused(wrong: dict) -> None:
         DCFF.Config.model_validate(wrong)
 
 
-# ---- facts
+# ---- published counts
 
 FIRST_56 = [4, 4, 8, 8, 8, 11, 11, 9, 3, 9, 9, 6, 6, 6, 6, 19, 25, 25, 19, 44, 12, 38, 38, 19, 44, 38, 12]
 FIRST_110 = [
@@ -535,9 +535,9 @@ def test_exact_arithmetic_would_give_another_googlenet() -> None:
 def test_facts_agree_with_the_published_numbers_but_for_the_parameters_of_vgg() -> None:
     with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         published = {(r["model"], r["setting"], r["metric"]): r["value"] for r in csv.DictReader(file)}
-    facts = recompute()
-    assert len(facts) == 5 * 2 + 10 * 4
-    differ = {f[:3] for f in facts if _compare(published[f[:3]], f.value)[1] != "ok"}
+    recomputed = recompute()
+    assert len(recomputed) == 5 * 2 + 10 * 4
+    differ = {f[:3] for f in recomputed if _compare(published[f[:3]], f.value)[1] != "ok"}
     assert differ == {("vgg16", "vgg16", "params"), ("vgg16", "vgg16", "params_removed")}
 
 

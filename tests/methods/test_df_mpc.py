@@ -22,7 +22,7 @@ from compressbench.runtimes.integer import integer_network
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import same_bits
 from methods.df_mpc.compensation import Outputs, change, coefficients, loss, ternary
-from methods.df_mpc.facts import recompute
+from methods.df_mpc.counts import recompute
 from methods.df_mpc.layout import mean_bits, mixed_pairs
 from methods.df_mpc.method import DFMPC
 from tests.conftest import ROOT
@@ -431,14 +431,14 @@ COUNTS = {
 
 
 @cache
-def facts() -> dict[tuple[str, str, str], float]:
+def counts() -> dict[tuple[str, str, str], float]:
     return {(f.model, f.setting, f.metric): f.value for f in recompute()}
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_of_the_specification(name: str) -> None:
     weights, macs, share, megabytes, bits, memory = COUNTS[name]
-    found = {(setting, metric): value for (model, setting, metric), value in facts().items() if model == name}
+    found = {(setting, metric): value for (model, setting, metric), value in counts().items() if model == name}
     assert (found["dense", "weights"], found["dense", "macs"]) == (weights, macs)
     assert found["dense", "low_share"] == pytest.approx(share, abs=0.05)
     assert found["dense", "weight_mb"] == pytest.approx(megabytes, abs=0.005)
@@ -449,7 +449,7 @@ def test_counts_of_the_specification(name: str) -> None:
 
 def test_published_counts_agree_to_the_last_digit() -> None:
     printed = pd.read_csv(ROOT / "methods/df_mpc/published.csv", dtype=str).set_index(["model", "setting", "metric"])
-    compared = [_compare(printed.value[key], value)[1] for key, value in facts().items() if key in printed.index]
+    compared = [_compare(printed.value[key], value)[1] for key, value in counts().items() if key in printed.index]
     assert len(compared) == 5 * 8 and set(compared) == {"ok"}
     unknown = printed[printed.value == "not available"]
     assert {metric for _, _, metric in unknown.index} == {"top1"} and len(unknown) == 10

@@ -23,7 +23,7 @@ from compressbench.method import Context, loading
 from compressbench.plan import Plan
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from compressbench.training.distillation import distillation_loss
-from methods.fdda import facts
+from methods.fdda import counts
 from methods.fdda import method as fdda
 from methods.fdda.centres import (
     ClassCentres,
@@ -124,7 +124,7 @@ def draw(label: int = 0, seed: int = 0, batch: int = 8) -> Draw:
 def test_counts_of_the_published_networks() -> None:
     with (ROOT / "methods/fdda/published.csv").open(encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["metric"] != "top1"]
-    found = {(f.model, f.setting, f.metric): f.value for f in FDDA.facts()}
+    found = {(f.model, f.setting, f.metric): f.value for f in FDDA.published_counts()}
     assert len({(r["model"], r["setting"], r["metric"]) for r in rows}) == len(rows) > 60
     for r in rows:
         digits = len(r["value"].split("e")[0].split(".")[1]) if "." in r["value"] else 0
@@ -145,7 +145,7 @@ def test_desk_network() -> None:
 
 @pytest.mark.parametrize("name", ["ResNet-18", "MobileNetV1", "MobileNetV2"])
 def test_eight_bits_at_the_ends_and_nowhere_else(name: str) -> None:
-    network = next(p for p in facts.PUBLISHED if p.name == name)
+    network = next(p for p in counts.PUBLISHED if p.name == name)
     student = insert_quantizers(network.build(), 4, 4, end_weight_bits=8, end_activation_bits=8)
     weights = [m.weight_bits for m in student.modules() if isinstance(m, QuantConv2d | QuantLinear)]
     activations = [m.bits for m in student.modules() if isinstance(m, QuantizedActivation)]
@@ -163,7 +163,7 @@ def test_first_aligned_layer(layers: int, first: int) -> None:
 
 
 def test_alignment_of_resnet18_starts_in_the_second_unit_of_its_second_stage() -> None:
-    model, seen = facts.PUBLISHED[0].build().eval(), []
+    model, seen = counts.PUBLISHED[0].build().eval(), []
     names = {m: name for name, m in model.named_modules()}
     for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]:
         norm.register_forward_pre_hook(lambda module, _: seen.append(names[module]))

@@ -18,7 +18,7 @@ from compressbench.training import LearningRate, State
 from compressbench.training.checkpoint import same_bits
 from compressbench.training.distillation import attention, forward_with_taps
 from methods.baselines.mutual_learning.method import student_loss
-from methods.ffsd import facts
+from methods.ffsd import counts
 from methods.ffsd.attention_shift import diversity_loss, shift, shifted_attention
 from methods.ffsd.method import FFSD, Losses, Ramp, ramp
 from methods.ffsd.networks import Cohort, Decoder, Fusion, initialise, mixer, tap_channels
@@ -332,7 +332,7 @@ def test_modules_start_as_published() -> None:
 def test_every_number_that_needs_no_training_is_the_published_one() -> None:
     with (ROOT / "methods/ffsd/published.csv").open(encoding="utf-8") as file:
         printed = {(r["model"], r["metric"]): r["value"] for r in csv.DictReader(file) if r["metric"] != "top1"}
-    found = {(fact.model, fact.metric): fact.value for fact in facts.recompute()}
+    found = {(count.model, count.metric): count.value for count in counts.recompute()}
     assert len(found) == 9 * 6
     for key, value in printed.items():
         assert found[key] == int(value), key

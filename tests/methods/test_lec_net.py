@@ -12,7 +12,7 @@ from compressbench.data import Split
 from compressbench.models.growing import GrowingClassifier, GrowingHead
 from compressbench.sessions import features
 from compressbench.training.checkpoint import same_bits
-from methods.lec_net import facts
+from methods.lec_net import counts
 from methods.lec_net.losses import distillation, gate_penalty, sharpness
 from methods.lec_net.method import LECNet, SessionLoss
 from tests.conftest import ROOT
@@ -203,7 +203,7 @@ def test_batches_smaller_than_a_session(data_root: Path, tmp_path: Path) -> None
 
 def test_published_counts() -> None:
     printed = pd.read_csv(ROOT / "methods/lec_net/published.csv", dtype=str, keep_default_na=False)
-    found = {(f.model, f.setting, f.metric): f.value for f in facts.recompute()}
+    found = {(f.model, f.setting, f.metric): f.value for f in counts.recompute()}
     counted = printed[~printed.metric.str.startswith(("top1", "accuracy"))]
     assert len(counted) == len(found) == 36
     for row in counted.itertuples():

@@ -1,4 +1,4 @@
-"""Lottery Jackpots: the facts and the acceptance checks of its specification, and its variants and controls."""
+"""Lottery Jackpots: the published counts and the acceptance checks of its specification, and its variants and controls."""
 
 import copy
 import csv
@@ -595,16 +595,16 @@ def test_tuning_for_the_whole_budget_leaves_no_search_and_is_refused() -> None:
         LotteryJackpots(config(tuning_epochs=3)).recipes(Recipe(epochs=3, lr=0.1))
 
 
-# ---- facts and full size (section 7)
+# ---- published counts and full size (section 7)
 
 
 def test_facts_are_those_of_the_published_table() -> None:
     rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
     published = {(r["model"], r["setting"], r["metric"]): r["value"] for r in rows}
-    found = LotteryJackpots.facts()
+    found = LotteryJackpots.published_counts()
     assert len(found) == 5 * 5 + 10 * 3
-    for fact in found:
-        assert _compare(published[(fact.model, fact.setting, fact.metric)], fact.value)[1] == "ok", fact
+    for count in found:
+        assert _compare(published[(count.model, count.setting, count.metric)], count.value)[1] == "ok", count
 
 
 def test_published_settings_are_known_and_each_row_appears_once() -> None:

@@ -1,4 +1,4 @@
-"""1xN: the facts and the acceptance checks of its specification."""
+"""1xN: the published counts and the acceptance checks of its specification."""
 
 import csv
 from pathlib import Path
@@ -57,15 +57,15 @@ def images(*shape: int) -> torch.Tensor:
     return torch.randn(4, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-# ---- facts
+# ---- published counts
 
 
 def test_facts_are_the_published_counts() -> None:
-    facts = {(f.model, f.setting, f.metric): f.value for f in OneByN.facts()}
+    recomputed = {(f.model, f.setting, f.metric): f.value for f in OneByN.published_counts()}
     with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         counts = [r for r in csv.DictReader(file) if r["metric"] in COUNTED]
     assert len(counts) == 66
-    wrong = [r for r in counts if facts.get((r["model"], r["setting"], r["metric"])) != int(r["value"])]
+    wrong = [r for r in counts if recomputed.get((r["model"], r["setting"], r["metric"])) != int(r["value"])]
     assert not wrong
 
 

@@ -19,7 +19,7 @@ from compressbench.supernet.latency_table import measured_table
 from compressbench.supernet.training import prepare
 from methods.baselines.separate_subnets.method import SeparateSubnets
 from methods.baselines.uniform_subnets.method import UniformSubnets
-from methods.pss_net.facts import distinct_networks, network_at
+from methods.pss_net.counts import distinct_networks, network_at
 from methods.pss_net.method import Prioritized, PSSNet, PSSNetConfig
 from methods.pss_net.pools import Pools, annealed, priorities
 from tests.conftest import ROOT
@@ -287,7 +287,7 @@ def test_one_iteration_at_full_size(pair: str, setting: str, tmp_path: Path, mon
     monkeypatch.setattr(ctx, "validate", lambda _: {})
     declared = parse(Declaration, read_yaml(ROOT / "methods/pss_net/config.yaml"), "pss_net")
     config = declared.settings[setting] | {"samples": 2000, "recalibration_batches": 1}
-    monkeypatch.setattr("compressbench.supernet.training.Supernet.by_lot", lambda _: {})
+    monkeypatch.setattr("compressbench.supernet.training.Supernet.random_structures", lambda _: {})
     model = PSSNet(parse(PSSNetConfig, config, "test")).compress(ctx)
     assert len(model.points) == 3 and model.full_resolution == 224
     assert all(torch.isfinite(p).all() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""SUBP: the facts and the acceptance checks of its specification."""
+"""SUBP: the published counts and the acceptance checks of its specification."""
 
 import csv
 import math
@@ -21,6 +21,7 @@ from compressbench.pruning.blocks import block_mask, encode_bsr
 from compressbench.runtimes.native import NativeRuntime
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
+from methods.subp.counts import block_layers
 from methods.subp.criterion import (
     Schedule,
     block_matrix,
@@ -35,7 +36,6 @@ from methods.subp.criterion import (
     sampler,
     update,
 )
-from methods.subp.facts import block_layers
 from methods.subp.method import SUBP, initialise, parameter_groups
 from methods.subp.soft import MaskUpdates, RemovedDecay, soften
 from tests.contexts import RECIPE, full_size_context, make_context
@@ -417,16 +417,16 @@ def test_gradual_hard_pruning_is_nested_and_a_static_mask_never_changes() -> Non
 
 
 def test_facts_are_the_published_counts() -> None:
-    facts = {(f.model, f.setting, f.metric): f.value for f in SUBP.facts()}
+    recomputed = {(f.model, f.setting, f.metric): f.value for f in SUBP.published_counts()}
     with (FOLDER / "published.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     exact = [r for r in rows if r["metric"] not in ("top1", "top5", "flops")]
     assert len(exact) == 4 * 3 + 10 * 7
-    assert not [r for r in exact if facts[r["model"], r["setting"], r["metric"]] != int(r["value"])]
+    assert not [r for r in exact if recomputed[r["model"], r["setting"], r["metric"]] != int(r["value"])]
     printed = {r["setting"]: float(r["value"]) for r in rows if r["metric"] == "flops"}
-    assert all(abs(facts[network_of(s), s, "flops"] - v) <= 0.05e9 for s, v in printed.items())
+    assert all(abs(recomputed[network_of(s), s, "flops"] - v) <= 0.05e9 for s, v in printed.items())
     # 279 M is what no way of counting gives
-    ways = {facts["mobilenet_v1", "mobilenet_v1_n16", m] for m in ("macs", "macs_exact_rate", "flops_repository")}
+    ways = {recomputed["mobilenet_v1", "mobilenet_v1_n16", m] for m in ("macs", "macs_exact_rate", "flops_repository")}
     assert {round(v / 1e6) for v in ways} == {278, 282}
 
 
@@ -636,7 +636,7 @@ def test_one_iteration_at_full_size(model: str, tmp_path: Path, monkeypatch: pyt
     ctx = full_size_context(tmp_path, f"imagenet/{model}", "subp", setting)
     subp = SUBP(SUBP.Config.model_validate(SETTINGS[setting] | {"start": 0, "end": 0}))
     trained = subp.compress(ctx)
-    counts = {f.metric: f.value for f in SUBP.facts() if f.setting == setting}
+    counts = {f.metric: f.value for f in SUBP.published_counts() if f.setting == setting}
     account = accounting.account(trained, (3, 224, 224))
     assert account.macs == counts["macs"]
     assert account.params - (account.weights - account.kept_weights) == counts["params"]

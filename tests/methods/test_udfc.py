@@ -16,7 +16,7 @@ from compressbench.plan import Plan
 from compressbench.reporting.published import _compare
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import same_bits
-from methods.udfc.facts import PUBLISHED, recompute
+from methods.udfc.counts import PUBLISHED, recompute
 from methods.udfc.method import UDFC
 from methods.udfc.reconstruction import channels, closed_form, errors
 from tests.conftest import ROOT
@@ -311,12 +311,12 @@ COUNTS = {
 
 
 @cache
-def facts() -> dict[tuple[str, str, str], float]:
+def counts() -> dict[tuple[str, str, str], float]:
     return {(f.model, f.setting, f.metric): f.value for f in recompute()}
 
 
 def test_counts_of_the_specification() -> None:
-    found = facts()
+    found = counts()
     for (model, setting), (params, macs, factor) in COUNTS.items():
         assert (found[model, setting, "params"], found[model, setting, "macs"]) == (params, macs), (model, setting)
         if factor is not None:
@@ -334,7 +334,7 @@ def test_counts_of_the_specification() -> None:
 
 def test_published_counts_agree_to_the_last_digit() -> None:
     printed = pd.read_csv(ROOT / "methods/udfc/published.csv", dtype=str).set_index(["model", "setting", "metric"])
-    compared = [_compare(printed.value.get(key), value)[1] for key, value in facts().items() if key in printed.index]
+    compared = [_compare(printed.value.get(key), value)[1] for key, value in counts().items() if key in printed.index]
     assert len(compared) >= 40 and set(compared) == {"ok"}
     assert {p.name for p in PUBLISHED} <= set(printed.index.get_level_values("model"))
 

@@ -1,4 +1,4 @@
-"""White-Box: the facts and the acceptance checks of its specification."""
+"""White-Box: the published counts and the acceptance checks of its specification."""
 
 import csv
 import time
@@ -22,7 +22,7 @@ from compressbench.plan import Plan, Run
 from compressbench.pruning.filters import Widths, build_narrow
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from methods.white_box.class_masks import ClassMasks, class_loss, mixture, scaled
-from methods.white_box.facts import PUBLISHED
+from methods.white_box.counts import PUBLISHED
 from methods.white_box.layout import Layout, lay_out
 from methods.white_box.method import WhiteBox, class_recipe
 from methods.white_box.narrowing import fold_masks
@@ -606,7 +606,7 @@ def test_shortcut_convolutions_start_afresh(data_root: Path, tmp_path: Path, mon
     assert torch.equal(narrow.get_submodule(norm).running_var, dense.get_submodule(norm).running_var)
 
 
-# ---- facts
+# ---- published counts
 
 
 def test_facts_are_those_of_the_published_table() -> None:
@@ -614,14 +614,14 @@ def test_facts_are_those_of_the_published_table() -> None:
     rows = list(csv.DictReader((FOLDER / "published.csv").open(encoding="utf-8")))
     printed = {(r["model"], r["setting"], r["metric"]): Decimal(r["value"]) for r in rows}
     differ = set()
-    facts = WhiteBox.facts()
-    for fact in facts:
-        value = printed[fact.model, fact.setting, fact.metric]
+    recomputed = WhiteBox.published_counts()
+    for count in recomputed:
+        value = printed[count.model, count.setting, count.metric]
         tolerance = 0.5 * 10.0 ** int(value.as_tuple().exponent)
-        if abs(fact.value - float(value)) > tolerance:
-            differ.add((fact.model, fact.setting, fact.metric))
+        if abs(count.value - float(value)) > tolerance:
+            differ.add((count.model, count.setting, count.metric))
     assert differ == {("resnet50", "m45", "flops")}
-    assert len(facts) == 5 * 5 + 6 * 2 + 2
+    assert len(recomputed) == 5 * 5 + 6 * 2 + 2
 
 
 def test_masks_and_channels_of_the_papers_networks() -> None:

@@ -111,9 +111,9 @@ def test_unknown_dataset_is_named(project: Path) -> None:
         ),
         (["report", "smoke", "out", "--seeds", " , "], "--seeds names nothing"),
         (["report", "smoke", "data.dvc"], "cannot write"),
-        (["facts", "data.dvc/facts.json", "--methods", "dense"], "cannot write in the folder data.dvc"),
-        (["facts", "config", "--methods", "dense"], "cannot write config"),
-        (["facts", "facts.json", "--methods", "optgg"], "unknown method 'optgg'"),
+        (["published-counts", "data.dvc/counts.json", "--methods", "dense"], "cannot write in the folder data.dvc"),
+        (["published-counts", "config", "--methods", "dense"], "cannot write config"),
+        (["published-counts", "counts.json", "--methods", "optgg"], "unknown method 'optgg'"),
         (["bench-kernels", "--networks", "AlexNet"], "unknown network 'AlexNet'"),
         (["bench-kernels", "--networks", ","], "--networks names nothing"),
         (["bench-structures", "--methods", "optgg"], "unknown method 'optgg'"),
@@ -127,8 +127,8 @@ def test_stage_commands_say_what_is_wrong(project: Path, arguments: list[str], s
 
 
 def test_facts_make_their_folder(project: Path) -> None:
-    process = run_module(project, "facts", "a/new/folder/facts.json", "--methods", "dense")
-    assert process.returncode == 0 and (project / "a/new/folder/facts.json").exists()
+    process = run_module(project, "published-counts", "a/new/folder/counts.json", "--methods", "dense")
+    assert process.returncode == 0 and (project / "a/new/folder/counts.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 COMMANDS = [
     ["data"], ["tracking"], ["validate", "smoke"], ["pretrain", "smoke", "digits", "plain_mini", "0"],
     *([stage, "smoke/digits/plain_mini/optg/p95/seed0"] for stage in STAGES),
-    ["bench-kernels"], ["bench-structures"], ["facts", "facts.json"], ["report", "smoke", "out"],
+    ["bench-kernels"], ["bench-structures"], ["published-counts", "counts.json"], ["report", "smoke", "out"],
     ["report-folder", "smoke"], ["verdict", "smoke"], ["ui"], ["unlock"], ["quotes"],
 ]  # fmt: skip
 

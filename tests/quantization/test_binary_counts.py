@@ -5,7 +5,7 @@ import torch
 
 from compressbench import models
 from compressbench.layers.binary import OneBitConv2d, binarise
-from compressbench.quantization.binary_counts import BINARY_NETWORKS, binary_counts, binary_facts
+from compressbench.quantization.binary_counts import BINARY_NETWORKS, binary_counts, counts_of_binary_networks
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -30,12 +30,16 @@ def test_counts_of_two_binary_convolutions_between_a_stem_and_a_classifier(scale
 
 
 def test_every_published_network_is_counted_in_the_form_of_the_method() -> None:
-    facts = binary_facts("recu", "w1a1")
-    convolutions = {fact.model: fact.value for fact in facts if fact.metric == "binary_convolutions"}
+    recomputed = counts_of_binary_networks("recu", "w1a1")
+    convolutions = {count.model: count.value for count in recomputed if count.metric == "binary_convolutions"}
     assert convolutions == {
         "binary_resnet20": 18, "binary_resnet18_cifar": 16, "binary_vgg_small": 5, "binary_resnet18": 16,
         "binary_resnet34": 32,
     }  # fmt: skip
-    assert {fact.setting for fact in facts} == {"w1a1"} and len(facts) == 10 * len(BINARY_NETWORKS)
-    siman = {fact.model: fact.value for fact in binary_facts("siman", "w1a1") if fact.metric == "binary_convolutions"}
+    assert {count.setting for count in recomputed} == {"w1a1"} and len(recomputed) == 10 * len(BINARY_NETWORKS)
+    siman = {
+        count.model: count.value
+        for count in counts_of_binary_networks("siman", "w1a1")
+        if count.metric == "binary_convolutions"
+    }
     assert siman["binary_resnet18_cifar"] == 19, "three binary shortcuts"

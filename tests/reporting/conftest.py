@@ -302,7 +302,7 @@ def write_methods(root: Path) -> None:
     )
 
 
-FACTS = [
+COUNTS = [
     {"method": "optg", "model": "ResNet-50", "setting": "dense", "metric": "macs", "value": 4_089_184_256},
     {"method": "optg", "model": "ResNet-50", "setting": "p95", "metric": "macs", "value": 204_459_212},
     {"method": "intraq", "model": "ResNet-20", "setting": "w4a4", "metric": "size_ratio", "value": 7.6878},
@@ -317,7 +317,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     runs = all_runs(declarations)
     for run in runs:
         write_run(root / "results", run)
-    (root / "results" / "desk" / "facts.json").write_text(json.dumps(FACTS), encoding="utf-8")
+    (root / "results" / "desk" / "counts.json").write_text(json.dumps(COUNTS), encoding="utf-8")
     write_methods(root / "methods")
     written = write(root / "results", "desk", runs, declarations, root / "methods", root / "reports")
     return SimpleNamespace(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from compressbench.reporting.published import facts_table
+from compressbench.reporting.published import counts_table
 from compressbench.reporting.statistics import t_interval
 from compressbench.reporting.text import interval, quantity
 
@@ -94,10 +94,10 @@ def test_the_reference_itself_has_no_change(report: SimpleNamespace) -> None:
 
 
 def test_facts_agree_to_the_last_printed_digit(report: SimpleNamespace) -> None:
-    facts = pd.read_csv(report.out / "tables/facts.csv", keep_default_na=False)
-    assert list(facts.verdict) == ["ok", "differs", "not published"]
-    assert float(facts.difference[1]) == pytest.approx(204_459_212 - 221e6)
-    text = (report.out / "tables/facts.md").read_text(encoding="utf-8")
+    recomputed = pd.read_csv(report.out / "tables/published_counts.csv", keep_default_na=False)
+    assert list(recomputed.verdict) == ["ok", "differs", "not published"]
+    assert float(recomputed.difference[1]) == pytest.approx(204_459_212 - 221e6)
+    text = (report.out / "tables/published_counts.md").read_text(encoding="utf-8")
     assert "1 agree to the last printed digit, 1 differ, 1 have no published value." in text
 
 
@@ -113,9 +113,9 @@ def test_facts_agree_to_the_last_printed_digit(report: SimpleNamespace) -> None:
 )
 def test_rounding_of_a_published_number(tmp_path, printed: str, recomputed: float, verdict: str) -> None:  # type: ignore[no-untyped-def]
     keys = {"method": "m", "model": "n", "setting": "s", "metric": "macs"}
-    (tmp_path / "facts.json").write_text(json.dumps([keys | {"value": recomputed}]), encoding="utf-8")
+    (tmp_path / "counts.json").write_text(json.dumps([keys | {"value": recomputed}]), encoding="utf-8")
     published = pd.DataFrame([keys | {"dataset": "d", "value": printed, "source": "table 1"}])
-    assert list(facts_table(tmp_path / "facts.json", published).verdict) == [verdict]
+    assert list(counts_table(tmp_path / "counts.json", published).verdict) == [verdict]
 
 
 def test_what_is_equal_in_every_row_is_said_once(report: SimpleNamespace) -> None:

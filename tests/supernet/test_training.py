@@ -88,14 +88,14 @@ def small(ctx: Context) -> Supernet:
 
 def test_points_are_the_smallest_the_chosen_and_the_largest_network_with_their_costs(ctx: Context) -> None:
     supernet = small(ctx)
-    chosen = supernet.by_lot()
+    chosen = supernet.random_structures()
     points = supernet.points(chosen)
     assert list(points) == ["min", *(f"m{budget.target}" for budget in supernet.sampler.budgets), "max"]
     for name, point in points.items():
         subnet = Subnet(point["resolution"], tuple(point["widths"]))
         macs = supernet.space.layout.macs(*as_tensors([subnet])).item()
         assert point["cost"] == {"macs": macs} and (name in ("min", "max") or abs(macs / 1e3 - int(name[1:])) <= 20)
-    assert small(ctx).by_lot() == chosen, "the same ones in every method of the same space and seed"
+    assert small(ctx).random_structures() == chosen, "the same ones in every method of the same space and seed"
 
 
 def test_a_deployed_model_has_the_trained_weights_and_statistics_of_every_point(ctx: Context) -> None:
@@ -103,7 +103,7 @@ def test_a_deployed_model_has_the_trained_weights_and_statistics_of_every_point(
     with torch.no_grad():
         for parameter in supernet.model.parameters():
             parameter.add_(0.1 * torch.rand_like(parameter))
-    deployed = supernet.deploy(supernet.by_lot())
+    deployed = supernet.deploy(supernet.random_structures())
     trained = dict(supernet.model.named_parameters())
     assert all(torch.equal(p, trained[name]) for name, p in deployed.named_parameters())
     norm, expected = deployed.network.stem.bn, ctx.recalibrate(supernet.model.at("max"), 9).stem.bn

@@ -1,25 +1,25 @@
 # The numbers of the papers that need no training, recomputed from the architectures.
-rule facts:
+rule published_counts:
     output:
-        f"results/{PLAN.scale_name}/facts.json",
+        f"results/{PLAN.scale_name}/counts.json",
     params:
         methods=",".join(PLAN.declarations),
     log:
-        f"logs/{PLAN.scale_name}/facts.log",
+        f"logs/{PLAN.scale_name}/counts.log",
     threads: 1
     priority: 40
     resources:
         mem_mb=4000,
         runtime=30,
     shell:
-        "OMP_NUM_THREADS={threads} {STAGE} facts {output:q} --methods {params.methods} > {log:q} 2>&1"
+        "OMP_NUM_THREADS={threads} {STAGE} published-counts {output:q} --methods {params.methods} > {log:q} 2>&1"
 
 
 # Tables and figures out of the result files, every one of them in the Snakemake report.
 rule report:
     input:
         results_of(PLAN.runs),
-        facts=rules.facts.output,
+        counts=rules.published_counts.output,
         documents=[str(path) for path in PLAN.documents()],
         committed=[f for f in [COMMITTED_SEEDS] if f and not PLAN.claims_reports and Path(f).exists()],
     output:

@@ -27,7 +27,7 @@ class SeparateSubnets(Method):
 
     def compress(self, ctx: Context) -> Network:
         supernet, targets = prepare(ctx, self.config), self.config.targets
-        chosen = {b: s for b, s in supernet.by_lot().items() if targets is None or b.target in targets}
+        chosen = {b: s for b, s in supernet.random_structures().items() if targets is None or b.target in targets}
         model = budgeted(ctx, supernet.points(chosen), "separate_subnets").to(ctx.device)
         recipe = ctx.recipes.scratch
         for point in model.points:

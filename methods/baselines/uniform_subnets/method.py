@@ -29,6 +29,6 @@ class UniformSubnets(Method):
 
         supernet.train(loss)
         supernet.record_shared_statistics()
-        model = supernet.deploy(supernet.by_lot())
+        model = supernet.deploy(supernet.random_structures())
         supernet.record_mean("random", model)
         return model

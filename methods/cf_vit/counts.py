@@ -8,7 +8,7 @@ import torch
 
 from compressbench import accounting, models
 from compressbench.accounting import account, flops
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 from compressbench.models.structure import network_of
 from compressbench.models.vit import CoarseOnly, CoarseToFineViT
@@ -69,7 +69,7 @@ class Published(PublishedNetwork):
         model.regions = "top" if select else "all"
         return Costs(model, self.shape)
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         dense = accounting.account(self.build(image_size=self.size), self.shape)
         ceil, floor, whole = self.passes(), self.passes(floor=True), self.passes(select=False)
         found: dict[tuple[str, str], float] = {
@@ -89,7 +89,7 @@ class Published(PublishedNetwork):
                 (setting, "gflops"): costs.gflops()[1],
             }
         found |= {(f"exit_{round(100 * e)}", "gmacs"): ceil.mean(e) / GIGA for e in EXITS}
-        return [Fact(self.name, setting, metric, value) for (setting, metric), value in found.items()]
+        return [PublishedCount(self.name, setting, metric, value) for (setting, metric), value in found.items()]
 
 
 LV_VIT_S = {
@@ -104,15 +104,15 @@ PUBLISHED = (
 )
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    found = list(chain.from_iterable(network.facts() for network in PUBLISHED))
+    found = list(chain.from_iterable(network.counts() for network in PUBLISHED))
     deit, _, lv_vit, _ = PUBLISHED
     for alpha in ALPHAS:
         costs, setting = deit.passes(alpha), f"alpha{round(100 * alpha)}"
         found += [
-            Fact(deit.name, setting, "refined_regions", costs.model.refined),
-            Fact(deit.name, setting, "fine_gmacs", costs.fine / GIGA),
+            PublishedCount(deit.name, setting, "refined_regions", costs.model.refined),
+            PublishedCount(deit.name, setting, "fine_gmacs", costs.fine / GIGA),
         ]
     dense = accounting.account(lv_vit.build(), lv_vit.shape).macs
     headless = accounting.account(lv_vit.build(token_head=False), lv_vit.shape).macs
@@ -120,8 +120,8 @@ def recompute() -> list[Fact]:
     mean, (coarse, both) = passes.mean(1 - HEADLINE), passes.gflops()
     return [
         *found,
-        Fact(lv_vit.name, "dense", "macs_without_token_head", headless),
-        Fact(lv_vit.name, "alpha50@t63", "gmacs", mean / GIGA),
-        Fact(lv_vit.name, "alpha50@t63", "gflops", coarse + HEADLINE * (both - coarse)),
-        Fact(lv_vit.name, "alpha50@t63", "macs_removed", 100 * (1 - mean / dense)),
+        PublishedCount(lv_vit.name, "dense", "macs_without_token_head", headless),
+        PublishedCount(lv_vit.name, "alpha50@t63", "gmacs", mean / GIGA),
+        PublishedCount(lv_vit.name, "alpha50@t63", "gflops", coarse + HEADLINE * (both - coarse)),
+        PublishedCount(lv_vit.name, "alpha50@t63", "macs_removed", 100 * (1 - mean / dense)),
     ]

@@ -7,7 +7,7 @@ from torch import nn
 
 from compressbench import accounting
 from compressbench.data_free.generator import Generator
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 
 
@@ -17,7 +17,7 @@ class Published(PublishedNetwork):
 
     bits: dict[str, int]
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         """Size counts k bits per quantized weight and 32 per other parameter; scales are not counted. MB = 10⁶ bytes."""
         network = self.build()
         counts = accounting.account(network, self.shape)
@@ -30,13 +30,13 @@ class Published(PublishedNetwork):
             "activation_quantizers": kinds.count(nn.ReLU) + kinds.count(nn.ReLU6),
             "norm_layers": kinds.count(nn.BatchNorm2d),
         }
-        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting, bits in self.bits.items():
             stored = (counts.weights * bits + (counts.params - counts.weights) * 32) / 8
             found += [
-                Fact(self.name, setting, "size_mb", stored / 1e6),
-                Fact(self.name, setting, "compression", counts.params * 4 / stored),
-                Fact(self.name, setting, "bit_operations", counts.macs * bits**2),
+                PublishedCount(self.name, setting, "size_mb", stored / 1e6),
+                PublishedCount(self.name, setting, "compression", counts.params * 4 / stored),
+                PublishedCount(self.name, setting, "bit_operations", counts.macs * bits**2),
             ]
         return found
 
@@ -59,13 +59,15 @@ PUBLISHED = (
 GENERATORS = {"CIFAR-10": (10, 32, False), "CIFAR-100": (100, 32, False), "ImageNet": (1000, 224, True)}
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    found = [fact for network in PUBLISHED for fact in network.facts()]
+    found = [count for network in PUBLISHED for count in network.counts()]
     for dataset, (classes, size, conditional) in GENERATORS.items():
         with torch.device("meta"):
             generator = Generator(classes, 3, size, conditional)
         found.append(
-            Fact(f"generator for {dataset}", "dense", "params", sum(p.numel() for p in generator.parameters()))
+            PublishedCount(
+                f"generator for {dataset}", "dense", "params", sum(p.numel() for p in generator.parameters())
+            )
         )
     return found

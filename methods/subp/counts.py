@@ -11,7 +11,7 @@ from torch import nn
 from compressbench import accounting, models
 from compressbench.accounting import LayerCount
 from compressbench.config import read_yaml
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.pruning.blocks import prunable_layers, weights_of
 from methods.subp.criterion import Schedule
 
@@ -31,7 +31,7 @@ class Published:
     architecture: str
     settings: tuple[str, ...]
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         with torch.device("meta"):
             network = models.build(self.architecture)
         settings = read_yaml(Path(__file__).with_name("config.yaml"))["settings"]
@@ -42,7 +42,7 @@ class Published:
             pruned = block_layers(network, settings[setting].get("dense", SHORTCUTS))
             found[setting] = counts(network, rows, pruned, settings[setting]["sparsity"])
         return [
-            Fact(self.architecture, setting, metric, value)
+            PublishedCount(self.architecture, setting, metric, value)
             for setting, values in found.items()
             for metric, value in values.items()
         ]
@@ -81,6 +81,6 @@ PUBLISHED = (
 )
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Operations and parameters of every network of PUBLISHED, dense and at its published rates."""
-    return [fact for network in PUBLISHED for fact in network.facts()]
+    return [count for network in PUBLISHED for count in network.counts()]

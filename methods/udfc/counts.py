@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from compressbench import accounting
 from compressbench.data_free.closed_forms import consecutive_pairs
 from compressbench.data_free.pruning import kept_count
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 from compressbench.pruning.filters import Widths, producer_weights
 
@@ -26,7 +26,7 @@ class Published(PublishedNetwork):
     """Whether 512 hidden units stand before the 10 classes, as in the public VGG-16 of Neuron Merging."""
     structures: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
-    def counts(self, widths: Widths | None = None) -> dict[str, int]:
+    def costs(self, widths: Widths | None = None) -> dict[str, int]:
         """Parameters, MACs and weights of convolutions and linear layers."""
         network = self.build(inner_widths=widths)
         found = accounting.account(network, self.shape)
@@ -45,15 +45,17 @@ class Published(PublishedNetwork):
         }
         return chosen | {name: dict(zip(full, widths, strict=True)) for name, widths in self.structures.items()}
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         """What every structure costs, and how many times less memory its weights take at 6 bits than the dense ones at 32."""
-        dense = self.counts()
-        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        dense = self.costs()
+        found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting, widths in self.widths().items():
-            narrow = self.counts(widths)
+            narrow = self.costs(widths)
             cuts = {f"{metric}_removed": 100 * (1 - narrow[metric] / dense[metric]) for metric in narrow}
             factor = {"memory_factor": 32 * dense["weights"] / (BITS * narrow["weights"])}
-            found += [Fact(self.name, setting, metric, value) for metric, value in (narrow | cuts | factor).items()]
+            found += [
+                PublishedCount(self.name, setting, metric, value) for metric, value in (narrow | cuts | factor).items()
+            ]
         return found
 
 
@@ -67,6 +69,6 @@ PUBLISHED = (
 )
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    return [fact for network in PUBLISHED for fact in network.facts()]
+    return [count for network in PUBLISHED for count in network.counts()]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compressbench import accounting
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 from compressbench.models.structure import submodule
 from methods.ffsd.networks import Cohort, tap_channels
@@ -19,7 +19,7 @@ SETTING = "unchanged"
 class Published(PublishedNetwork):
     """A leader of the paper."""
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         """Parameters and MACs of the leader; parameters of the modules, and of everything that is trained."""
         leader = self.build()
         channels = tap_channels(leader, self.shape)
@@ -35,7 +35,7 @@ class Published(PublishedNetwork):
             "decoder_params": _params(cohort.decoders[0]),
             "trained_params": _params(cohort),
         }
-        return [Fact(self.name, SETTING, metric, value) for metric, value in values.items()]
+        return [PublishedCount(self.name, SETTING, metric, value) for metric, value in values.items()]
 
 
 def _params(module: nn.Module) -> int:
@@ -59,6 +59,6 @@ PUBLISHED = (
 )
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    return [fact for network in PUBLISHED for fact in network.facts()]
+    return [count for network in PUBLISHED for count in network.counts()]

@@ -8,7 +8,7 @@ from torch import nn
 from compressbench import accounting
 from compressbench.data_free.generator import Generator
 from compressbench.layers.quantized import insert_quantizers
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 from methods.fdda.centres import first_aligned_layer
 
@@ -20,7 +20,7 @@ BITS = {"w4a4": (4, None), "w4a4_first_last8": (4, 8), "w5a5": (5, None), "w5a5_
 class Published(PublishedNetwork):
     """A network of the paper that is available here."""
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         """Sizes count k bits per quantized weight and 32 per other parameter; scales are not counted. MB = 10⁶ bytes."""
         network = self.build()
         counts = accounting.account(network, self.shape)
@@ -38,12 +38,12 @@ class Published(PublishedNetwork):
             "aligned_channels": sum(channels[first:]),
             "size_mb": counts.params * 4 / 1e6,
         }
-        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting, (bits, ends) in BITS.items():
             found += self._quantized(setting, bits, ends, counts)
         return found
 
-    def _quantized(self, setting: str, bits: int, ends: int | None, counts: accounting.Account) -> list[Fact]:
+    def _quantized(self, setting: str, bits: int, ends: int | None, counts: accounting.Account) -> list[PublishedCount]:
         student = insert_quantizers(self.build(), bits, bits, end_weight_bits=ends, end_activation_bits=ends)
         layers = [layer for _, layer in accounting.weight_layers(student)]
         weight_bits = sum(layer.weight.numel() * getattr(layer, "weight_bits", 32) for layer in layers)
@@ -55,7 +55,7 @@ class Published(PublishedNetwork):
         }
         if ends is None:
             values["bit_operations"] = counts.macs * bits**2
-        return [Fact(self.name, setting, metric, value) for metric, value in values.items()]
+        return [PublishedCount(self.name, setting, metric, value) for metric, value in values.items()]
 
 
 PUBLISHED = (
@@ -65,7 +65,7 @@ PUBLISHED = (
 )
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
     with torch.device("meta"):
         generator = Generator(1000, 3, SIZE, True)
@@ -73,5 +73,7 @@ def recompute() -> list[Fact]:
         "params": sum(p.numel() for p in generator.parameters()),
         "linear_params": sum(p.numel() for p in generator.project.parameters()),
     }
-    found = [fact for network in PUBLISHED for fact in network.facts()]
-    return found + [Fact("generator for ImageNet", "dense", metric, value) for metric, value in params.items()]
+    found = [count for network in PUBLISHED for count in network.counts()]
+    return found + [
+        PublishedCount("generator for ImageNet", "dense", metric, value) for metric, value in params.items()
+    ]

@@ -5,7 +5,7 @@ import math
 import torch
 
 from compressbench import accounting, models
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.structure import network_of
 from compressbench.models.subnets import Layout, rounded_channels
 from compressbench.models.switchable import Switchable
@@ -45,9 +45,9 @@ def distinct_networks(layout: Layout) -> int:
     return 13 * math.prod(options.values())
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """The published structures' costs, and what follows from the space and the schedule."""
-    facts = []
+    recomputed = []
     for name, constraint in NETWORKS.items():
         with torch.device("meta"):
             layout = Layout(models.build(name))
@@ -55,9 +55,12 @@ def recompute() -> list[Fact]:
             network = network_at(name, resolution, width)
             flops = accounting.flops(network, (3, 224, 224), "macs_with_pool")
             params = sum(parameter.numel() for parameter in network.parameters())
-            facts += [Fact(name, setting, "flops", flops), Fact(name, setting, "params", params)]
-        facts.append(Fact(name, "space", "networks", distinct_networks(layout)))
-        facts.append(Fact(name, "flops", "pools", len(constraint.targets)))
+            recomputed += [
+                PublishedCount(name, setting, "flops", flops),
+                PublishedCount(name, setting, "params", params),
+            ]
+        recomputed.append(PublishedCount(name, "space", "networks", distinct_networks(layout)))
+        recomputed.append(PublishedCount(name, "flops", "pools", len(constraint.targets)))
     for epoch in (0, 62, 125, 200, 249):
-        facts.append(Fact("any", f"epoch_{epoch}", "exploration", annealed(1.0, 0.01, epoch, EPOCHS)))
-    return facts
+        recomputed.append(PublishedCount("any", f"epoch_{epoch}", "exploration", annealed(1.0, 0.01, epoch, EPOCHS)))
+    return recomputed

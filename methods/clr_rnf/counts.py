@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from compressbench import accounting
-from compressbench.method import Fact, Structure
+from compressbench.method import PublishedCount, Structure
 from compressbench.models.published import PublishedNetwork
 from compressbench.pruning.filters import Rates, Widths, widths_from_rates
 
@@ -25,7 +25,7 @@ class Published(PublishedNetwork):
         """The hand-designed structure."""
         return widths_from_rates(self.build(), {"*": 0} | dict(self.rates))
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         """FLOPs, MACs, parameters and filters of the dense network; FLOPs and parameters of the structure."""
         dense, shape = self.build(), self.shape
         counts = accounting.account(dense, shape)
@@ -35,7 +35,7 @@ class Published(PublishedNetwork):
             "params": counts.params,
             "filters": sum(layer.out_channels for layer in dense.modules() if isinstance(layer, nn.Conv2d)),
         }
-        found = [Fact(self.name, "dense", metric, value) for metric, value in values.items()]
+        found = [PublishedCount(self.name, "dense", metric, value) for metric, value in values.items()]
         if not self.rates:
             return found
         narrow = self.build(inner_widths=self.widths())
@@ -44,7 +44,9 @@ class Published(PublishedNetwork):
             "flops_logged": accounting.flops(narrow, shape, "with_bn_logged"),
             "params": sum(p.numel() for p in narrow.parameters()),
         }
-        return found + [Fact(self.name, "hand_designed", metric, value) for metric, value in structure.items()]
+        return found + [
+            PublishedCount(self.name, "hand_designed", metric, value) for metric, value in structure.items()
+        ]
 
 
 WINDOW = "with_bn_window_pool"
@@ -89,6 +91,6 @@ def structures() -> list[Structure]:
     ]
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    return [fact for network in PUBLISHED for fact in network.facts()]
+    return [count for network in PUBLISHED for count in network.counts()]

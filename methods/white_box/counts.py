@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compressbench import accounting
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models import Network
 from compressbench.models.published import PublishedNetwork
 from compressbench.pruning.filters import producer_weights
@@ -29,7 +29,7 @@ class Published(PublishedNetwork):
         """As the authors' code has it."""
         return lay_out(network, self.layers, self.outer, draw_last=True)
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         network = self.build()
         layout, flops = self.layout(network), FlopsAtWidths(network, self.shape, self.convention)
         masks = [len(network.get_parameter(f"{name}.weight")) for name in layout.names]
@@ -37,12 +37,12 @@ class Published(PublishedNetwork):
         dense = {"flops": flops({}), "macs": counts.macs, "params": counts.params}
         dense |= {"masks": len(masks), "mask_channels": sum(masks)}
         return [
-            *(Fact(self.name, "dense", metric, value) for metric, value in dense.items()),
+            *(PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()),
             *self._floors(network, layout, flops),
-            *(Fact(self.name, s, "flops", flops({}) * (1 - cut / 100)) for s, cut in self.cuts.items()),
+            *(PublishedCount(self.name, s, "flops", flops({}) * (1 - cut / 100)) for s, cut in self.cuts.items()),
         ]
 
-    def _floors(self, network: Network, layout: Layout, flops: FlopsAtWidths) -> list[Fact]:
+    def _floors(self, network: Network, layout: Layout, flops: FlopsAtWidths) -> list[PublishedCount]:
         """The smallest FLOPs, every voter at 30 % of its channels, and the cut (%) that they are."""
         weights = producer_weights(network, layout.voters)
         floors = {key: floor_width(len(weight), MIN_PRESERVE) for key, weight in weights.items()}
@@ -50,8 +50,8 @@ class Published(PublishedNetwork):
         for width in self.last_widths or (None,):
             last = {layout.random_layer.key: width} if layout.random_layer and width is not None else {}
             setting = "floor" if width is None else f"floor_last{width}"
-            found.append(Fact(self.name, setting, "flops", flops(floors | last)))
-            found.append(Fact(self.name, setting, "macs_reduction", 100 * flops.cut(floors | last)))
+            found.append(PublishedCount(self.name, setting, "flops", flops(floors | last)))
+            found.append(PublishedCount(self.name, setting, "macs_reduction", 100 * flops.cut(floors | last)))
         return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compressbench import accounting
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 
 
@@ -17,7 +17,7 @@ class Published(PublishedNetwork):
 
     sparsities: Mapping[str, float]
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         network = self.build()
         counts = accounting.account(network, self.shape)
         classifier = network.get_parameter("classifier.weight").numel()
@@ -28,13 +28,13 @@ class Published(PublishedNetwork):
             "macs": counts.macs,
             "params": counts.params,
         }
-        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting, sparsity in self.sparsities.items():
             inner = int((counts.weights - classifier) * (1 - sparsity))
             kept = inner + classifier
-            found.append(Fact(self.name, setting, "kept_inner_weights", inner))
-            found.append(Fact(self.name, setting, "kept_weights", kept))
-            found.append(Fact(self.name, setting, "overall_sparsity", 100 * (1 - kept / counts.weights)))
+            found.append(PublishedCount(self.name, setting, "kept_inner_weights", inner))
+            found.append(PublishedCount(self.name, setting, "kept_weights", kept))
+            found.append(PublishedCount(self.name, setting, "overall_sparsity", 100 * (1 - kept / counts.weights)))
         return found
 
 
@@ -49,6 +49,6 @@ PUBLISHED = (
 )
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    return [fact for network in PUBLISHED for fact in network.facts()]
+    return [count for network in PUBLISHED for count in network.counts()]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from compressbench import accounting
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
 from methods.df_mpc.layout import mixed_pairs
 
@@ -17,7 +17,7 @@ MEGABYTE = 2**20
 class Published(PublishedNetwork):
     """A network of the kinds that the paper compresses."""
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         """Dense counts, the share of the low layers' weights, and memory and mean bits at 2/6 and 3/6 bits."""
         network = self.build()
         counts = accounting.account(network, self.shape)
@@ -28,12 +28,12 @@ class Published(PublishedNetwork):
             "low_share": 100 * low / counts.weights,
             "weight_mb": counts.weights * 4 / MEGABYTE,
         }
-        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for bits in LOWS:
             total = low * bits + (counts.weights - low) * HIGH
-            found.append(Fact(self.name, f"w{bits}_{HIGH}", "mean_bits", total / counts.weights))
-            found.append(Fact(self.name, f"w{bits}_{HIGH}", "weight_mb", total / 8 / MEGABYTE))
-            found.append(Fact(self.name, f"w{bits}_{HIGH}", "weight_kb", total / 8 / KILOBYTE))
+            found.append(PublishedCount(self.name, f"w{bits}_{HIGH}", "mean_bits", total / counts.weights))
+            found.append(PublishedCount(self.name, f"w{bits}_{HIGH}", "weight_mb", total / 8 / MEGABYTE))
+            found.append(PublishedCount(self.name, f"w{bits}_{HIGH}", "weight_kb", total / 8 / KILOBYTE))
         return found
 
 
@@ -46,6 +46,6 @@ PUBLISHED = (
 )
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    return [fact for network in PUBLISHED for fact in network.facts()]
+    return [count for network in PUBLISHED for count in network.counts()]

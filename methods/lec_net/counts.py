@@ -3,7 +3,7 @@
 import torch
 
 from compressbench import accounting, data, models
-from compressbench.method import Fact
+from compressbench.method import PublishedCount
 from compressbench.models.growing import GrowingClassifier
 from compressbench.models.structure import network_of
 from methods.lec_net.losses import sharpness
@@ -29,19 +29,19 @@ def network(dataset: str, rows: int = NODES) -> GrowingClassifier:
         return network_of(models.build("growing", **arguments), GrowingClassifier)
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Every count of published.csv."""
-    found = [Fact("backbone", "dense", metric, value) for metric, value in _backbone().items()]
+    found = [PublishedCount("backbone", "dense", metric, value) for metric, value in _backbone().items()]
     for dataset in DATA:
         name = f"ResNet-18 on {dataset}"
-        found += [Fact(name, "shots5_dense", metric, value) for metric, value in _head(dataset).items()]
+        found += [PublishedCount(name, "shots5_dense", metric, value) for metric, value in _head(dataset).items()]
         for kept, rows in KEPT.items():
-            found.append(Fact(name, f"kept_{kept}", "added_params", _added(dataset, rows)))
-    found += [Fact("gates", "shots5", f"beta_epoch_{epoch}", sharpness(epoch)) for epoch in EPOCHS]
+            found.append(PublishedCount(name, f"kept_{kept}", "added_params", _added(dataset, rows)))
+    found += [PublishedCount("gates", "shots5", f"beta_epoch_{epoch}", sharpness(epoch)) for epoch in EPOCHS]
     sessions = data.protocol(DATA["CIFAR-100"]).session_len
     for s in range(len(sessions)):
         images = CIFAR_TEST_IMAGES * sum(sessions[: s + 1])
-        found.append(Fact("CIFAR-100", "shots5", f"test_images_session_{s}", images))
+        found.append(PublishedCount("CIFAR-100", "shots5", f"test_images_session_{s}", images))
     return found
 
 

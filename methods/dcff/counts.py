@@ -8,7 +8,7 @@ from torch import nn
 
 from compressbench import accounting
 from compressbench.config import read_yaml
-from compressbench.method import Fact, Structure
+from compressbench.method import PublishedCount, Structure
 from compressbench.models.published import PublishedNetwork
 from compressbench.pruning.filters import Widths, widths_from_rates
 from compressbench.pruning.surgery import build_narrow
@@ -33,13 +33,13 @@ class Published(PublishedNetwork):
         with torch.device("meta"):
             return build_narrow(self.build(), self.widths(setting))
 
-    def facts(self) -> list[Fact]:
+    def counts(self) -> list[PublishedCount]:
         dense = self._counts(self.build(), self.dense_convention or self.convention)
-        found = [Fact(self.name, "dense", metric, value) for metric, value in dense.items()]
+        found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting in self.settings:
             for metric, value in self._counts(self.narrow(setting), self.convention).items():
-                found.append(Fact(self.name, setting, metric, value))
-                found.append(Fact(self.name, setting, f"{metric}_removed", 100 * (1 - value / dense[metric])))
+                found.append(PublishedCount(self.name, setting, metric, value))
+                found.append(PublishedCount(self.name, setting, f"{metric}_removed", 100 * (1 - value / dense[metric])))
         return found
 
     def _counts(self, network: nn.Module, convention: str) -> dict[str, int]:
@@ -73,6 +73,6 @@ def structures() -> list[Structure]:
     ]
 
 
-def recompute() -> list[Fact]:
+def recompute() -> list[PublishedCount]:
     """Parameters, FLOPs and their reductions in % of every network of PUBLISHED, and of the dense ones."""
-    return [fact for network in PUBLISHED for fact in network.facts()]
+    return [count for network in PUBLISHED for count in network.counts()]
