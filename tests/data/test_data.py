@@ -25,3 +25,9 @@ def test_a_loader_gets_the_options_of_its_task(
 def test_an_unknown_data_set_is_named() -> None:
     with pytest.raises(UserError, match="unknown data set 'mnist'"):
         data.load("mnist", Path("data"))
+
+
+def test_what_has_no_sessions_has_no_protocol() -> None:
+    assert data.protocol("digits_sessions").session_len == (6, 2, 2)
+    with pytest.raises(ValueError, match="digits has no sessions"):
+        data.protocol("digits")

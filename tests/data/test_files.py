@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from compressbench import data
 from compressbench.data.files import external_folder, wheel_folder
 from compressbench.errors import UserError
 
@@ -19,3 +20,16 @@ def test_files_of_an_installed_package_are_found_without_importing_it() -> None:
     assert (wheel_folder("sklearn", "datasets", "data") / "digits.csv.gz").is_file()
     with pytest.raises(UserError, match="package no_such_package is not installed"):
         wheel_folder("no_such_package", "data")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "div2k"])
+def test_absent_external_data_names_the_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        data.load(name, tmp_path / "data")
+
+
+def test_missing_cub_and_cifar_say_what_to_do(tmp_path: Path) -> None:
+    for name in ("cub200_sessions", "cifar100_sessions"):
+        with pytest.raises(UserError, match="COMPRESSBENCH_DATA"):
+            data.load(name, tmp_path)

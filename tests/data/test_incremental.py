@@ -3,16 +3,13 @@
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from compressbench import data
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import Protocol, info
 from compressbench.data.incremental import ClassIncrementalData, in_sessions
-from compressbench.data.sets import cub200
 from compressbench.errors import UserError
 from compressbench.seeding import generator
 
@@ -111,32 +108,3 @@ def test_crops_pad_as_told() -> None:
     assert max((wide(step)[0] == 0).float().mean().item() for step in range(9)) > 0.7
     narrow = data.ClassificationBatches(split, 4, 0, "crop_flip")
     assert max((narrow(step)[0] == 0).float().mean().item() for step in range(9)) < 0.25
-
-
-@pytest.fixture
-def cub(tmp_path: Path) -> Path:
-    """Three images of two classes; the second is for testing."""
-    folder = tmp_path / "external/CUB_200_2011"
-    files = ["001.A/a.jpg", "001.A/b.jpg", "002.B/c.jpg"]
-    for shade, file in zip((0, 128, 255), files, strict=True):
-        (folder / "images" / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((30, 40, 3), shade, np.uint8)).save(folder / "images" / file)
-    columns = {"images": files, "image_class_labels": [1, 1, 2], "train_test_split": [1, 0, 1]}
-    for name, values in columns.items():
-        (folder / f"{name}.txt").write_text("".join(f"{i} {v}\n" for i, v in enumerate(values, 1)), encoding="utf-8")
-    return tmp_path
-
-
-def test_cub_is_read_as_it_is_distributed(cub: Path) -> None:
-    about = info("cub200_sessions")
-    loaded = cub200.load(cub, None, about)
-    assert loaded.train.labels.tolist() == [0, 1] and loaded.test.labels.tolist() == [0]
-    assert loaded.train.images.shape == (2, 3, 224, 224) and len(loaded.validation) == 0
-    white = (1 - torch.tensor(about.mean)) / torch.tensor(about.std)
-    torch.testing.assert_close(loaded.train.images[1, :, 0, 0], white, atol=0.05, rtol=0)
-
-
-def test_missing_cub_and_cifar_say_what_to_do(tmp_path: Path) -> None:
-    for name in ("cub200_sessions", "cifar100_sessions"):
-        with pytest.raises(UserError, match="COMPRESSBENCH_DATA"):
-            data.load(name, tmp_path)

@@ -60,6 +60,7 @@ def test_masking_twice_leaves_the_masks_as_they_are() -> None:
     assert masked(model) is model and not model[0].mask[0].any()
 
 
-def test_what_has_no_masked_form_is_named() -> None:
-    with pytest.raises(ValueError, match="BatchNorm2d has no masked form: Conv2d and Linear have"):
-        mask_layer(nn.BatchNorm2d(3))
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(3), nn.ConvTranspose2d(4, 4, 3)])
+def test_what_has_no_masked_form_is_named(layer: nn.Module) -> None:
+    with pytest.raises(ValueError, match=f"{type(layer).__name__} has no masked form: Conv2d and Linear have"):
+        mask_layer(layer)

@@ -22,7 +22,7 @@ def split(count: int, side: int = 8) -> Split:
 
 
 def test_every_data_set_has_a_task() -> None:
-    assert {entry.task for entry in DATASETS.values()} == TASKS.keys()
+    assert {entry.info.task for entry in DATASETS.values()} == TASKS.keys()
 
 
 # ---- classification

@@ -37,9 +37,3 @@ def test_every_published_network_is_counted_in_the_form_of_the_method() -> None:
         "binary_resnet34": 32,
     }  # fmt: skip
     assert {count.setting for count in recomputed} == {"w1a1"} and len(recomputed) == 10 * len(BINARY_NETWORKS)
-    siman = {
-        count.model: count.value
-        for count in counts_of_binary_networks("siman", "w1a1")
-        if count.metric == "binary_convolutions"
-    }
-    assert siman["binary_resnet18_cifar"] == 19, "three binary shortcuts"

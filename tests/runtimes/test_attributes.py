@@ -11,10 +11,9 @@ from compressbench.layers.binary import SignConv2d
 from compressbench.layers.deployment import deploy
 from compressbench.layers.folding import convolution_norm_pairs, fold_norms
 from compressbench.layers.learned_steps import LearnedStepActivation
-from compressbench.layers.masked import MaskedConv2d, mask_layer, masked
+from compressbench.layers.masked import MaskedConv2d, masked
 from compressbench.layers.quantized import QuantizedActivation, quantize_layer
 from compressbench.layers.ranged import RangedConv2d
-from compressbench.layers.replaceable import CONVOLUTION, Replaceable
 from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.runtimes.native import forms
@@ -282,15 +281,6 @@ def test_int8_form_of_a_relu6_ends_at_six_though_its_range_was_stretched() -> No
     assert_same("onnxruntime_int8", model, 20 * torch.rand(SHAPE), share=0.01)
 
 
-def test_a_form_refuses_an_argument_that_it_has_never_heard_of() -> None:
-    class Later(nn.Conv2d):
-        def __init__(self, *args: int, flipped: bool = False) -> None:
-            super().__init__(*args)
-
-    assert Replaceable(nn.Conv2d, CONVOLUTION.reads).covers(convolution())
-    assert not Replaceable(Later, CONVOLUTION.reads).covers(Later(4, 4, 3))
-
-
 def test_norms_are_paired_with_plain_convolutions_only() -> None:
     assert convolution_norm_pairs(NETWORKS["padding reflect"]()) == [("0", "1")]
     for name in (
@@ -298,8 +288,3 @@ def test_norms_are_paired_with_plain_convolutions_only() -> None:
         "a hook on a convolution", "transposed",
     ):  # fmt: skip
         assert convolution_norm_pairs(NETWORKS[name]()) == []
-
-
-def test_transposed_convolutions_have_no_masked_form() -> None:
-    with pytest.raises(ValueError, match="ConvTranspose2d has no masked form"):
-        mask_layer(nn.ConvTranspose2d(4, 4, 3))
