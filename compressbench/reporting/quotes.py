@@ -66,7 +66,6 @@ NO_PROSE = re.compile(
 PERCENT = re.compile(r"(?:(?:,| and| to| or)? ?[\d.]+)* ?%")
 SENTENCE_END = re.compile(r"[.;:!?][*)]*\s")
 FIELDS = ("value", "low", "high")
-QUALITY = r"quality\.(?:top1|psnr)"  # in the table of single seeds
 OPERATORS = {"+", "-", "*", "/", "<", "<=", ">", ">=", "==", "(", ")"}
 FUNCTIONS = {"min": np.min, "max": np.max, "mean": np.mean, "abs": np.abs}
 SYNTAX = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Constant)
@@ -90,7 +89,7 @@ class Cells:
 
     def __init__(self, tables: Path) -> None:
         self.folder = tables
-        self.has_seeds = _has_all_seeds(tables)
+        self.has_seeds = (tables / "seeds.csv").exists()
         overview = pd.read_csv(tables / "overview.csv")
         models = dict(zip(overview.dataset + "_" + overview.model, overview.model, strict=True))
         parts = [_by_setting(table, model) for table, model in _per_group(tables, "comparison", models)]
@@ -177,19 +176,10 @@ def _best_dense(path: Path) -> pd.DataFrame:
     return _by_keys("best_dense", best.reset_index().astype(str))
 
 
-def _has_all_seeds(tables: Path) -> bool:
-    """Whether the table of single seeds is there, with all the numbers that the comparisons are means of."""
-    if not (tables / "seeds.csv").exists():
-        return False
-    counts = [table.n.sum() for path in tables.glob("comparison_*.csv") if "n" in (table := pd.read_csv(path))]
-    names = pd.read_csv(tables / "seeds.csv", usecols=["name"], keep_default_na=False).name
-    return int(names.str.fullmatch(QUALITY).sum()) >= sum(counts)
-
-
 def _single_seeds(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, keep_default_na=False, dtype={"point": str, "seed": str})
     points = ("@" + table.point).where(table.point != "", "")
-    names = table["name"].str.replace(rf"^{QUALITY}$", "quality", regex=True)
+    names = table["name"].str.replace(r"^quality\.(?:top1|psnr)$", "quality", regex=True)
     # a record, whichever stage made it
     names = names.str.replace(r"^(?:synthesize|compress|finetune)\.", "", regex=True)
     paths = table.model + "/" + table.method + "/" + table.setting + points + "#" + table.seed + ":" + names
