@@ -113,7 +113,7 @@ def test_weights_grow_over_five_epochs() -> None:
     published = [0.040762, 0.165299, 0.449329, 0.818731, 1, 1, 1]
     assert [ramp(epoch, 5) for epoch in range(1, 8)] == pytest.approx(published, abs=5e-7)
     assert 10 * ramp(1, 5) == pytest.approx(0.407622, abs=5e-7)
-    together = nn.Module()
+    together = cohort()
     for epoch in range(3):
         Ramp(2).on_epoch_start(State(together, [], 3, 1, epoch=epoch))
         assert together.ramp == pytest.approx([math.exp(-5 / 4), 1, 1][epoch])
