@@ -286,7 +286,7 @@ def test_one_iteration_at_full_size(pair: str, setting: str, tmp_path: Path, mon
     ctx = full_size_context(tmp_path, f"imagenet/mobilenet_{pair}_switchable", "pss_net", setting)
     monkeypatch.setattr(ctx, "validate", lambda _: {})
     declared = parse(Declaration, read_yaml(ROOT / "methods/pss_net/config.yaml"), "pss_net")
-    config = declared.settings[setting] | {"samples": 2000, "recalibration_batches": 1}
+    config = declared.settings[setting].hyperparameters | {"samples": 2000, "recalibration_batches": 1}
     monkeypatch.setattr("compressbench.supernet.training.Supernet.random_structures", lambda _: {})
     model = PSSNet(parse(PSSNetConfig, config, "test")).compress(ctx)
     assert len(model.points) == 3 and model.full_resolution == 224
