@@ -153,10 +153,14 @@ def percentile(x: Tensor, percent: float) -> Tensor:
     values = x.flatten()
     position = percent / 100 * (len(values) - 1)
     first = int(position)
-    lower = torch.kthvalue(values, first + 1).values
-    if position == first:
-        return lower
-    return torch.lerp(lower, torch.kthvalue(values, first + 2).values, position - first)
+    lower = _order_statistic(values, first)
+    return lower if position == first else torch.lerp(lower, _order_statistic(values, first + 1), position - first)
+
+
+def _order_statistic(values: Tensor, index: int) -> Tensor:
+    if torch.onnx.is_in_onnx_export():  # ONNX has no kthvalue
+        return values.sort().values[index]
+    return torch.kthvalue(values, index + 1).values
 
 
 def percentile_range(
