@@ -56,6 +56,11 @@ def declaration(root: Path, name: str) -> Declaration:
     return declared.model_copy(update={"package": _installed()[name]})
 
 
+def folder(root: Path, name: str) -> Path:
+    """Where a method's files are. Looks at installed packages only where the project has no method of that name."""
+    return (own_files(root).get(name) or files(root)[name]).parent
+
+
 def _installed() -> dict[str, str]:
     """Name -> package of every method that an installed package offers: an entry point of the group compressbench.methods."""
     return {entry.name: entry.value for entry in entry_points(group=group("method"))}

@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 
 from compressbench.config import Declaration, MethodConfig, parse
-from compressbench.config.discovery import declaration, files
+from compressbench.config.discovery import declaration, folder
 from compressbench.config.levels import KINDS, sources
 from compressbench.errors import UserError
 from compressbench.method.base import Method
@@ -13,7 +13,7 @@ from compressbench.method.base import Method
 def method_class(root: Path, name: str) -> type[Method]:
     """The class that methods/NAME/method.py defines (imports torch and the method)."""
     package = declaration(root, name).package
-    if not (file := files(root)[name].parent / "method.py").exists():
+    if not (file := folder(root, name) / "method.py").exists():
         raise UserError(f"{file} does not exist; write the method there, or remove its folder.")
     module = importlib.import_module(f"{package}.method")
     classes = [

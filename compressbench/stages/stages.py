@@ -112,7 +112,7 @@ def _save_kept(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _recalibrate(ctx: Context, model: nn.Module) -> None:
-    """One footing for all sparse networks: batch-norm statistics of the final weights. Records what that changes."""
+    """Give all sparse networks the batch-norm statistics of their final weights. Records what that changes."""
     before, after = ctx.validate(model), ctx.validate(ctx.recalibrate(model))
     for when, found in (("before", before), ("after", after)):
         for name, value in found.items():
