@@ -10,22 +10,19 @@ from compressbench.errors import UserError
 Part = TypeVar("Part")
 
 
-def find(
-    kind: str, name: str, known: Mapping[str, Part], form: type[Part] | None = None, also: Iterable[str] = ()
-) -> Part:
+def find(kind: str, name: str, known: Mapping[str, Part], form: type[Part] | None = None) -> Part:
     """The part called `name`: one of `known`, `package.module:attribute`, or an entry point of an installed package.
 
     Args:
         kind: what it is, in words: "data set" looks at the entry points of the group compressbench.data_sets.
         form: the class that a part from outside must be an instance of; default: anything that can be called.
-        also: further names, for the message.
 
     Raises:
         UserError: there is none, it cannot be imported, or it is something else.
     """
     if name in known:
         return known[name]
-    found = _imported(kind, name) if ":" in name else _installed(kind, name, [*known, *also])
+    found = _imported(kind, name) if ":" in name else _installed(kind, name, known)
     if not (callable(found) if form is None else isinstance(found, form)):
         wanted = "something to call" if form is None else f"a {form.__module__}.{form.__name__}"
         raise UserError(f"{kind} {name!r} is a {type(found).__name__}, not {wanted}; name another attribute.")

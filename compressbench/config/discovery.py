@@ -11,7 +11,7 @@ from compressbench.plugins import group
 
 
 def discover(root: Path) -> dict[str, Declaration]:
-    """Every methods/NAME/config.yaml and methods/baselines/NAME/config.yaml, validated, by name."""
+    """The declaration of every method, validated, by name."""
     return {name: declaration(root, name) for name in files(root)}
 
 

@@ -9,7 +9,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from compressbench import plugins, runtimes
@@ -33,13 +33,7 @@ def known() -> Mapping[str, tuple[str, str]]:
 
 def check(name: str) -> None:
     """UserError, which lists the known names, unless there is a runtime of that name."""
-    if name not in (names := known()):
-        _foreign(name, names)
-
-
-def _foreign(name: str, names: Iterable[str]) -> Callable[[], Runtime]:
-    none: dict[str, Callable[[], Runtime]] = {}
-    return plugins.find("runtime", name, none, also=names)
+    plugins.find("runtime", name, _constructors())
 
 
 def make_runtime(name: str) -> Runtime:
@@ -49,10 +43,14 @@ def make_runtime(name: str) -> Runtime:
         UserError: there is none of that name.
         Skip: a library that its module imports is not installed.
     """
-    runtimes_by_name = known()
-    if name not in runtimes_by_name:
-        return _foreign(name, runtimes_by_name)()
-    module, cls = runtimes_by_name[name]
+    return plugins.find("runtime", name, _constructors())()
+
+
+def _constructors() -> Mapping[str, Callable[[], Runtime]]:
+    return {name: functools.partial(_make, *where) for name, where in known().items()}
+
+
+def _make(module: str, cls: str) -> Runtime:
     try:
         return getattr(importlib.import_module(module), cls)()  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:

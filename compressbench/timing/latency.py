@@ -22,6 +22,7 @@ from compressbench.method.operating_points import Adaptive, Blockwise, ImageDepe
 from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.seeding import derive_seed, generator
+from compressbench.training.layout import channels_last
 
 Clock = Callable[[], float]
 Times = npt.NDArray[np.float64]
@@ -131,7 +132,7 @@ def throughput(
     parts = images[:count].split(batch)
 
     def run(model: nn.Module) -> Call:
-        deployed = deploy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        deployed = channels_last(deploy(model))
 
         def call() -> None:
             for part in parts:
