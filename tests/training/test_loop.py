@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,11 @@ from compressbench.training import (
 )
 from compressbench.training.checkpoint import Checkpoint, same_bits
 from tests.training.runs import Kill, batch, cross_entropy, network
+
+
+def fit_once(model: nn.Module, **options: Any) -> None:
+    """One epoch of the loop with plain SGD."""
+    fit(model, batch, cross_entropy, [torch.optim.SGD(model.parameters(), lr=0.1)], epochs=1, seed=0, **options)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -96,16 +102,7 @@ def test_hooks_are_called_in_order() -> None:
             return super().__getattribute__(name)
 
     model = network()
-    fit(
-        model,
-        batch,
-        cross_entropy,
-        [torch.optim.SGD(model.parameters(), lr=0.1)],
-        epochs=1,
-        steps_per_epoch=2,
-        seed=0,
-        hooks=[Recorder()],
-    )
+    fit_once(model, steps_per_epoch=2, hooks=[Recorder()])
     step = ["step_start{0}", "gradients{0}", "step_end{0}"]
     steps = [name.format(number) for number in (0, 1) for name in step]
     assert calls == ["start0", "epoch_start0", *steps, "epoch_end1"]
@@ -114,16 +111,7 @@ def test_hooks_are_called_in_order() -> None:
 def test_eval_mode_training_keeps_batch_norm_statistics_and_trains_weights() -> None:
     model = network()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    fit(
-        model,
-        batch,
-        cross_entropy,
-        [torch.optim.SGD(model.parameters(), lr=0.1)],
-        epochs=1,
-        steps_per_epoch=3,
-        seed=0,
-        train_mode=False,
-    )
+    fit_once(model, steps_per_epoch=3, train_mode=False)
     after = model.state_dict()
     assert torch.equal(before["1.running_mean"], after["1.running_mean"])
     assert not torch.equal(before["0.weight"], after["0.weight"])
