@@ -4,7 +4,7 @@ This module imports neither torch nor a method: the DAG reads it thousands of ti
 """
 
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,6 +24,9 @@ class Frozen(BaseModel):
 
 class MethodConfig(Frozen):
     """Base of a method's hyper-parameters; the defaults are the paper's."""
+
+
+AnyConfig = TypeVar("AnyConfig", bound=MethodConfig)
 
 
 class Recipe(Frozen):
@@ -94,6 +97,38 @@ class Pair(Workload):
         )
 
 
+class Budget(Frozen):
+    """What a derived scale changes of a recipe; what is not given stays."""
+
+    epochs: int | None = Field(None, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    warmup_epochs: float | None = Field(None, ge=0)
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """`recipe` with this budget."""
+        return recipe.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Budgets(Frozen):
+    """The budgets of a derived scale, for every pair."""
+
+    scratch: Budget = Budget()
+    pretrain: Budget = Budget()
+    finetune: Budget = Field(Budget(), description="also of the recipes among a method's hyper-parameters")
+
+    def of(self, pair: Pair) -> Pair:
+        """`pair` with these budgets."""
+        return pair.model_copy(
+            update={name: getattr(self, name).of(getattr(pair, name)) for name in ("scratch", "pretrain", "finetune")}
+        )
+
+    def within(self, config: AnyConfig) -> AnyConfig:
+        """A method's hyper-parameters with the budget of `finetune` for every recipe among them."""
+        recipes = {name: value for name, value in config if isinstance(value, Recipe)}
+        return config.model_copy(update={name: self.finetune.of(recipe) for name, recipe in recipes.items()})
+
+
 class Latency(Frozen):
     """How the latency stage measures."""
 
@@ -101,7 +136,7 @@ class Latency(Frozen):
     warmup: int = Field(5, ge=1)
     runtimes: tuple[str, ...] = ("torch_eager", "onnxruntime")
     seeds: int = Field(
-        1, ge=1, description="measure the models of the first so many seeds: latency hardly depends on them"
+        1, ge=0, description="measure the models of the first so many seeds: latency hardly depends on them; 0: of none"
     )
 
 
@@ -112,6 +147,10 @@ class Scale(Frozen):
     report_seeds: tuple[int, ...] = Field(
         (), description="the seeds that reports/ is about: only a run of exactly these, with all methods, rewrites it"
     )
+    derived_from: Name | None = Field(
+        None, description="the scale whose pairs, comparisons and runs of the methods these are, with other `budgets`"
+    )
+    budgets: Budgets = Field(Budgets(), description="of a derived scale")
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
     comparisons: dict[Name, tuple[PairName, ...]] = Field(
@@ -155,7 +194,9 @@ class Setting(BaseModel):
 class MethodScale(Frozen):
     """What a method runs at one scale."""
 
-    runs: dict[str, tuple[Name, ...]] = Field(description="comparison -> settings")
+    runs: dict[str, tuple[Name, ...]] = Field(
+        {}, description="comparison -> settings; a derived scale has those of the scale that it is derived from"
+    )
     config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
     recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
         {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
@@ -200,6 +241,18 @@ class Declaration(Frozen):
     def is_sparse(self) -> bool:
         """Whether the result is a network of the old shape with zeros, not with fewer filters or bits."""
         return self.family in ("unstructured", "block")
+
+    def at(self, scale: str, derived_from: str | None = None) -> MethodScale | None:
+        """What the method runs at a scale; None where it is no part of it.
+
+        At a derived scale it runs what it runs at the other one, with the hyper-parameters that it names for both.
+        """
+        own, other = self.scales.get(scale), self.scales.get(derived_from or "")
+        if own is None or other is None:
+            return own or other
+        return MethodScale(
+            runs=own.runs or other.runs, config=other.config | own.config, recipes=other.recipes | own.recipes
+        )
 
     def _levels(self, setting: str) -> tuple[Level, ...]:
         own = self.settings[setting]

@@ -9,7 +9,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, load_scale, parse
+from compressbench.config import (
+    Declaration,
+    MethodConfig,
+    MethodScale,
+    Pair,
+    Recipe,
+    Scale,
+    discovery,
+    load_scale,
+    parse,
+)
 from compressbench.errors import UserError
 from compressbench.method import loading
 from compressbench.plan import Job, Run
@@ -76,9 +86,9 @@ class Plan:
 
     def _runs(self) -> Iterable[Run]:
         for method, declared in self.declarations.items():
-            if self.scale_name not in declared.scales:
+            if (at_scale := self._at_scale(method)) is None:
                 continue
-            for comparison, settings in declared.scales[self.scale_name].runs.items():
+            for comparison, settings in at_scale.runs.items():
                 if comparison not in self.scale.comparisons:
                     where = f"{declared.package.replace('.', '/')}/config.yaml"
                     raise UserError(
@@ -111,16 +121,26 @@ class Plan:
     def pair(self, run: Run) -> Pair:
         """The pair's budgets, with what the run's setting trains otherwise."""
         pair = self.scale.pairs[run.pair]
-        declared = self.declarations.get(run.method)
-        at_scale = declared.scales.get(self.scale_name) if declared else None
+        at_scale = self._at_scale(run.method)
         if at_scale is None or run.setting not in at_scale.recipes:
             return pair
-        where = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"  # type: ignore[union-attr]
+        package = self.declarations[run.method].package.replace(".", "/")
+        where = f"{package}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"
         own: dict[str, Recipe] = {
             name: parse(Recipe, getattr(pair, name).model_dump() | changes, f"{where}.{name}")
             for name, changes in at_scale.recipes[run.setting].items()
         }
-        return pair.model_copy(update=own)
+        return self.scale.budgets.of(pair.model_copy(update=own))
+
+    def _at_scale(self, method: str) -> MethodScale | None:
+        """What a method runs here; None for what is no method (a teacher, say) and where it is no part of the scale."""
+        declared = self.declarations.get(method)
+        return declared.at(self.scale_name, self.scale.derived_from) if declared else None
+
+    def _configuration(self, method: str, setting: str) -> MethodConfig:
+        """A method's hyper-parameters, with their defaults."""
+        config = loading.resolve(self.root, method, setting, self.scale_name, self.scale.derived_from)
+        return self.scale.budgets.within(config)
 
     def stages(self, run: Run) -> list[str]:
         """The stages of a run, in order. Images that another setting synthesizes are not synthesized again."""
@@ -194,7 +214,7 @@ class Plan:
             if stage == "latency":
                 common |= {"latency": self.scale.latency, "batches": declared.batches}
             return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
-        configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name)
+        configuration = self._configuration(run.method, run.setting)
         return Job(
             **common,
             configuration=configuration,
@@ -260,7 +280,7 @@ class Plan:
                 self.job(run, stage)
         networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
         for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
-            config = loading.resolve(self.root, method, setting, self.scale_name)
+            config = self._configuration(method, setting)
             try:
                 loading.method_class(self.root, method)(config).check(networks[where])
             except UserError as error:
