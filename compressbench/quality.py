@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.data.classification import Split
+from compressbench.data.classification import AnySplit
 from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import ImagePair, centre_crop
 from compressbench.errors import UserError
@@ -30,7 +30,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def top1(model: nn.Module, split: Split, batch: int = 100) -> float:
+def top1(model: nn.Module, split: AnySplit, batch: int = 100) -> float:
     """Percentage of images whose largest logit is the label, in eval mode; the model's mode is left as it was.
 
     Small batches keep the activations in the cache: 100 images took half the time of 500.
@@ -40,7 +40,7 @@ def top1(model: nn.Module, split: Split, batch: int = 100) -> float:
 
 @torch.no_grad()
 def top1_of_each(
-    model: nn.Module, predict: Callable[[Tensor], Mapping[str, Tensor]], split: Split, batch: int = 100
+    model: nn.Module, predict: Callable[[Tensor], Mapping[str, Tensor]], split: AnySplit, batch: int = 100
 ) -> dict[str, float]:
     """`top1` of several predictions at once: `predict` gives logits by name, of networks that `model` consists of.
 
@@ -57,7 +57,7 @@ def top1_of_each(
     return {name: 100 * count / len(split.labels) for name, count in hits.items()}
 
 
-def in_parts(inputs: Tensor | Split, batch: int) -> Iterator[Tensor]:
+def in_parts(inputs: Tensor | AnySplit, batch: int) -> Iterator[Tensor]:
     """The rows of a tensor or the images of a split, `batch` at a time."""
     return (
         iter(inputs.split(batch)) if isinstance(inputs, Tensor) else (images for images, _ in inputs.in_batches(batch))
@@ -65,7 +65,7 @@ def in_parts(inputs: Tensor | Split, batch: int) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, inputs: Tensor | Split, batch: int = 100, name: str = "") -> Tensor:
+def predictions(model: nn.Module, inputs: Tensor | AnySplit, batch: int = 100, name: str = "") -> Tensor:
     """The label of the largest output, int16 [N], in eval mode; the model's mode is left as it was. `name`: for errors."""
     was_training, device = model.training, _device(model)
     model.eval()

@@ -63,7 +63,7 @@ def _device(name: str) -> torch.device:
 
 
 def _context(root: Path, job: Job, running_stage: Stage) -> Context:
-    folders = {name: root / read.folder for name, read in job.inputs.items()}
+    folders, device = {name: root / read.folder for name, read in job.inputs.items()}, _device(job.device)
     return Context(
         root=root,
         stage=job.stage,
@@ -71,7 +71,9 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         pair=job.workload,
         dataset=job.run.dataset,
         folder=running_stage.folder,
-        device=_device(job.device),
+        device=device,
+        image_folder=job.image_folder,
+        workers=environment.loader_workers(machine.usable_cores() if device.type == "cuda" else 0),
         logger=running_stage.history,
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),

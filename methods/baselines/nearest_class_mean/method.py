@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressbench.data import Split
+from compressbench.data import AnySplit
 from compressbench.method import Context, Method
 from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead
@@ -28,7 +28,7 @@ class NearestClassMean(Method):
         start = GrowingHead(means.shape[1], None, [len(means)], [], base.classifier.gamma).to(ctx.device)
         _set(start, means)
 
-        def learn(head: GrowingHead, shots: Split, session: int, draw: int) -> GrowingHead:
+        def learn(head: GrowingHead, shots: AnySplit, session: int, draw: int) -> GrowingHead:
             means = class_means(features(base, shots), shots.labels.to(ctx.device))
             head.grow(len(means), rows=0)
             _set(head, means)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench.config import MethodConfig
-from compressbench.data import Split
+from compressbench.data import AnySplit
 from compressbench.method import Context, Method
 from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead
@@ -41,7 +41,7 @@ class SessionFineTuning(Method):
         return final.with_head(final.classifier)
 
     def learn_all(
-        self, ctx: Context, network: GrowingClassifier, shots: Split, session: int, draw: int
+        self, ctx: Context, network: GrowingClassifier, shots: AnySplit, session: int, draw: int
     ) -> GrowingClassifier:
         """One session; batch norms keep the statistics of the base session."""
         network.eval().classifier.grow(len(shots.labels.unique()), rows=0)
@@ -49,7 +49,7 @@ class SessionFineTuning(Method):
         return network
 
     def learn_head(
-        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
+        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: AnySplit, session: int, draw: int
     ) -> GrowingHead:
         """One session on the features of a frozen backbone."""
         head.grow(len(shots.labels.unique()), rows=0)
