@@ -23,6 +23,7 @@ from compressbench.config import (
 from compressbench.errors import UserError
 from compressbench.method import loading
 from compressbench.plan import Job, Run
+from compressbench.plan.datasets import DataSets
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
@@ -65,6 +66,7 @@ class Plan:
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
+        self.data = DataSets(root, self.scale, self.runs)
         if not self.runs:
             where = "in its config.yaml" if pairs is None else f"with runs on {', '.join(self.pairs)}"
             raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} {where}.")
@@ -195,17 +197,15 @@ class Plan:
         return self._jobs[run, stage]
 
     def _job(self, run: Run, stage: str) -> Job:
-        from compressbench import data
-
-        pair = self.pair(run)
-        folder = data.info(pair.data or run.dataset).folder
+        pair, read = self.pair(run), self.data.of(run)
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
             "workload": pair.workload(*RECIPES.get(stage, ())),
             "device": self.scale.device,
-            "data": folder,
-            "data_hash": self.data_hashes.get(folder),
+            "data": read.info.folder,
+            "data_hash": self.data.hash(read),
+            "image_folder": self.data.own(run),
         }
         if stage == "pretrain":
             return Job(**common)
@@ -236,13 +236,6 @@ class Plan:
             found["teacher"] = self.job(self.teacher(run), "pretrain")
         return found
 
-    @cached_property
-    def data_hashes(self) -> dict[str, str]:
-        """The pinned hash of every data set below data/."""
-        from compressbench.data import versioning
-
-        return versioning.pinned_hashes(self.root)
-
     def _file_hash(self, path: Path) -> str:
         try:
             return hashlib.sha256((self.root / path).read_bytes()).hexdigest()
@@ -260,20 +253,23 @@ class Plan:
 
     def validate(self) -> None:
         """Check what needs code (and its imports): runtimes, architectures, every method's configuration of every setting, and
-        whether it fits the network."""
-        from compressbench import data, models
+        whether it fits the network. Users' data need not be there (`data.check` asks for them); changed ones are noticed.
+        """
+        from compressbench import models
         from compressbench.runtimes import discovery as runtimes
 
         for name in self.scale.latency.runtimes:
             with self._naming("latency.runtimes"):
                 runtimes.check(name)
         for name, pair in self.scale.pairs.items():
+            dataset, model = name.split("/")
             with self._naming(f"pairs.{name}"):
-                data.info(pair.data or name.split("/")[0])
+                self.data.of(Run(self.scale_name, dataset, model, "", "", 0))
             with self._naming(f"pairs.{name}.architecture"):
                 models.find(pair.architecture)
+        self.data.renew()
         for run in self.runs:
-            self.pair(run)
+            self._check_augmentation(run)
             if self.declarations[run.method].needs_teacher:
                 self.teacher(run)
             for stage in self.stages(run):
@@ -285,6 +281,17 @@ class Plan:
                 loading.method_class(self.root, method)(config).check(networks[where])
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
+
+    def _check_augmentation(self, run: Run) -> None:
+        """UserError where image files are augmented as they cannot be."""
+        pair = self.pair(run)
+        recipes = {name: getattr(pair, name) for name in ("scratch", "pretrain", "finetune")}
+        padded = [name for name, recipe in recipes.items() if recipe.augmentation == "crop_flip"]
+        if padded and self.data.of(run).of_files:
+            raise UserError(
+                f"config/{self.scale_name}.yaml: key pairs.{run.pair}.{padded[0]}.augmentation (or what {run.method} says "
+                "instead): crop_flip pads small images of one size; for image files write resized_crop_flip."
+            )
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:

@@ -66,8 +66,8 @@ class Snip(Method):
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         train = ctx.data.train
         chosen = balanced_sample(train.labels, config.images, ctx.generator("images"))
-        parts = chosen.split(config.batch_size or len(chosen))
-        batches = ((train.images[part].to(ctx.device), train.labels[part].to(ctx.device)) for part in parts)
+parts = chosen.split(config.batch_size or len(chosen))
+        batches = ((train.images_at(part).to(ctx.device), train.labels[part].to(ctx.device)) for part in parts)
         names = list(prunable(model, config.keep_first, config.keep_last))
         scores = saliencies(connection_gradients(model, names, batches, ctx.loss(recipe)))
         apply_masks(model, ranked_masks(scores, config.sparsity, config.scope))
