@@ -77,7 +77,8 @@ def _derived(root: Path, content: dict[str, Any], where: str) -> dict[str, Any]:
     if not pairs:
         raise UserError(f"{where}: key only: no pair of {content['derived_from']} has one of the data sets {only}.")
     budgets = parse(Budgets, content.get("budgets", {}), f"{where}, budgets")
-    return base.model_dump(exclude={"report_seeds"}) | content | {
+    inherited = {name: getattr(base, name) for name in base.model_fields_set - {"report_seeds"}}
+    return inherited | content | {
         "comparisons": {name: [p for p in own if p in pairs] for name, own in base.comparisons.items()},
-        "pairs": {name: budgets.of(pair).model_dump() for name, pair in pairs.items()},
+        "pairs": {name: budgets.of(pair) for name, pair in pairs.items()},
     }  # fmt: skip

@@ -18,7 +18,7 @@ from compressbench.seeding import derive_seed
 
 PHOTOGRAPHS = sorted({*TRAIN_PHOTOGRAPHS, *TEST_PHOTOGRAPHS} - {"motorcycle_right.png"})  # the other eye's view
 CLASSES = 2 * len(PHOTOGRAPHS)
-IMAGES = {"train": 20, "val": 5}  # of every class
+IMAGES = {"train": 8, "val": 2}  # of every class
 SIDES = (160, 640)  # of a window, in pixels after a change of scale by at most two
 GREY_EVERY, CMYK_EVERY = 7, 11
 

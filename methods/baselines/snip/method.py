@@ -66,7 +66,7 @@ class Snip(Method):
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         train = ctx.data.train
         chosen = balanced_sample(train.labels, config.images, ctx.generator("images"))
-parts = chosen.split(config.batch_size or len(chosen))
+        parts = chosen.split(config.batch_size or len(chosen))
         batches = ((train.images_at(part).to(ctx.device), train.labels[part].to(ctx.device)) for part in parts)
         names = list(prunable(model, config.keep_first, config.keep_last))
         scores = saliencies(connection_gradients(model, names, batches, ctx.loss(recipe)))
