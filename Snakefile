@@ -30,6 +30,7 @@ rule all:
 
 
 onstart:
+    PLAN.data.check()  # here and not with the configuration: a plan can be looked at without the data
     os.environ[provenance.VERSION_VARIABLE] = provenance.code_version(Path())
     if workflow.local_exec:
         os.environ |= fork_server.start()

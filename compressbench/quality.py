@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.data.classification import Split
+from compressbench.data.classification import AnySplit
 from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import ImagePair, centre_crop
 from compressbench.errors import UserError
@@ -30,7 +30,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def top1(model: nn.Module, split: Split, batch: int = 100) -> float:
+def top1(model: nn.Module, split: AnySplit, batch: int = 100) -> float:
     """Percentage of images whose largest logit is the label, in eval mode; the model's mode is left as it was.
 
     Small batches keep the activations in the cache: 100 images took half the time of 500.
@@ -40,7 +40,7 @@ def top1(model: nn.Module, split: Split, batch: int = 100) -> float:
 
 @torch.no_grad()
 def top1_of_each(
-    model: nn.Module, predict: Callable[[Tensor], Mapping[str, Tensor]], split: Split, batch: int = 100
+    model: nn.Module, predict: Callable[[Tensor], Mapping[str, Tensor]], split: AnySplit, batch: int = 100
 ) -> dict[str, float]:
     """`top1` of several predictions at once: `predict` gives logits by name, of networks that `model` consists of.
 
@@ -49,7 +49,7 @@ def top1_of_each(
     was_training, device = model.training, _device(model)
     model.eval()
     hits: Counter[str] = Counter()
-    for images, truth in zip(split.images.split(batch), split.labels.split(batch), strict=True):
+    for images, truth in split.in_batches(batch):
         for name, logits in predict(images.to(device)).items():
             found = best_class(logits, f"{name} of {title(model)}" if name else title(model))
             hits[name] += int((found.cpu() == truth.cpu()).sum())
@@ -57,12 +57,19 @@ def top1_of_each(
     return {name: 100 * count / len(split.labels) for name, count in hits.items()}
 
 
+def in_parts(inputs: Tensor | AnySplit, batch: int) -> Iterator[Tensor]:
+    """The rows of a tensor or the images of a split, `batch` at a time."""
+    return (
+        iter(inputs.split(batch)) if isinstance(inputs, Tensor) else (images for images, _ in inputs.in_batches(batch))
+    )
+
+
 @torch.no_grad()
-def predictions(model: nn.Module, inputs: Tensor, batch: int = 100, name: str = "") -> Tensor:
+def predictions(model: nn.Module, inputs: Tensor | AnySplit, batch: int = 100, name: str = "") -> Tensor:
     """The label of the largest output, int16 [N], in eval mode; the model's mode is left as it was. `name`: for errors."""
     was_training, device = model.training, _device(model)
     model.eval()
-    found = torch.cat([best_class(model(x.to(device)), name or title(model)).cpu() for x in inputs.split(batch)])
+    found = torch.cat([best_class(model(x.to(device)), name or title(model)).cpu() for x in in_parts(inputs, batch)])
     model.train(was_training)
     return found.short()
 

@@ -3,8 +3,10 @@
 from compressbench.config.forms import (
     Declaration,
     Frozen,
+    ImageFolder,
     Latency,
     MethodConfig,
+    MethodScale,
     Pair,
     Recipe,
     Scale,
@@ -16,8 +18,10 @@ from compressbench.config.reading import load_scale, parse, read_yaml
 __all__ = [
     "Declaration",
     "Frozen",
+    "ImageFolder",
     "Latency",
     "MethodConfig",
+    "MethodScale",
     "Pair",
     "Recipe",
     "Scale",

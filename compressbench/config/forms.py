@@ -4,7 +4,7 @@ This module imports neither torch nor a method: the DAG reads it thousands of ti
 """
 
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 PairName = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="dataset/model")]
 Stage = Literal["synthesize", "compress", "finetune"]
 Start = Literal["scratch", "dense"]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Frozen(BaseModel):
@@ -24,6 +25,9 @@ class Frozen(BaseModel):
 
 class MethodConfig(Frozen):
     """Base of a method's hyper-parameters; the defaults are the paper's."""
+
+
+AnyConfig = TypeVar("AnyConfig", bound=MethodConfig)
 
 
 class Recipe(Frozen):
@@ -43,7 +47,9 @@ class Recipe(Frozen):
     )
     halve_every: int | None = Field(None, ge=1, description="epochs between halvings, with schedule: halve")
     milestones: tuple[int, ...] = Field((), description="epochs that divide the rate by 10, with schedule: step")
-    augmentation: Literal["none", "flip", "crop_flip"] = "none"
+    augmentation: Literal["none", "flip", "crop_flip", "resized_crop_flip"] = Field(
+        "none", description="crop_flip pads and cuts small images; resized_crop_flip cuts any part of 8 to 100 %"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     patch: int | None = Field(
         None, ge=8, exclude_if=lambda side: side is None, description="as the pair's, where this training has its own"
@@ -94,6 +100,74 @@ class Pair(Workload):
         )
 
 
+class Budget(Frozen):
+    """What a derived scale changes of a recipe; what is not given stays."""
+
+    epochs: int | None = Field(None, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    warmup_epochs: float | None = Field(None, ge=0)
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """`recipe` with this budget."""
+        return recipe.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Budgets(Frozen):
+    """The budgets of a derived scale, for every pair."""
+
+    scratch: Budget = Budget()
+    pretrain: Budget = Budget()
+    finetune: Budget = Field(Budget(), description="also of the recipes among a method's hyper-parameters")
+
+    def of(self, pair: Pair) -> Pair:
+        """`pair` with these budgets."""
+        return pair.model_copy(
+            update={name: getattr(self, name).of(getattr(pair, name)) for name in ("scratch", "pretrain", "finetune")}
+        )
+
+    def within(self, config: AnyConfig) -> AnyConfig:
+        """A method's hyper-parameters with the budget of `finetune` for every recipe among them."""
+        recipes = {name: value for name, value in config if isinstance(value, Recipe)}
+        return config.model_copy(update={name: self.finetune.of(recipe) for name, recipe in recipes.items()})
+
+
+class ImageFolder(Frozen):
+    """A data set of one's own: PATH/train/CLASS/* and PATH/val/CLASS/*, images of any size.
+
+    The classes are the folders of train, sorted. The images that are held out for validation come out of train.
+    """
+
+    kind: Literal["image_folder"]
+    path: str = Field(
+        exclude=True,
+        description="below COMPRESSBENCH_DATA (default: data/external), or an absolute path; no result knows it",
+    )
+    size: int = Field(224, ge=8, description="side of the network's input")
+    resize: int | None = Field(
+        None, ge=8, description="pixels of the shorter side before the centre is cut out; default: size * 256 / 224"
+    )
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of the pixels scaled to [0, 1]")
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="of the networks, where that is more than train has folders; default: as many as folders",
+    )
+    validation: int = Field(5000, ge=0, description="training images held out, at most a tenth of them")
+    hash: Literal["names", "sample", "all"] = Field(
+        "sample",
+        description="what stands for the data: names and sizes, also 1,000 files' content, or also all content",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ImageFolder":
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError("resize must be at least size, or the centre would have a black frame")
+        return self
+
+
 class Latency(Frozen):
     """How the latency stage measures."""
 
@@ -101,7 +175,7 @@ class Latency(Frozen):
     warmup: int = Field(5, ge=1)
     runtimes: tuple[str, ...] = ("torch_eager", "onnxruntime")
     seeds: int = Field(
-        1, ge=1, description="measure the models of the first so many seeds: latency hardly depends on them"
+        1, ge=0, description="measure the models of the first so many seeds: latency hardly depends on them; 0: of none"
     )
 
 
@@ -112,15 +186,27 @@ class Scale(Frozen):
     report_seeds: tuple[int, ...] = Field(
         (), description="the seeds that reports/ is about: only a run of exactly these, with all methods, rewrites it"
     )
+    derived_from: Name | None = Field(
+        None, description="the scale whose pairs, comparisons and runs of the methods these are, with other `budgets`"
+    )
+    budgets: Budgets = Field(Budgets(), description="of a derived scale")
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
     comparisons: dict[Name, tuple[PairName, ...]] = Field(
         description="what is compared -> on which pairs; methods name the comparisons that they take part in"
     )
+    datasets: dict[Name, ImageFolder] = Field(
+        {},
+        description="data sets of one's own by the name that pairs give them; one of the suite's names replaces it here",
+    )
     pairs: dict[PairName, Pair]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scale":
+        if unread := set(self.datasets) - {pair.split("/")[0] for pair in self.pairs}:
+            raise ValueError(
+                f"datasets.{min(unread)} is read by no pair; name a pair {min(unread)}/NETWORK, or remove it"
+            )
         for comparison, pairs in self.comparisons.items():
             for pair in pairs:
                 if pair not in self.pairs:
@@ -155,7 +241,9 @@ class Setting(BaseModel):
 class MethodScale(Frozen):
     """What a method runs at one scale."""
 
-    runs: dict[str, tuple[Name, ...]] = Field(description="comparison -> settings")
+    runs: dict[str, tuple[Name, ...]] = Field(
+        {}, description="comparison -> settings; a derived scale has those of the scale that it is derived from"
+    )
     config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
     recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
         {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
@@ -200,6 +288,18 @@ class Declaration(Frozen):
     def is_sparse(self) -> bool:
         """Whether the result is a network of the old shape with zeros, not with fewer filters or bits."""
         return self.family in ("unstructured", "block")
+
+    def at(self, scale: str, derived_from: str | None = None) -> MethodScale | None:
+        """What the method runs at a scale; None where it is no part of it.
+
+        At a derived scale it runs what it runs at the other one, with the hyper-parameters that it names for both.
+        """
+        own, other = self.scales.get(scale), self.scales.get(derived_from or "")
+        if own is None or other is None:
+            return own or other
+        return MethodScale(
+            runs=own.runs or other.runs, config=other.config | own.config, recipes=other.recipes | own.recipes
+        )
 
     def _levels(self, setting: str) -> tuple[Level, ...]:
         own = self.settings[setting]

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from compressbench.config.forms import Scale
+from compressbench.config.forms import Budgets, Scale
 from compressbench.errors import UserError
 from compressbench.files import read_text
 
@@ -59,4 +59,26 @@ def load_scale(root: Path, name: str) -> Scale:
     if name not in known:
         raise UserError(f"unknown scale {name!r}; config/ has: {', '.join(known) or 'nothing'}.")
     path = root / "config" / f"{name}.yaml"
-    return parse(Scale, read_yaml(path), str(path.relative_to(root)))
+    content, where = read_yaml(path), str(path.relative_to(root))
+    if isinstance(content, dict) and "derived_from" in content:
+        content = _derived(root, content, where)
+    return parse(Scale, content, where)
+
+
+def _derived(root: Path, content: dict[str, Any], where: str) -> dict[str, Any]:
+    """A whole scale from one that names another: its pairs with other budgets, its comparisons, and whatever it says itself."""
+    if own := content.keys() & {"pairs", "comparisons"}:
+        raise UserError(f"{where}: key {min(own)}: a derived scale has those of {content['derived_from']}; remove it.")
+    if content["derived_from"] == Path(where).stem:
+        raise UserError(f"{where}: key derived_from: a scale cannot be derived from itself; name another one.")
+    base = load_scale(root, str(content["derived_from"]))
+    only = content.pop("only", None)
+    pairs = {name: pair for name, pair in base.pairs.items() if only is None or name.split("/")[0] in only}
+    if not pairs:
+        raise UserError(f"{where}: key only: no pair of {content['derived_from']} has one of the data sets {only}.")
+    budgets = parse(Budgets, content.get("budgets", {}), f"{where}, budgets")
+    inherited = {name: getattr(base, name) for name in base.model_fields_set - {"report_seeds"}}
+    return inherited | content | {
+        "comparisons": {name: [p for p in own if p in pairs] for name, own in base.comparisons.items()},
+        "pairs": {name: budgets.of(pair) for name, pair in pairs.items()},
+    }  # fmt: skip

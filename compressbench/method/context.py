@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
-from compressbench.config import Recipe, Workload
-from compressbench.data import DatasetInfo, Split, SyntheticImages
+from compressbench.config import ImageFolder, Recipe, Workload
+from compressbench.data import AnySplit, DatasetInfo, SyntheticImages
 from compressbench.errors import UserError
 from compressbench.method.tasks import TASKS, Task
 from compressbench.models import Network
@@ -50,6 +50,7 @@ class Context:
     Attributes:
         root: the project's folder. stage: the name of the stage. seed: the run's seed.
         pair, dataset: what the stage reads of the pair's configuration, and the name of its data set.
+        image_folder: the data set, where it is one of the user's own. workers: processes that read image files; change no bit.
         folder: where this stage's files go; unfinished training is kept there for a resume.
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
@@ -67,18 +68,27 @@ class Context:
     dense_folder: Path | None = None
     teacher_folder: Path | None = None
     synthetic_file: Path | None = None
+    image_folder: ImageFolder | None = None
+    workers: int = 0
     records: dict[str, float] = field(default_factory=dict)
     companions: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> Any:
         """ClassificationData, ClassIncrementalData or SuperResolutionData, loaded when first asked for."""
-        scale = self.pair.arguments.get("scale", 2)
-        return data.load(self.pair.data or self.dataset, self.root / "data", self.pair.images, scale, self.seed)
+        return data.load(
+            self.pair.data or self.dataset,
+            self.root / "data",
+            self.pair.images,
+            self.pair.arguments.get("scale", 2),
+            self.seed,
+            own=self.image_folder,
+            loader=data.Loader(self.workers, pin_memory=self.device.type == "cuda"),
+        )
 
     @property
     def info(self) -> DatasetInfo:
-        return data.info(self.pair.data or self.dataset)
+        return data.find(self.pair.data or self.dataset, self.root / "data", self.image_folder).info
 
     @property
     def task(self) -> Task:
@@ -187,7 +197,7 @@ class Context:
         return make_optimizer(recipe, parameters)
 
     @property
-    def held_out(self) -> Split:
+    def held_out(self) -> AnySplit:
         """The images that `validate` looks at; none for super-resolution and where a published split leaves none."""
         return self.task.held_out(self.data)
 

@@ -28,12 +28,15 @@ def method_class(root: Path, name: str) -> type[Method]:
     return classes[0]
 
 
-def resolve(root: Path, name: str, setting: str, scale: str) -> MethodConfig:
-    """The method's configuration: the paper's defaults < scales[scale].config < settings[setting]."""
+def resolve(root: Path, name: str, setting: str, scale: str, derived_from: str | None = None) -> MethodConfig:
+    """The method's configuration: the paper's defaults < scales[scale].config < settings[setting].
+
+    derived_from: the scale that `scale` is derived from.
+    """
     declared = declaration(root, name)
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
-    at_scale = declared.scales.get(scale)
+    at_scale = declared.at(scale, derived_from)
     merged = (at_scale.config if at_scale else {}) | declared.settings[setting].hyperparameters
     where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale})"
     config = parse(method_class(root, name).Config, merged, where)

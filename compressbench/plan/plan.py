@@ -9,10 +9,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, load_scale, parse
+from compressbench.config import (
+    Declaration,
+    MethodConfig,
+    MethodScale,
+    Pair,
+    Recipe,
+    Scale,
+    discovery,
+    load_scale,
+    parse,
+)
 from compressbench.errors import UserError
 from compressbench.method import loading
 from compressbench.plan import Job, Run
+from compressbench.plan.datasets import DataSets
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
@@ -55,6 +66,7 @@ class Plan:
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
+        self.data = DataSets(root, self.scale, self.runs)
         if not self.runs:
             where = "in its config.yaml" if pairs is None else f"with runs on {', '.join(self.pairs)}"
             raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} {where}.")
@@ -76,9 +88,9 @@ class Plan:
 
     def _runs(self) -> Iterable[Run]:
         for method, declared in self.declarations.items():
-            if self.scale_name not in declared.scales:
+            if (at_scale := self._at_scale(method)) is None:
                 continue
-            for comparison, settings in declared.scales[self.scale_name].runs.items():
+            for comparison, settings in at_scale.runs.items():
                 if comparison not in self.scale.comparisons:
                     where = f"{declared.package.replace('.', '/')}/config.yaml"
                     raise UserError(
@@ -111,16 +123,26 @@ class Plan:
     def pair(self, run: Run) -> Pair:
         """The pair's budgets, with what the run's setting trains otherwise."""
         pair = self.scale.pairs[run.pair]
-        declared = self.declarations.get(run.method)
-        at_scale = declared.scales.get(self.scale_name) if declared else None
+        at_scale = self._at_scale(run.method)
         if at_scale is None or run.setting not in at_scale.recipes:
             return pair
-        where = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"  # type: ignore[union-attr]
+        package = self.declarations[run.method].package.replace(".", "/")
+        where = f"{package}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"
         own: dict[str, Recipe] = {
             name: parse(Recipe, getattr(pair, name).model_dump() | changes, f"{where}.{name}")
             for name, changes in at_scale.recipes[run.setting].items()
         }
-        return pair.model_copy(update=own)
+        return self.scale.budgets.of(pair.model_copy(update=own))
+
+    def _at_scale(self, method: str) -> MethodScale | None:
+        """What a method runs here; None for what is no method (a teacher, say) and where it is no part of the scale."""
+        declared = self.declarations.get(method)
+        return declared.at(self.scale_name, self.scale.derived_from) if declared else None
+
+    def _configuration(self, method: str, setting: str) -> MethodConfig:
+        """A method's hyper-parameters, with their defaults."""
+        config = loading.resolve(self.root, method, setting, self.scale_name, self.scale.derived_from)
+        return self.scale.budgets.within(config)
 
     def stages(self, run: Run) -> list[str]:
         """The stages of a run, in order. Images that another setting synthesizes are not synthesized again."""
@@ -175,17 +197,15 @@ class Plan:
         return self._jobs[run, stage]
 
     def _job(self, run: Run, stage: str) -> Job:
-        from compressbench import data
-
-        pair = self.pair(run)
-        folder = data.info(pair.data or run.dataset).folder
+        pair, read = self.pair(run), self.data.of(run)
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
             "workload": pair.workload(*RECIPES.get(stage, ())),
             "device": self.scale.device,
-            "data": folder,
-            "data_hash": self.data_hashes.get(folder),
+            "data": read.info.folder,
+            "data_hash": self.data.hash(read),
+            "image_folder": self.data.own(run),
         }
         if stage == "pretrain":
             return Job(**common)
@@ -194,7 +214,7 @@ class Plan:
             if stage == "latency":
                 common |= {"latency": self.scale.latency, "batches": declared.batches}
             return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
-        configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name)
+        configuration = self._configuration(run.method, run.setting)
         return Job(
             **common,
             configuration=configuration,
@@ -216,13 +236,6 @@ class Plan:
             found["teacher"] = self.job(self.teacher(run), "pretrain")
         return found
 
-    @cached_property
-    def data_hashes(self) -> dict[str, str]:
-        """The pinned hash of every data set below data/."""
-        from compressbench.data import versioning
-
-        return versioning.pinned_hashes(self.root)
-
     def _file_hash(self, path: Path) -> str:
         try:
             return hashlib.sha256((self.root / path).read_bytes()).hexdigest()
@@ -240,31 +253,45 @@ class Plan:
 
     def validate(self) -> None:
         """Check what needs code (and its imports): runtimes, architectures, every method's configuration of every setting, and
-        whether it fits the network."""
-        from compressbench import data, models
+        whether it fits the network. Users' data need not be there (`data.check` asks for them); changed ones are noticed.
+        """
+        from compressbench import models
         from compressbench.runtimes import discovery as runtimes
 
         for name in self.scale.latency.runtimes:
             with self._naming("latency.runtimes"):
                 runtimes.check(name)
         for name, pair in self.scale.pairs.items():
+            dataset, model = name.split("/")
             with self._naming(f"pairs.{name}"):
-                data.info(pair.data or name.split("/")[0])
+                self.data.of(Run(self.scale_name, dataset, model, "", "", 0))
             with self._naming(f"pairs.{name}.architecture"):
                 models.find(pair.architecture)
+        self.data.renew()
         for run in self.runs:
-            self.pair(run)
+            self._check_augmentation(run)
             if self.declarations[run.method].needs_teacher:
                 self.teacher(run)
             for stage in self.stages(run):
                 self.job(run, stage)
         networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
         for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
-            config = loading.resolve(self.root, method, setting, self.scale_name)
+            config = self._configuration(method, setting)
             try:
                 loading.method_class(self.root, method)(config).check(networks[where])
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
+
+    def _check_augmentation(self, run: Run) -> None:
+        """UserError where image files are augmented as they cannot be."""
+        pair = self.pair(run)
+        recipes = {name: getattr(pair, name) for name in ("scratch", "pretrain", "finetune")}
+        padded = [name for name, recipe in recipes.items() if recipe.augmentation == "crop_flip"]
+        if padded and self.data.of(run).of_files:
+            raise UserError(
+                f"config/{self.scale_name}.yaml: key pairs.{run.pair}.{padded[0]}.augmentation (or what {run.method} says "
+                "instead): crop_flip pads small images of one size; for image files write resized_crop_flip."
+            )
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:

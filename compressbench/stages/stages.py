@@ -21,6 +21,7 @@ from compressbench.seeding import make_deterministic
 from compressbench.stages.runner import Stage, running
 
 KEPT = "kept.safetensors"
+MACS_BATCH = 100
 
 
 def run_stage(root: Path, run: Run, stage: str) -> None:
@@ -62,7 +63,7 @@ def _device(name: str) -> torch.device:
 
 
 def _context(root: Path, job: Job, running_stage: Stage) -> Context:
-    folders = {name: root / read.folder for name, read in job.inputs.items()}
+    folders, device = {name: root / read.folder for name, read in job.inputs.items()}, _device(job.device)
     return Context(
         root=root,
         stage=job.stage,
@@ -70,7 +71,9 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         pair=job.workload,
         dataset=job.run.dataset,
         folder=running_stage.folder,
-        device=_device(job.device),
+        device=device,
+        image_folder=job.image_folder,
+        workers=environment.loader_workers(machine.usable_cores() if device.type == "cuda" else 0),
         logger=running_stage.history,
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),
@@ -152,7 +155,8 @@ def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folde
         raise UserError(f"{folder.relative_to(ctx.root)}: {error}") from error
     costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))
     if isinstance(network, ImageDependent):
-        costs = accounting.with_mean_macs(costs, network.mean_macs(ctx.data.test.images))
+        test = (images for images, _ in ctx.data.test.in_batches(MACS_BATCH))
+        costs = accounting.with_mean_macs(costs, network.mean_macs(test))
     return {"quality": scores} | asdict(costs)
 
 
@@ -167,6 +171,10 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
     compressed = storage.load_model(folder)
     ctx = _context(root, job, running_stage)
 
+    def test_images(batch: int) -> Tensor:
+        images: Tensor = ctx.data.test.images_at(slice(latency.timed_images(batch)))
+        return images
+
     def measure(network: nn.Module) -> dict[str, Any]:
         return latency.measure(
             dense,
@@ -176,13 +184,13 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
             rounds=options.rounds,
             warmup=options.warmup,
             seed=seed,
-            images=ctx.data.test.images if isinstance(network, ImageDependent) else None,
+            images=test_images(1) if isinstance(network, ImageDependent) else None,
         )
 
     def add_throughput(results: dict[str, Any], networks: dict[str, nn.Module]) -> None:
         for batch in job.batches:
             timed = latency.throughput(
-                {"dense": dense, **networks}, ctx.data.test.images, batch, options.rounds, options.warmup, seed
+                {"dense": dense, **networks}, test_images(batch), batch, options.rounds, options.warmup, seed
             )
             for name, own in results.items():
                 own.setdefault("throughput", []).append(timed[name])

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -419,6 +420,65 @@ def test_a_setting_may_train_otherwise_than_its_pair(tree: Path) -> None:
 def test_equal_budgets_are_never_overridden() -> None:
     for scale in ("smoke", "desk"):
         assert not any(d.scales[scale].recipes for d in Plan(ROOT, scale).declarations.values() if scale in d.scales)
+
+
+def derive(root: Path, **content: Any) -> None:
+    text = yaml.safe_dump({"derived_from": "smoke"} | content)
+    (root / "config/brief.yaml").write_text(text, encoding="utf-8")
+
+
+def test_a_derived_scale_differs_in_what_it_says_and_in_nothing_else(tree: Path) -> None:
+    recipe = {"finetune": {"lr": 0.5, "epochs": 9, "steps_per_epoch": 7}}
+    scale = {"runs": {"blocks": ["half"]}, "config": {"ratio": 0.25}, "recipes": {"half": recipe}}
+    declare(tree, "toy", scales={"smoke": scale})
+    derive(tree, seeds=[3], budgets={"finetune": {"epochs": 2, "steps_per_epoch": 1}, "pretrain": {"batch_size": 8}})
+    plan, base = Plan(tree, "brief"), Plan(tree, "smoke", seeds=[3])
+    assert [replace(run, scale="smoke") for run in plan.runs] == base.runs
+    for run, original in zip(plan.runs, base.runs, strict=True):
+        own, other = plan.pair(run), base.pair(original)
+        assert own.finetune == other.finetune.model_copy(update={"epochs": 2, "steps_per_epoch": 1})
+        assert own.pretrain == other.pretrain.model_copy(update={"batch_size": 8})
+        assert own.scratch == other.scratch
+        assert plan.job(run, "compress").configuration == base.job(original, "compress").configuration
+
+
+def test_a_method_may_say_more_for_a_derived_scale(tree: Path) -> None:
+    scale = {"runs": {"blocks": ["half"]}, "config": {"keep_first": True}}
+    declare(tree, "toy", scales={"smoke": scale, "brief": {"config": {"keep_last": True}}})
+    found = discovery.declaration(tree, "toy").at("brief", "smoke")
+    assert found is not None
+    assert found.runs == {"blocks": ("half",)}
+    assert found.config == {"keep_first": True, "keep_last": True}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"pairs": {}}, r"config/brief.yaml: key pairs: a derived scale has those of smoke; remove it"),
+        ({"derived_from": "brief"}, r"config/brief.yaml: key derived_from: a scale cannot be derived from itself"),
+        ({"derived_from": "huge"}, r"unknown scale 'huge'"),
+        ({"only": ["imagenet"]}, r"config/brief.yaml: key only: no pair of smoke has one of the data sets"),
+        ({"budgets": {"finetune": {"lr": 1}}}, r"config/brief.yaml, budgets: key finetune.lr"),
+    ],
+)
+def test_what_is_wrong_in_a_derived_scale_is_named(tree: Path, content: dict[str, Any], message: str) -> None:
+    derive(tree, **content)
+    with pytest.raises(UserError, match=message):
+        load_scale(tree, "brief")
+
+
+def test_the_rehearsal_is_all_of_imagenet_at_paper_scale_in_a_step_or_two() -> None:
+    plan, paper = Plan(ROOT, "rehearsal"), Plan(ROOT, "paper", seeds=[0])
+    assert [replace(run, scale="paper") for run in plan.runs] == [r for r in paper.runs if r.dataset == "imagenet"]
+    for run in plan.runs:
+        pair = plan.pair(run)
+        steps = [
+            recipe.epochs * (recipe.steps_per_epoch or 0) for recipe in (pair.pretrain, pair.scratch, pair.finetune)
+        ]
+        assert steps == [2, 1, 1], run.name
+        assert "latency" not in plan.stages(run)
+        own = [value for _, value in plan.job(run, "compress").configuration or () if isinstance(value, Recipe)]
+        assert all((recipe.epochs, recipe.steps_per_epoch) == (1, 1) for recipe in own)
 
 
 def add_pair(root: Path, name: str, teacher: str | None = None) -> None:

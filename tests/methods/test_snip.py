@@ -26,7 +26,7 @@ def example() -> tuple[nn.Module, list[str], tuple[torch.Tensor, torch.Tensor]]:
 def test_connection_gradient_is_weight_times_gradient_and_the_model_is_left_alone() -> None:
     model, names, batch = example()
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    found = connection_gradients(model, names, batch, cross_entropy)
+    found = connection_gradients(model, names, [batch], cross_entropy)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     cross_entropy(model.train(), batch).backward()
     for name in names:
@@ -34,9 +34,19 @@ def test_connection_gradient_is_weight_times_gradient_and_the_model_is_left_alon
         assert torch.allclose(found[name], weight * weight.grad, atol=1e-10)  # type: ignore[operator,arg-type]
 
 
+def test_batches_give_the_gradient_of_the_mean_loss_over_all_images() -> None:
+    model, names, (images, labels) = example()
+    parts = [(images[:40], labels[:40]), (images[40:], labels[40:])]
+    found = connection_gradients(model, names, parts, cross_entropy)
+    for share, part in zip((40 / 64, 24 / 64), parts, strict=True):
+        for name, own in connection_gradients(model, names, [part], cross_entropy).items():
+            found[name] = found[name] - share * own
+    assert all(torch.allclose(left, torch.zeros_like(left), atol=1e-12) for left in found.values())
+
+
 def test_saliencies_sum_to_one_and_rank_as_the_plain_gradients() -> None:
     model, names, batch = example()
-    gradients = connection_gradients(model, names, batch, cross_entropy)
+    gradients = connection_gradients(model, names, [batch], cross_entropy)
     scores = saliencies(gradients)
     assert abs(sum(s.sum().item() for s in scores.values()) - 1) < 1e-12
     plain = global_masks({name: g.abs() for name, g in gradients.items()}, 0.9)
@@ -45,7 +55,7 @@ def test_saliencies_sum_to_one_and_rank_as_the_plain_gradients() -> None:
 
 def test_signed_gradients_of_a_normalised_filter_cancel() -> None:
     model, names, batch = example()
-    gradients = connection_gradients(model, names, batch, cross_entropy)
+    gradients = connection_gradients(model, names, [batch], cross_entropy)
     for name in names[:-1]:  # the classifier has no batch normalisation behind it
         g = gradients[name].flatten(1)
         assert (g.sum(1).abs() <= 1e-3 * g.abs().sum(1)).all()

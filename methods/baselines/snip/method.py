@@ -1,5 +1,6 @@
 """SNIP (Lee et al. 2019): one gradient at initialisation says which connections matter."""
 
+from collections.abc import Iterable
 from copy import deepcopy
 
 import torch
@@ -14,13 +15,20 @@ from compressbench.training.loop import Loss
 
 
 def connection_gradients(
-    model: nn.Module, names: list[str], batch: tuple[Tensor, Tensor], loss: Loss
+    model: nn.Module, names: list[str], batches: Iterable[tuple[Tensor, Tensor]], loss: Loss
 ) -> dict[str, Tensor]:
-    """g = dL/dc at c = 1, with c multiplying every weight: W * dL/dW. Leaves the model and its statistics alone."""
+    """g = dL/dc at c = 1, with c multiplying every weight: W * dL/dW. Leaves the model and its statistics alone.
+
+    L is the mean over all images; batch norms see one of the `batches` at a time.
+    """
     probe = deepcopy(model).train()
-    weights = {name: probe.get_parameter(f"{name}.weight") for name in names}
-    gradients = torch.autograd.grad(loss(probe, batch), list(weights.values()))
-    return {name: (w * g).detach() for (name, w), g in zip(weights.items(), gradients, strict=True)}
+    weights = [probe.get_parameter(f"{name}.weight") for name in names]
+    mean, images = [torch.zeros_like(w) for w in weights], 0
+    for batch in batches:
+        images += len(batch[1])
+        gradients = torch.autograd.grad(loss(probe, batch), weights)
+        mean = [m + (g - m) * (len(batch[1]) / images) for m, g in zip(mean, gradients, strict=True)]
+    return {name: (w * m).detach() for name, w, m in zip(names, weights, mean, strict=True)}
 
 
 def saliencies(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -44,7 +52,13 @@ class Snip(Method):
     class Config(PruningConfig):
         """How much, and measured on how many images."""
 
-        images: int = Field(512, ge=128, description="training images of the gradient, balanced over the classes")
+        images: int = Field(512, ge=1, description="training images of the gradient, balanced over the classes")
+        batch_size: int | None = Field(
+            None,
+            ge=1,
+            exclude_if=lambda size: size is None,
+            description="how many of them at once, where the gradients of all need too much memory; default: all",
+        )
 
     config: Config
 
@@ -52,9 +66,10 @@ class Snip(Method):
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         train = ctx.data.train
         chosen = balanced_sample(train.labels, config.images, ctx.generator("images"))
-        batch = (train.images[chosen].to(ctx.device), train.labels[chosen].to(ctx.device))
+        parts = chosen.split(config.batch_size or len(chosen))
+        batches = ((train.images_at(part).to(ctx.device), train.labels[part].to(ctx.device)) for part in parts)
         names = list(prunable(model, config.keep_first, config.keep_last))
-        scores = saliencies(connection_gradients(model, names, batch, ctx.loss(recipe)))
+        scores = saliencies(connection_gradients(model, names, batches, ctx.loss(recipe)))
         apply_masks(model, ranked_masks(scores, config.sparsity, config.scope))
         record_densities(ctx, model)
         return ctx.fit(model, recipe)
