@@ -172,6 +172,7 @@ def test_its_stages_are_nested_with_their_times_data_source_and_model(optg: Path
 
 def test_data_that_nothing_pins_have_the_hash_of_their_manifest(optg: Path) -> None:
     write(optg, "compress", tags={"setting": "p90"}, data_hash="sample-0123456789abcdef01234567")
+    tracking.synchronise(optg)
     (stage,) = [run for run in of_kind(logged(optg), "stage") if run.data.tags["setting"] == "p90"]
     (read,) = stage.inputs.dataset_inputs
     assert read.dataset.digest == "sample-0123456789abcdef01234567"
