@@ -71,14 +71,17 @@ def data(
 
 
 @command
-def rehearsal_data(folder: Path) -> None:
-    """Write FOLDER in ImageNet's layout, cut from photographs: what reads ImageNet can be tried on it, without any download."""
+def rehearsal_data(folder: Path, classes: int = 20, train: int = 20, val: int = 5) -> None:
+    """Write FOLDER in ImageNet's layout, cut from photographs: what reads ImageNet can be tried on it, without any download.
+
+    TRAIN and VAL images of every class.
+    """
     from compressbench.data import photograph_folder
 
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it, or name another folder.")
-    count = photograph_folder.write(folder)
-    typer.echo(f"{folder}: {count} images of {photograph_folder.CLASSES} classes")
+    photograph_folder.write(folder, classes, train, val)
+    typer.echo(f"{folder}: {classes * (train + val)} images of {classes} classes")
 
 
 @command

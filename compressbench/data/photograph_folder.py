@@ -4,8 +4,9 @@ A class is a half of a photograph of scikit-image or scikit-learn. Its images ar
 as in ImageNet, some are grey and some CMYK. The windows depend on nothing but the class and their number.
 """
 
-import shutil
+import itertools
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +18,42 @@ from compressbench.files import make_folder
 from compressbench.seeding import derive_seed
 
 PHOTOGRAPHS = sorted({*TRAIN_PHOTOGRAPHS, *TEST_PHOTOGRAPHS} - {"motorcycle_right.png"})  # the other eye's view
-CLASSES = 2 * len(PHOTOGRAPHS)
-IMAGES = {"train": 8, "val": 2}  # of every class
 SIDES = (160, 640)  # of a window, in pixels after a change of scale by at most two
 GREY_EVERY, CMYK_EVERY = 7, 11
 
 
-def write(folder: Path) -> int:
-    """Fills folder/train and folder/val; returns the number of images. The folder is there when all of them are."""
+def write(folder: Path, classes: int = 2 * len(PHOTOGRAPHS), train: int = 20, val: int = 5) -> None:
+    """Fills folder/train and folder/val with so many images of every class. The folder is there when all of them are.
+
+    With more classes than there are halves, several show the same half through windows of their own.
+    """
     make_folder(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".photographs-") as scratch:
         sources, made = Path(scratch, "sources"), Path(scratch, "made")
         sources.mkdir()
         fetch(sources)
-        for name in PHOTOGRAPHS:
-            _write_photograph(read_rgb(sources / name), Path(name).stem, made)
-        shutil.rmtree(folder, ignore_errors=True)
+        for label, half in itertools.islice(_halves(sources), classes):
+            for part, count in (("train", train), ("val", val)):
+                _write_class(half, label, made / part / label, count)
         made.rename(folder)
-    return CLASSES * sum(IMAGES.values())
 
 
-def _write_photograph(pixels: np.ndarray, name: str, folder: Path) -> None:
-    middle = pixels.shape[1] // 2
-    for label, half in ((f"{name}_left", pixels[:, :middle]), (f"{name}_right", pixels[:, middle:])):
-        for part, count in IMAGES.items():
-            make_folder(folder / part / label)
-            for number in range(count):
-                image = window(half, np.random.default_rng(derive_seed("photographs", label, part, number)))
-                _as_in_imagenet(image, number).save(folder / part / label / f"{label}_{number:03}.JPEG", quality=90)
+def _halves(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """The name and the pixels of a class, without end."""
+    photographs = {Path(name).stem: read_rgb(folder / name) for name in PHOTOGRAPHS}
+    for again in itertools.count():
+        for name, pixels in photographs.items():
+            middle = pixels.shape[1] // 2
+            suffix = f"_{again}" if again else ""
+            yield f"{name}_left{suffix}", pixels[:, :middle]
+            yield f"{name}_right{suffix}", pixels[:, middle:]
+
+
+def _write_class(half: np.ndarray, label: str, folder: Path, count: int) -> None:
+    make_folder(folder)
+    for number in range(count):
+        rng = np.random.default_rng(derive_seed("photographs", label, folder.parent.name, number))
+        _as_in_imagenet(window(half, rng), number).save(folder / f"{label}_{number:03}.JPEG", quality=90)
 
 
 def window(pixels: np.ndarray, rng: np.random.Generator) -> Any:

@@ -9,7 +9,7 @@ import torch
 from compressbench import data
 from compressbench.config import ImageFolder
 from compressbench.errors import UserError
-from tests.data.conftest import FOLDER_CLASSES, TRAIN_IMAGES, VAL_IMAGES
+from tests.contexts.folders import FOLDER_CLASSES, TRAIN_IMAGES, VAL_IMAGES
 
 
 def form(**own: object) -> ImageFolder:
