@@ -20,6 +20,7 @@ from compressbench.config import (
     load_scale,
     parse,
 )
+from compressbench.config.forms import Latency
 from compressbench.errors import UserError
 from compressbench.method import loading
 from compressbench.plan import Job, Run
@@ -212,7 +213,7 @@ class Plan:
         declared = self.declarations[run.method]
         if stage in ("evaluate", "latency"):
             if stage == "latency":
-                common |= {"latency": self.scale.latency, "batches": declared.batches}
+                common |= {"latency": self.latency, "batches": declared.batches}
             return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
         configuration = self._configuration(run.method, run.setting)
         return Job(
@@ -244,6 +245,15 @@ class Plan:
                 f"cannot read {path} ({error.strerror}), which a config.yaml names; correct it there."
             ) from error
 
+    @cached_property
+    def latency(self) -> Latency:
+        """How models are timed, with the names of the runtimes."""
+        from compressbench.runtimes import discovery as runtimes
+
+        declared = self.scale.latency
+        with self._naming("latency.runtimes"):
+            return declared.model_copy(update={"runtimes": runtimes.chosen(declared.runtimes)})
+
     def documents(self) -> list[Path]:
         """What the report reads beside the results: titles, levels and families, published numbers, and findings."""
         files = discovery.files(self.root)
@@ -258,8 +268,8 @@ class Plan:
         from compressbench import models
         from compressbench.runtimes import discovery as runtimes
 
-        for name in self.scale.latency.runtimes:
-            with self._naming("latency.runtimes"):
+        with self._naming("latency.runtimes"):
+            for name in self.latency.runtimes:
                 runtimes.check(name)
         for name, pair in self.scale.pairs.items():
             dataset, model = name.split("/")

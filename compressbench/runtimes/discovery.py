@@ -9,7 +9,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from compressbench import plugins, runtimes
@@ -34,6 +34,15 @@ def known() -> Mapping[str, tuple[str, str]]:
 def check(name: str) -> None:
     """UserError, which lists the known names, unless there is a runtime of that name."""
     plugins.find("runtime", name, _constructors())
+
+
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """The runtimes that a configuration means: `*` stands for every other one of this folder, without each `-NAME`."""
+    left_out = {name.removeprefix("-") for name in names if name.startswith("-")}
+    for name in left_out:
+        check(name)
+    others = [name for name in known() if name not in {*names, *left_out}]
+    return tuple(found for name in names if not name.startswith("-") for found in (others if name == "*" else [name]))
 
 
 def make_runtime(name: str) -> Runtime:
