@@ -3,13 +3,16 @@
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from compressbench.data import sets
 from compressbench.data.classification import Augmentation, ClassificationBatches, ClassificationData, Split
 from compressbench.data.datasets import DATASETS, Dataset, DatasetInfo, Protocol, find, info, register
 from compressbench.data.incremental import ClassIncrementalData
+from compressbench.data.preprocessing import Preprocessing
 from compressbench.data.super_resolution import ImagePair, PatchBatches, SuperResolutionData
 from compressbench.data.synthetic import SyntheticImages
+from compressbench.errors import UserError
 
 __all__ = [
     "DATASETS",
@@ -44,12 +47,28 @@ def protocol(name: str) -> Protocol:
     return found
 
 
-def load(name: str, folder: Path, limit: int | None = None, scale: int = 2, seed: int = 0) -> Data:
+def load(
+    name: str,
+    folder: Path,
+    limit: int | None = None,
+    scale: int = 2,
+    seed: int = 0,
+    preprocessing: Preprocessing | None = None,
+) -> Data:
     """Reads one data set below `folder` (data/). `limit` cuts the training images.
 
     `scale` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions.
+    `preprocessing` replaces the data set's own; UserError where its images have a size of their own.
     """
     found = find(name)
-    options = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}.get(found.info.task, {})
+    of_task: dict[str, dict[str, Any]] = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}
+    options = of_task.get(found.info.task, {})
+    if preprocessing is not None:
+        if not found.resizable:
+            raise UserError(
+                f"the images of {name} have a size of their own, so that the preprocessing of pretrained weights does not fit; "
+                "use source: file, or a data set of larger images."
+            )
+        options = options | {"preprocessing": preprocessing}
     loaded: Data = found.load(Path(folder), limit, **options)
     return loaded

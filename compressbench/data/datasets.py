@@ -13,17 +13,18 @@ class DatasetInfo:
     """What models, recipes and reports need of a data set without loading it."""
 
     name: str
-    task: Literal["classification", "super_resolution", "class_incremental"]
+    task: Literal["classification", "super_resolution", "class_incremental", "fidelity"]
     channels: int
     size: int  # side of the (square) network input; super-resolution: side of the low-resolution evaluation image
     classes: int  # 0 for super-resolution
     mean: tuple[float, ...]  # of the pixels scaled to [0, 1]; super-resolution networks take 0..255 as it is: 0 and 1
     std: tuple[float, ...]
+    source: str = ""  # the data set whose files it reads, where that has another name
 
     @property
     def folder(self) -> str:
         """The folder of its files below data/, where they are small enough to be pinned."""
-        return self.name.removesuffix("_sessions")
+        return self.source or self.name.removesuffix("_sessions")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -57,12 +58,14 @@ class Dataset:
         class-incremental learning `seed`. UserError, with a remedy, where files are missing or damaged.
     fetch: fills a new folder from the public source; None where users bring the files.
     protocol: how the classes come in sessions, class-incremental learning only.
+    resizable: whether `load` also takes `preprocessing`: a `Preprocessing` in place of what `info` says.
     """
 
     info: DatasetInfo
     load: Callable[..., Any]
     fetch: Callable[[Path], None] | None = None
     protocol: Protocol | None = None
+    resizable: bool = False
 
 
 RGB_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation

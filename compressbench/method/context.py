@@ -1,7 +1,7 @@
 """What a method's stage function gets."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from compressbench import data, models, quality, storage
 from compressbench.config import Recipe, Workload
 from compressbench.data import DatasetInfo, Split, SyntheticImages
+from compressbench.data.preprocessing import Preprocessing
 from compressbench.errors import UserError
 from compressbench.method.tasks import TASKS, Task
 from compressbench.models import Network
+from compressbench.models.pretrained import preprocessing
 from compressbench.models.structure import AnyModule
 from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
@@ -73,12 +75,18 @@ class Context:
     @cached_property
     def data(self) -> Any:
         """ClassificationData, ClassIncrementalData or SuperResolutionData, loaded when first asked for."""
-        scale = self.pair.arguments.get("scale", 2)
-        return data.load(self.pair.data or self.dataset, self.root / "data", self.pair.images, scale, self.seed)
+        scale, name = self.pair.arguments.get("scale", 2), self.pair.data or self.dataset
+        return data.load(name, self.root / "data", self.pair.images, scale, self.seed, self.preprocessing)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing | None:
+        """How the images of the pair's pretrained weights are prepared; None: as the data set says."""
+        return preprocessing(self.pair.pretrained) if self.pair.pretrained else None
 
     @property
     def info(self) -> DatasetInfo:
-        return data.info(self.pair.data or self.dataset)
+        about, own = data.info(self.pair.data or self.dataset), self.preprocessing
+        return about if own is None else replace(about, size=own.size, mean=own.mean, std=own.std)
 
     @property
     def task(self) -> Task:
