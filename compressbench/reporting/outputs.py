@@ -88,7 +88,9 @@ def figures_of(group: Group) -> list[str]:
     if group.task == "class_incremental":
         kinds[kinds.index("training")] = "sessions"  # a session's training has no accuracy of its own
     if group.task == "fidelity":
-        kinds = [kind for kind in kinds if kind not in ("training", "quality_vs_speedup")]  # nothing is trained or timed
+        kinds = [
+            kind for kind in kinds if kind not in ("training", "quality_vs_speedup")
+        ]  # nothing is trained or timed
     return kinds
 
 
