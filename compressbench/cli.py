@@ -266,6 +266,7 @@ def report(
         ROOT / "methods",
         folder,
         timed=plan.timed,
+        unlabelled=plan.unlabelled,
         committed=plan.committed_report,
         complete=complete,
     )

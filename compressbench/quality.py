@@ -1,4 +1,5 @@
-"""Quality of a model: top-1 accuracy, also session by session, and PSNR and SSIM on luma as super-resolution has them."""
+"""Quality of a model: top-1 accuracy, also session by session, PSNR and SSIM on luma as super-resolution has them, and
+fidelity to the network that it was made from."""
 
 import math
 from collections import Counter
@@ -72,6 +73,30 @@ def predictions(model: nn.Module, inputs: Tensor | AnySplit, batch: int = 100, n
     found = torch.cat([best_class(model(x.to(device)), name or title(model)).cpu() for x in in_parts(inputs, batch)])
     model.train(was_training)
     return found.short()
+
+
+@torch.no_grad()
+def fidelity(model: nn.Module, reference: nn.Module, images: Tensor, batch: int = 16) -> dict[str, float]:
+    """How close the outputs of `model` on `images` [N, C, H, W] are to those of the network that it was made from.
+
+    agreement: per cent of images with the same largest logit. kl_divergence: KL(reference || model) of the predicted
+    distributions, in nats, the mean over images. logits_snr: 10 log10(Σ z² / Σ (z − ẑ)²) over all logits z, in dB; left out
+    where they are equal.
+    """
+    was_training, device = (model.training, reference.training), _device(model)
+    model.eval(), reference.eval()
+    same, divergence, signal, noise = 0, 0.0, 0.0, 0.0
+    for part in images.split(batch):
+        expected = finite(reference(part.to(device)), title(reference)).double()
+        found = finite(model(part.to(device)), title(model)).double()
+        same += int((expected.argmax(1) == found.argmax(1)).sum())
+        logs = found.log_softmax(1), expected.log_softmax(1)
+        divergence += F.kl_div(*logs, reduction="sum", log_target=True).item()
+        signal += expected.square().sum().item()
+        noise += (expected - found).square().sum().item()
+    model.train(was_training[0]), reference.train(was_training[1])
+    scores = {"agreement": 100 * same / len(images), "kl_divergence": divergence / len(images)}
+    return scores | ({"logits_snr": 10 * math.log10(signal / noise)} if noise > 0 else {})
 
 
 @dataclass(frozen=True)

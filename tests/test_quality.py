@@ -202,3 +202,38 @@ def test_an_image_without_numbers_does_not_exit_early() -> None:
     logits = torch.tensor([[9.0, 0.0], [float("nan"), 0.0], [0.1, 0.0]])
     model = EarlyExit(models.build("coarse_to_fine_vit"), 0.9)
     assert model.undecided(logits).tolist() == [1, 2]
+
+
+# ---- fidelity
+
+
+class Fixed(nn.Module):
+    """Puts out the rows of a table, in order."""
+
+    def __init__(self, rows: list[list[float]]) -> None:
+        super().__init__()
+        self.rows, self.next = torch.tensor(rows), 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.next += len(images)
+        return self.rows[self.next - len(images) : self.next]
+
+
+def test_fidelity_is_agreement_divergence_and_noise_over_all_images():
+    expected, found = [[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]], [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    scores = quality.fidelity(Fixed(found), Fixed(expected), torch.zeros(3, 1), batch=2)
+    p, q = torch.tensor(expected).double().softmax(1), torch.tensor(found).double().softmax(1)
+    assert scores["agreement"] == pytest.approx(200 / 3)
+    assert scores["kl_divergence"] == pytest.approx(float((p * (p / q).log()).sum() / 3))
+    assert scores["logits_snr"] == pytest.approx(10 * math.log10((4 + 1 + 10) / (1 + 9)))
+
+
+def test_a_network_agrees_with_itself_and_has_no_noise():
+    same = [[2.0, 0.0], [0.0, 1.0]]
+    scores = quality.fidelity(Fixed(same), Fixed(same), torch.zeros(2, 1))
+    assert scores == {"agreement": 100, "kl_divergence": 0}
+
+
+def test_a_network_that_puts_out_nan_has_no_fidelity():
+    with pytest.raises(NotFinite, match="Fixed puts out NaN"):
+        quality.fidelity(Fixed([[math.nan, 0.0]]), Fixed([[1.0, 0.0]]), torch.zeros(1, 1))

@@ -66,6 +66,36 @@ class Recipe(Frozen):
         return self
 
 
+class Pretrained(Frozen):
+    """Trained weights that take the place of pretraining."""
+
+    source: Literal["torchvision", "timm", "package", "file"] = Field(
+        description="whose names the tensors have, and whose preprocessing the images get; file: those of this suite"
+    )
+    name: str | None = Field(
+        None,
+        description="torchvision: of the weights, such as ResNet18_Weights.IMAGENET1K_V1; timm: of the model; package: of an "
+        "installed package that ships weights",
+    )
+    file: str | None = Field(
+        None,
+        description=".pth or .safetensors, relative to the project's folder, with source: package to the package's; default, "
+        "torchvision and timm only: the file of that name in PyTorch's cache, downloaded where it is not there",
+    )
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{8,64}$",
+        description="of the file, or its first 8 digits or more, as they end published names",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Pretrained":
+        if (self.source == "file") == (self.name is not None):
+            raise ValueError("name goes with every source but file, whose tensors have the names of this suite")
+        if self.source in ("package", "file") and self.file is None:
+            raise ValueError(f"source: {self.source} needs file")
+        return self
+
+
 class Workload(Frozen):
     """What a stage reads of a pair: the architecture at full size, its part of the data, and the recipes that the stage has."""
 
@@ -78,6 +108,11 @@ class Workload(Frozen):
     )
     images: int | None = Field(None, ge=1, description="training images used; default: all")
     patch: int | None = Field(None, ge=8, description="low-resolution patch size, super-resolution only")
+    pretrained: Pretrained | None = Field(
+        None,
+        exclude_if=lambda weights: weights is None,
+        description="weights of the dense model, in place of pretraining; their preprocessing replaces the data set's own",
+    )
     scratch: Recipe | None = None
     pretrain: Recipe | None = None
     finetune: Recipe | None = None
@@ -89,24 +124,31 @@ class Pair(Workload):
     teacher: PairName | None = Field(
         None, description="the pair whose dense model teaches here, for methods with needs_teacher"
     )
-    scratch: Recipe = Field(description="the total budget, for methods that train from random weights")
-    pretrain: Recipe = Field(description="the shared dense model, for methods that compress a trained one")
-    finetune: Recipe = Field(description="what those methods may train after it")
+    scratch: Recipe | None = Field(None, description="the total budget, for methods that train from random weights")
+    pretrain: Recipe | None = Field(None, description="the shared dense model, for methods that compress a trained one")
+    finetune: Recipe | None = Field(None, description="what those methods may train after it")
+    timed: bool = Field(True, description="whether the latency stage measures the networks of this pair")
+
+    @model_validator(mode="after")
+    def _has_budgets(self) -> "Pair":
+        missing = [name for name in ("scratch", "pretrain", "finetune") if getattr(self, name) is None]
+        if missing and self.pretrained is None:
+            raise ValueError(f"{missing[0]} is missing; only a pair with pretrained weights may leave out a recipe")
+        return self
 
     def workload(self, *recipes: str) -> Workload:
         """The pair with the named recipes only."""
-        return Workload(
-            **{name: getattr(self, name) for name in ("architecture", "arguments", "data", "images", "patch", *recipes)}
-        )
+        names = ("architecture", "arguments", "data", "images", "patch", "pretrained", *recipes)
+        return Workload(**{name: getattr(self, name) for name in names})
 
 
 class Budget(Frozen):
     """What a derived scale changes of a recipe; what is not given stays."""
 
-    epochs: int | None = Field(None, ge=1)
-    steps_per_epoch: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    warmup_epochs: float | None = Field(None, ge=0)
+    epochs: int | None = Field(default=None, ge=1)
+    steps_per_epoch: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    warmup_epochs: float | None = Field(default=None, ge=0)
 
     def of(self, recipe: Recipe) -> Recipe:
         """`recipe` with this budget."""
@@ -118,13 +160,12 @@ class Budgets(Frozen):
 
     scratch: Budget = Budget()
     pretrain: Budget = Budget()
-    finetune: Budget = Field(Budget(), description="also of the recipes among a method's hyper-parameters")
+    finetune: Budget = Field(default=Budget(), description="also of the recipes among a method's hyper-parameters")
 
     def of(self, pair: Pair) -> Pair:
         """`pair` with these budgets."""
-        return pair.model_copy(
-            update={name: getattr(self, name).of(getattr(pair, name)) for name in ("scratch", "pretrain", "finetune")}
-        )
+        recipes = {name: getattr(pair, name) for name in ("scratch", "pretrain", "finetune")}
+        return pair.model_copy(update={name: getattr(self, name).of(own) for name, own in recipes.items() if own})
 
     def within(self, config: AnyConfig) -> AnyConfig:
         """A method's hyper-parameters with the budget of `finetune` for every recipe among them."""
@@ -233,6 +274,9 @@ class Setting(BaseModel):
         "", description="what distinguishes it from the method's other settings at the same level, in words"
     )
     level: Quantities | None = Field(None, description="its level, where that is not what the method's `level` says")
+    finetune: bool = Field(
+        True, description="false: the network is left as compress makes it, neither fine-tuned nor recalibrated"
+    )
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -306,6 +350,10 @@ class Declaration(Frozen):
     def _levels(self, setting: str) -> tuple[Level, ...]:
         own = self.settings[setting]
         return levels(self.level if own.level is None else own.level, own.hyperparameters)
+
+    def final_stage(self, setting: str) -> Stage:
+        """The stage that leaves the model to evaluate."""
+        return "finetune" if "finetune" in self.stages and self.settings[setting].finetune else "compress"
 
     def level_of(self, setting: str) -> Level:
         """How strongly a setting compresses: what it is compared with."""

@@ -23,6 +23,7 @@ from compressbench.data.loader import HERE, Loader
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.data.super_resolution import ImagePair, PatchBatches, SuperResolutionData
 from compressbench.data.synthetic import SyntheticImages
+from compressbench.errors import UserError
 
 __all__ = [
     "DATASETS",
@@ -43,6 +44,7 @@ __all__ = [
     "Split",
     "SuperResolutionData",
     "SyntheticImages",
+    "UserError",
     "check",
     "find",
     "info",
@@ -98,5 +100,9 @@ def load(
     )
     if found.of_files:
         options |= {"preprocessing": preprocessing, "loader": loader}
+    elif found.resizable and preprocessing is not None:
+        options |= {"preprocessing": preprocessing}
     loaded: Data = found.load(folder, limit, **options)
-    return loaded if preprocessing is None or found.of_files else renormalised(loaded, preprocessing)
+    if preprocessing is None or found.of_files or found.resizable:
+        return loaded
+    return renormalised(loaded, preprocessing)

@@ -15,17 +15,18 @@ class DatasetInfo:
     """What models, recipes and reports need of a data set without loading it."""
 
     name: str
-    task: Literal["classification", "super_resolution", "class_incremental"]
+    task: Literal["classification", "super_resolution", "class_incremental", "fidelity"]
     channels: int
     size: int  # side of the (square) network input; super-resolution: side of the low-resolution evaluation image
     classes: int  # 0 for super-resolution
     mean: tuple[float, ...]  # of the pixels scaled to [0, 1]; super-resolution networks take 0..255 as it is: 0 and 1
     std: tuple[float, ...]
+    source: str = ""  # the data set whose files it reads, where that has another name
 
     @property
     def folder(self) -> str:
         """The folder of its files below data/, where they are small enough to be pinned."""
-        return self.name.removesuffix("_sessions")
+        return self.source or self.name.removesuffix("_sessions")
 
     def adapted(self, how: Preprocessing) -> "DatasetInfo":
         """The same images in another size or normalisation."""
@@ -94,6 +95,7 @@ class Dataset:
     download: brings into COMPRESSBENCH_DATA (default: data/external) what is missing there, where its files can be had by
         anybody and check themselves; `hash` stands for them.
     of_files: `load` also takes `preprocessing` and `loader`, and reads image by image.
+    resizable: whether `load` also takes `preprocessing`: a `Preprocessing` in place of what `info` says.
     """
 
     info: DatasetInfo
@@ -104,6 +106,7 @@ class Dataset:
     download: Callable[[Path], None] | None = None
     hash: str | None = None
     of_files: bool = False
+    resizable: bool = False
 
 
 RGB_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation

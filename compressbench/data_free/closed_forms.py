@@ -28,6 +28,8 @@ FLOAT_BITS = 32
 SPAN = 6  # standard deviations that an activation range reaches beyond the mean
 
 WeightLayer = nn.Conv2d | nn.Linear
+CEILINGS = {nn.ReLU: None, nn.ReLU6: 6.0}
+"""Activation -> the largest value that it gives."""
 
 
 class DataFreeConfig(MethodConfig):
@@ -56,10 +58,12 @@ class LayerPair:
     reader: str
     reader_norm: str | None
     """None where the reader is a classifier."""
+    ceiling: float | None = None
+    """Where the activation between them ends: 6 of a ReLU6, None of a ReLU."""
 
 
 def consecutive_pairs(model: Network) -> list[LayerPair]:
-    """Every convolution that feeds one other layer through batch norm and ReLU, in forward order.
+    """Every convolution that feeds one other layer through batch norm and ReLU or ReLU6, in forward order.
 
     These are the inner widths of the architecture (`model.inner_couplings()`): what feeds a sum, a concatenation or two layers
     is not among them. UserError when such a convolution has no batch norm, or when there is none.
@@ -73,8 +77,9 @@ def consecutive_pairs(model: Network) -> list[LayerPair]:
         if layer not in norms:
             raise UserError(f"{layer} has no batch norm, from which a data-free method could know its output.")
         read, written = (model.get_parameter(f"{name}.weight") for name in (reader, layer))
-        if read.shape[1] == len(written) and type(model.get_submodule(str(coupling.activation))) is nn.ReLU:
-            found.append(LayerPair(layer, norms[layer], reader, norms.get(reader)))
+        activation = type(model.get_submodule(str(coupling.activation)))
+        if read.shape[1] == len(written) and activation in CEILINGS:
+            found.append(LayerPair(layer, norms[layer], reader, norms.get(reader), CEILINGS[activation]))
     if not found:
         raise UserError(
             "this network has no two layers with only a batch norm and a ReLU between; choose another model."
@@ -102,17 +107,26 @@ class Signal(NamedTuple):
     high: Tensor
 
 
-def relu_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+def relu_moments(mean: Tensor, std: Tensor, ceiling: float | None = None) -> tuple[Tensor, Tensor]:
     """Mean and variance of max(0, y), y ~ N(mean, std²): the clipped normal. std ≥ 0; at 0 y is a constant.
 
-    With z = mean/std: E = mean Φ(z) + std φ(z), E² = (mean² + std²) Φ(z) + mean std φ(z).
+    With z = mean/std: E = mean Φ(z) + std φ(z), E² = (mean² + std²) Φ(z) + mean std φ(z). With a ceiling c, of
+    min(c, max(0, y)): what lies above is taken off, E − E₊ and E² − E²₊ − 2c E₊ with the moments ₊ of max(0, y − c).
     """
+    first, second = _raw_moments(mean, std)
+    if ceiling is not None:
+        above = _raw_moments(mean - ceiling, std)
+        first, second = first - above[0], second - above[1] - 2 * ceiling * above[0]
+    return first, (second - first.square()).clamp_min(0)
+
+
+def _raw_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second moment of max(0, y)."""
     z = mean / std.clamp_min(torch.finfo(std.dtype).tiny)
     cumulative = torch.special.ndtr(z)
     density = torch.exp(-0.5 * z.square()) / (2 * torch.pi) ** 0.5
     first = mean * cumulative + std * density
-    second = (mean.square() + std.square()) * cumulative + mean * std * density
-    return first, (second - first.square()).clamp_min(0)
+    return first, (mean.square() + std.square()) * cumulative + mean * std * density
 
 
 def norm_moments(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -135,11 +149,11 @@ class _Propagation(fx.Interpreter):
         if isinstance(module, _BatchNorm):
             mean, std = norm_moments(module)
             return Signal(mean, std.square(), mean + SPAN * std)
-        if signal is None or isinstance(module, nn.Identity | nn.MaxPool2d | nn.AdaptiveAvgPool2d):
+        if signal is None or isinstance(module, nn.Identity | nn.MaxPool2d | nn.AdaptiveAvgPool2d | nn.ZeroPad2d):
             return signal
-        if isinstance(module, nn.ReLU):
-            std = signal.variance.sqrt()
-            return Signal(*relu_moments(signal.mean, std), (signal.mean + SPAN * std).clamp_min(0))
+        if type(module) in CEILINGS:
+            std, ceiling = signal.variance.sqrt(), CEILINGS[type(module)]
+            return Signal(*relu_moments(signal.mean, std, ceiling), (signal.mean + SPAN * std).clamp(0, ceiling))
         if isinstance(module, PadShortcut):
             return Signal(*(module(part[None, :, None, None]).flatten() for part in signal))
         raise UserError(

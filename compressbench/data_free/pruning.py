@@ -92,7 +92,7 @@ def prune_and_quantize(model: Network, config: DataFreePruningConfig, rebuild: R
         compensated = torch.zeros_like(weight, dtype=torch.float64)
         compensated[:, index] = torch.einsum("ij,kj...->ki...", mixing, weight.double())
         if config.mean_restoration:
-            means, _ = relu_moments(*norm_moments(norm))
+            means, _ = relu_moments(*norm_moments(norm), pair.ceiling)
             restore(model, pair, taps(compensated - weight) @ means)
         weight.copy_(compensated)
     return quantize_rest(keep_filters(model, kept), config.bits, config.per_channel, config.activation_bits)

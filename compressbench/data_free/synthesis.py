@@ -66,10 +66,18 @@ def _record_diversity(synthetic: SyntheticImages, ctx: Context) -> dict[str, lis
 
 
 def real_images(ctx: Context, count: int, generator: torch.Generator) -> SyntheticImages:
-    """A random sample of the training images."""
+    """A random sample of the training images; those without labels get the dense model's."""
     train = ctx.data.train
     chosen = torch.randperm(len(train.labels), generator=generator)[:count]
+    if not ctx.task.labelled:
+        return labelled_by(frozen_teacher(ctx), train.images_at(chosen).to(ctx.device))
     return SyntheticImages(train.images_at(chosen).to(ctx.device), train.labels[chosen].to(ctx.device))
+
+
+@torch.no_grad()
+def labelled_by(teacher: nn.Module, images: Tensor) -> SyntheticImages:
+    """The images [N, C, H, W] with the class that the teacher sees in each."""
+    return SyntheticImages(images, torch.cat([best_class(teacher(x), "the teacher") for x in images.split(256)]))
 
 
 def teacher_hash(ctx: Context) -> str | None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
 from compressbench.config import ImageFolder, Recipe, Workload
-from compressbench.data import AnySplit, DatasetInfo, SyntheticImages
+from compressbench.data import AnySplit, DatasetInfo, Preprocessing, SyntheticImages
 from compressbench.errors import UserError
 from compressbench.method.tasks import TASKS, Task
 from compressbench.models import Network
+from compressbench.models.pretrained import preprocessing
 from compressbench.models.structure import AnyModule
 from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
@@ -83,12 +84,19 @@ class Context:
             self.pair.arguments.get("scale", 2),
             self.seed,
             own=self.image_folder,
+            preprocessing=self.preprocessing,
             loader=data.Loader(self.workers, pin_memory=self.device.type == "cuda"),
         )
 
+    @cached_property
+    def preprocessing(self) -> Preprocessing | None:
+        """How the images of the pair's pretrained weights are prepared; None: as the data set says."""
+        return preprocessing(self.pair.pretrained) if self.pair.pretrained else None
+
     @property
     def info(self) -> DatasetInfo:
-        return data.find(self.pair.data or self.dataset, self.root / "data", self.image_folder).info
+        about = data.find(self.pair.data or self.dataset, self.root / "data", self.image_folder).info
+        return about if self.preprocessing is None else about.adapted(self.preprocessing)
 
     @property
     def task(self) -> Task:

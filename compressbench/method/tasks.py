@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from compressbench import data, quality
 from compressbench.config import Recipe, Workload
 from compressbench.data import AnySplit, DatasetInfo, Split
+from compressbench.errors import UserError
 from compressbench.training.loop import Loss
 
 VALIDATION_IMAGES = 2000
@@ -19,7 +20,12 @@ PATCH = 32  # side of low-resolution patches where the pair says nothing
 
 
 class Task(ABC):
-    """One object per task, without state; `loaded` is what `data.load` returns for a data set of the task."""
+    """One object per task, without state; `loaded` is what `data.load` returns for a data set of the task.
+
+    labelled: whether its images have labels.
+    """
+
+    labelled: bool = True
 
     def image_shape(self, info: DatasetInfo, pair: Workload) -> tuple[int, int, int]:
         """[C, H, W] of what the network reads in accounting and latency."""
@@ -42,14 +48,22 @@ class Task(ABC):
         return 0
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
-        """The content of `quality` in metrics.json: top1 or psnr, and what else the task measures.
+    def evaluate(
+        self,
+        model: nn.Module,
+        loaded: Any,
+        kept: Mapping[str, Tensor],
+        folder: Path,
+        dense: nn.Module | None = None,
+    ) -> dict[str, Any]:
+        """The content of `quality` in metrics.json: top1, psnr or agreement, and what else the task measures.
 
         Args:
             model: as the last stage of the method left it.
             loaded: the data.
             kept: what that stage kept beside it, see `Context.keep`.
             folder: for files beside metrics.json.
+            dense: the dense model, where images have no labels.
         """
 
 
@@ -69,7 +83,14 @@ class Classification(Task):
     def trained_classes(self, loaded: Any) -> int:
         return loaded.info.classes
 
-    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+    def evaluate(
+        self,
+        model: nn.Module,
+        loaded: Any,
+        kept: Mapping[str, Tensor],
+        folder: Path,
+        dense: nn.Module | None = None,
+    ) -> dict[str, Any]:
         return {"top1": quality.top1(model, loaded.test)}
 
 
@@ -82,7 +103,14 @@ class ClassIncremental(Classification):
     def trained_classes(self, loaded: Any) -> int:
         return loaded.protocol.session_len[0]
 
-    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+    def evaluate(
+        self,
+        model: nn.Module,
+        loaded: Any,
+        kept: Mapping[str, Tensor],
+        folder: Path,
+        dense: nn.Module | None = None,
+    ) -> dict[str, Any]:
         return quality.evaluate_sessions(kept, loaded.test.labels, loaded.protocol.session_len)
 
 
@@ -100,12 +128,43 @@ class SuperResolution(Task):
     def loss(self, recipe: Recipe) -> Loss:
         return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])
 
-    def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+    def evaluate(
+        self,
+        model: nn.Module,
+        loaded: Any,
+        kept: Mapping[str, Tensor],
+        folder: Path,
+        dense: nn.Module | None = None,
+    ) -> dict[str, Any]:
         return quality.evaluate_super_resolution(model, loaded.test, loaded.scale, pictures=folder / "images")
+
+
+class Fidelity(Classification):
+    """Images without labels: how close the outputs of a network are to those of the dense model. Nothing is trained."""
+
+    labelled = False
+
+    def loss(self, recipe: Recipe) -> Loss:
+        raise UserError("these images have no labels, so that nothing can be trained on them; choose another pair.")
+
+    def trained_classes(self, loaded: Any) -> int:
+        return 0
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        loaded: Any,
+        kept: Mapping[str, Tensor],
+        folder: Path,
+        dense: nn.Module | None = None,
+    ) -> dict[str, Any]:
+        assert dense is not None, "the plan gives it to every evaluation without labels"
+        return dict(quality.fidelity(model, dense, loaded.test.images))
 
 
 TASKS: dict[str, Task] = {
     "classification": Classification(),
     "class_incremental": ClassIncremental(),
+    "fidelity": Fidelity(),
     "super_resolution": SuperResolution(),
 }

@@ -1,11 +1,12 @@
-"""DenseNet for small images (Huang et al. 2017): the basic kind, without bottlenecks and compression."""
+"""DenseNet (Huang et al. 2017): the basic kind for small images, and DenseNet-121 with bottlenecks and compression."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from compressbench.models.structure import Classifier, ClassifierKind, initialise_kaiming, make_classifier
+from compressbench.models.structure import Classifier, ClassifierKind, conv_unit, initialise_kaiming, make_classifier
 
 BLOCKS = 3
 
@@ -17,12 +18,24 @@ def norm_relu_conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 class DenseBlock(nn.Module):
-    """Layers that each read all maps before them and add `growth` channels."""
+    """Layers that each read all maps before them and add `growth` channels.
 
-    def __init__(self, inputs: int, growth: int, layers: int) -> None:
+    `bottleneck` growths is the width of a 1x1 convolution before each 3x3; 0: there is none.
+    """
+
+    def __init__(self, inputs: int, growth: int, layers: int, bottleneck: int = 0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(norm_relu_conv(inputs + i * growth, growth, 3) for i in range(layers))
+        self.layers = nn.ModuleList(self._layer(inputs + i * growth, growth, bottleneck) for i in range(layers))
         self.outputs = inputs + layers * growth
+
+    @staticmethod
+    def _layer(inputs: int, growth: int, bottleneck: int) -> nn.Sequential:
+        if not bottleneck:
+            return norm_relu_conv(inputs, growth, 3)
+        width = bottleneck * growth
+        return nn.Sequential(
+            OrderedDict(reduce=norm_relu_conv(inputs, width, 1), grow=norm_relu_conv(width, growth, 3))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, H, W] -> [N, inputs + layers * growth, H, W]."""
@@ -68,4 +81,35 @@ class DenseNet(Classifier):
         return ("body.block0", "body.block1", "body.relu")
 
 
-ARCHITECTURES = {"densenet": DenseNet}
+class DenseNet121(Classifier):
+    """ImageNet DenseNet-121: a 7x7 stem, dense blocks with bottlenecks, transitions that halve width and size."""
+
+    def __init__(
+        self, layers: Sequence[int] = (6, 12, 24, 16), growth: int = 32, in_channels: int = 3, classes: int = 1000
+    ) -> None:
+        super().__init__()
+        self.layers, width = tuple(layers), 2 * growth
+        stem = conv_unit(in_channels, width, 7, 2)
+        stem.add_module("pool", nn.MaxPool2d(3, 2, 1))
+        self.body = nn.Sequential(OrderedDict(stem=stem))
+        for b, count in enumerate(layers):
+            block = DenseBlock(width, growth, count, bottleneck=4)
+            self.body.add_module(f"block{b}", block)
+            width = block.outputs
+            if b < len(layers) - 1:
+                transition = norm_relu_conv(width, width // 2, 1)
+                transition.add_module("pool", nn.AvgPool2d(2))
+                self.body.add_module(f"transition{b}", transition)
+                width //= 2
+        self.body.add_module("bn", nn.BatchNorm2d(width))
+        self.body.add_module("relu", nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(width, classes)
+        initialise_kaiming(self)
+
+    def taps(self) -> tuple[str, ...]:
+        """Every dense block but the last, and the last activation."""
+        return (*(f"body.block{b}" for b in range(len(self.layers) - 1)), "body.relu")
+
+
+ARCHITECTURES = {"densenet": DenseNet, "densenet121": DenseNet121}

@@ -1,6 +1,8 @@
-"""GoogLeNet (Szegedy et al. 2015) as the filter-pruning papers train it on CIFAR-10."""
+"""GoogLeNet (Szegedy et al. 2015) as the filter-pruning papers train it on CIFAR-10, and the ImageNet network."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -125,4 +127,62 @@ def _unit(name: str, readers: tuple[str, ...], offset: int = 0) -> Coupling:
     return Coupling(f"{name}.conv", f"{name}.bn", readers, activation=f"{name}.act", offset=offset)
 
 
-ARCHITECTURES = {"googlenet": GoogLeNet}
+class PublishedInception(nn.Module):
+    """The four branches of the ImageNet network; 3x3 in place of 5x5, as in torchvision's. Outputs concatenated."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        one, reduce3, three, reduce5, five, _, project = widths
+        self.conv1 = _imagenet_unit(inputs, one, 1)
+        self.reduce3 = _imagenet_unit(inputs, reduce3, 1)
+        self.conv3 = _imagenet_unit(reduce3, three)
+        self.reduce5 = _imagenet_unit(inputs, reduce5, 1)
+        self.conv5 = _imagenet_unit(reduce5, five)
+        self.pool = nn.MaxPool2d(3, 1, 1, ceil_mode=True)
+        self.project = _imagenet_unit(inputs, project, 1)
+        self.outputs = one + three + five + project
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] -> [N, outputs, H, W]."""
+        branches = (
+            self.conv1(x),
+            self.conv3(self.reduce3(x)),
+            self.conv5(self.reduce5(x)),
+            self.project(self.pool(x)),
+        )
+        return torch.cat(branches, dim=1)
+
+
+_imagenet_unit = partial(conv_unit, norm=partial(nn.BatchNorm2d, eps=0.001))
+
+
+class ImageNetGoogLeNet(Classifier):
+    """ImageNet GoogLeNet with batch normalisation, without the two classifiers that help training. No width is free."""
+
+    def __init__(self, in_channels: int = 3, classes: int = 1000) -> None:
+        super().__init__()
+        pool = partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            stem=_imagenet_unit(in_channels, 64, 7, 2),
+            pool_stem=pool(),
+            reduce=_imagenet_unit(64, 64, 1),
+            conv=_imagenet_unit(64, STEM),
+            pool_conv=pool(),
+        )
+        inputs = STEM
+        for name, widths in INCEPTIONS.items():
+            layers[name] = block = PublishedInception(inputs, widths)
+            inputs = block.outputs
+            if name in POOL_AFTER:
+                layers[f"pool_{name}"] = pool() if name == POOL_AFTER[0] else nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.body = nn.Sequential(layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(inputs, classes)
+        initialise_kaiming(self)
+
+    def taps(self) -> tuple[str, ...]:
+        """The last inception before each pool."""
+        return tuple(f"body.{name}" for name in (*POOL_AFTER, "b5"))
+
+
+ARCHITECTURES = {"googlenet": GoogLeNet, "googlenet_imagenet": ImageNetGoogLeNet}

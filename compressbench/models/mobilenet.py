@@ -151,6 +151,8 @@ class Stage(NamedTuple):
     expand: bool = True
     shortcut: bool = False
     """A 1x1 convolution on the shortcut where the widths differ (at stride 1)."""
+    same: bool = False
+    """TensorFlow's padding, see `conv_unit`."""
 
 
 class InvertedResidual(nn.Module):
@@ -162,7 +164,7 @@ class InvertedResidual(nn.Module):
         expanded = inner_width(widths, f"{name}.expand.conv", stage.expanded) if stage.expand else inputs
         unit = partial(conv_unit, activation=stage.activation, norm=norm)
         self.expand = unit(inputs, expanded, kernel=1) if stage.expand else None
-        self.depthwise = unit(expanded, expanded, stage.kernel, stage.stride, groups=expanded)
+        self.depthwise = unit(expanded, expanded, stage.kernel, stage.stride, groups=expanded, same=stage.same)
         self.squeeze = SqueezeExcite(expanded, round_channels(stage.expanded / 4)) if stage.squeeze else None
         self.project = conv_unit(expanded, stage.outputs, kernel=1, activation=None, norm=norm)
         self.residual = stage.stride == 1 and (stage.shortcut or inputs == stage.outputs)
@@ -206,9 +208,10 @@ class InvertedResidualNet(Classifier):
         hidden: int | None = None,
         inner_widths: Widths = None,
         stem_stride: int = 2,
+        same: bool = False,
     ) -> None:
         super().__init__()
-        self.stem = conv_unit(in_channels, stem, stride=stem_stride, activation=activation, norm=norm)
+        self.stem = conv_unit(in_channels, stem, stride=stem_stride, activation=activation, norm=norm, same=same)
         widths_in = [stem, *(stage.outputs for stage in stages)]
         blocks = [
             InvertedResidual(f"blocks.{i}", inputs, stage, norm, inner_widths)

@@ -176,11 +176,18 @@ def conv_unit(
     bias: bool = False,
     activation: Callable[[], nn.Module] | None = nn.ReLU,
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    same: bool = False,
 ) -> nn.Sequential:
-    """Convolution (`conv`), batch normalisation (`bn`), activation (`act`)."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
-    layers = OrderedDict(conv=conv, bn=norm(outputs))
-    return nn.Sequential(OrderedDict(layers, act=activation()) if activation else layers)
+    """Convolution (`conv`), batch normalisation (`bn`), activation (`act`).
+
+    `same` pads as TensorFlow does: at stride 2, maps of even size get a row and a column less in front (`pad`).
+    """
+    half = kernel // 2
+    shifted = same and stride == 2
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, 0 if shifted else half, groups=groups, bias=bias)
+    layers: dict[str, nn.Module] = {"pad": nn.ZeroPad2d((half - 1, half) * 2)} if shifted else {}
+    layers |= {"conv": conv, "bn": norm(outputs)}
+    return nn.Sequential(OrderedDict(layers | {"act": activation()} if activation else layers))
 
 
 def chain(units: Sequence[str], last: str = "classifier") -> tuple[Coupling, ...]:

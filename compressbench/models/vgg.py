@@ -1,6 +1,7 @@
-"""VGG (Simonyan & Zisserman 2015) as used on CIFAR: batch normalisation and one linear layer."""
+"""VGG (Simonyan & Zisserman 2015) with batch normalisation: on CIFAR with one linear layer, and the ImageNet network."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -24,7 +25,8 @@ class VGG(Classifier):
 
     `depth` 16 or 19 is the network for CIFAR: a max pool after each of its five stages, so that the average of a 32x32 image
     is that of one pixel. `stages` (convolutions and width of every stage) describes any other network of the kind, with max
-    pools between its stages and none after the last one.
+    pools between its stages and none after the last one. `hidden` layers stand before the classifier, which then reads
+    `pooled` x `pooled` pixels: the last convolution's width is no longer free.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class VGG(Classifier):
         conv_bias: bool = False,
         classifier: ClassifierKind = "linear",
         inner_widths: Mapping[str, int] | None = None,
+        hidden: Sequence[int] = (),
+        pooled: int = 1,
     ) -> None:
         super().__init__()
         if depth not in CONVOLUTIONS:
@@ -54,14 +58,32 @@ class VGG(Classifier):
             if s < pools:
                 stage.add_module("pool", nn.MaxPool2d(2))
             self.body.append(stage)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.AdaptiveAvgPool2d(pooled)
+        self.pooled, inputs = pooled, inputs * pooled**2
         self.classifier_kind = classifier
-        self.classifier = make_classifier(classifier, inputs, classes)
+        self.classifier = make_classifier(classifier, hidden[-1] if hidden else inputs, classes)
+        if hidden:
+            layers: list[nn.Module] = []
+            for sizes in pairwise([inputs, *hidden]):
+                layers += [nn.Linear(*sizes), nn.ReLU(), nn.Dropout()]
+            self.classifier = nn.Sequential(*layers, self.classifier)
         initialise_kaiming(self)
 
     def couplings(self) -> tuple[Coupling, ...]:
         """Each convolution feeds the next one, the last the classifier."""
-        return chain([f"body.{s}.{i}" for s, count in enumerate(self.stage_sizes) for i in range(count)])
+        found = chain([f"body.{s}.{i}" for s, count in enumerate(self.stage_sizes) for i in range(count)])
+        return found if self.pooled == 1 else found[:-1]
 
 
-ARCHITECTURES = {"vgg": VGG}
+def vgg_imagenet(
+    depth: int = 16,
+    in_channels: int = 3,
+    classes: int = 1000,
+    hidden: Sequence[int] = (4096, 4096),
+    inner_widths: Mapping[str, int] | None = None,
+) -> VGG:
+    """ImageNet VGG-16 or VGG-19: two hidden layers on 7x7 pixels, convolutions with biases."""
+    return VGG(depth, None, in_channels, classes, True, inner_widths=inner_widths, hidden=hidden, pooled=7)
+
+
+ARCHITECTURES = {"vgg": VGG, "vgg_imagenet": vgg_imagenet}

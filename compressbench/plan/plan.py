@@ -130,8 +130,9 @@ class Plan:
         package = self.declarations[run.method].package.replace(".", "/")
         where = f"{package}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"
         own: dict[str, Recipe] = {
-            name: parse(Recipe, getattr(pair, name).model_dump() | changes, f"{where}.{name}")
+            name: parse(Recipe, (base.model_dump() if base else {}) | changes, f"{where}.{name}")
             for name, changes in at_scale.recipes[run.setting].items()
+            for base in (getattr(pair, name),)
         }
         return self.scale.budgets.of(pair.model_copy(update=own))
 
@@ -145,11 +146,30 @@ class Plan:
         config = loading.resolve(self.root, method, setting, self.scale_name, self.scale.derived_from)
         return self.scale.budgets.within(config)
 
+    def _require_budgets(self, run: Run) -> None:
+        """UserError where a pair of pretrained weights lacks the recipe that a run trains by."""
+        needed = "scratch" if self.declarations[run.method].starts_from == "scratch" else "finetune"
+        trains = needed == "scratch" or self.final_stage(run) == "finetune"
+        if trains and getattr(self.pair(run), needed) is None:
+            raise UserError(
+                f"config/{self.scale_name}.yaml: key pairs.{run.pair}.{needed} is missing, and {run.method} trains by it."
+            )
+
     def stages(self, run: Run) -> list[str]:
         """The stages of a run, in order. Images that another setting synthesizes are not synthesized again."""
         declared = self.declarations[run.method]
         own = [s for s in declared.stages if not (s == "synthesize" and run.setting in declared.synthesis_from)]
+        if self.final_stage(run) != "finetune":
+            own = [s for s in own if s != "finetune"]
         return [s for s in STAGES if s in own or s == "evaluate" or (s == "latency" and self.timed.get(run) == run)]
+
+    @cached_property
+    def unlabelled(self) -> tuple[str, ...]:
+        """The pairs whose images have no labels: networks are compared with the dense model there."""
+        from compressbench import data
+
+        about = {run.pair: data.info(self.scale.pairs[run.pair].data or run.dataset) for run in self.runs}
+        return tuple(pair for pair, info in about.items() if info.task == "fidelity")
 
     @cached_property
     def timed(self) -> dict[Run, Run]:
@@ -162,13 +182,13 @@ class Plan:
         for run in self.runs:
             other = self.declarations[run.method].latency_from.get(run.setting, run.setting)
             source = replace(run, setting=other)
-            if run.seed in seeds:
+            if run.seed in seeds and self.scale.pairs[run.pair].timed:
                 found[run] = source if source in runs else run
         return found
 
     def final_stage(self, run: Run) -> str:
         """The stage that leaves the model to evaluate."""
-        return "finetune" if "finetune" in self.declarations[run.method].stages else "compress"
+        return self.declarations[run.method].final_stage(run.setting)
 
     def synthesis_run(self, run: Run) -> Run:
         """The run whose synthetic images `run` uses (itself, or that of `synthesis_from`)."""
@@ -209,17 +229,24 @@ class Plan:
             "image_folder": self.data.own(run),
         }
         if stage == "pretrain":
+            if pair.pretrained is not None:
+                common["workload"] = pair.workload()
             return Job(**common)
         declared = self.declarations[run.method]
         if stage in ("evaluate", "latency"):
             if stage == "latency":
                 common |= {"latency": self.latency, "batches": declared.batches}
-            return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
+            inputs = {"model": self.job(run, self.final_stage(run))}
+            if stage == "evaluate" and read.info.task == "fidelity":
+                inputs["dense"] = self._dense(run)
+            return Job(**common, inputs=inputs)
         configuration = self._configuration(run.method, run.setting)
         return Job(
             **common,
             configuration=configuration,
-            recalibrated=declared.is_sparse and stage == self.final_stage(run),
+            recalibrated=(
+                declared.is_sparse and stage == self.final_stage(run) and declared.settings[run.setting].finetune
+            ),
             inputs=self._inputs(run, stage),
             files={str(value): self._file_hash(value) for _, value in configuration if isinstance(value, Path)},
         )
@@ -228,7 +255,7 @@ class Plan:
         """What a stage of the method itself reads."""
         declared, found = self.declarations[run.method], {}
         if declared.starts_from == "dense":
-            found["dense"] = self.job(replace(run, method="", setting=""), "pretrain")
+            found["dense"] = self._dense(run)
         if stage != "synthesize" and "synthesize" in declared.stages:
             found["synthetic"] = self.job(self.synthesis_run(run), "synthesize")
         if stage == "finetune":
@@ -236,6 +263,10 @@ class Plan:
         if stage != "synthesize" and declared.needs_teacher:
             found["teacher"] = self.job(self.teacher(run), "pretrain")
         return found
+
+    def _dense(self, run: Run) -> Job:
+        """The job that leaves the dense model of a run's pair."""
+        return self.job(replace(run, method="", setting=""), "pretrain")
 
     def _file_hash(self, path: Path) -> str:
         try:
@@ -266,6 +297,7 @@ class Plan:
         whether it fits the network. Users' data need not be there (`data.check` asks for them); changed ones are noticed.
         """
         from compressbench import models
+        from compressbench.models import pretrained
         from compressbench.runtimes import discovery as runtimes
 
         with self._naming("latency.runtimes"):
@@ -277,8 +309,12 @@ class Plan:
                 self.data.of(Run(self.scale_name, dataset, model, "", "", 0))
             with self._naming(f"pairs.{name}.architecture"):
                 models.find(pair.architecture)
+            if pair.pretrained is not None:
+                with self._naming(f"pairs.{name}.pretrained"):
+                    pretrained.check(pair.architecture, pair.pretrained, self.root)
         self.data.renew()
         for run in self.runs:
+            self._require_budgets(run)
             self._check_augmentation(run)
             if self.declarations[run.method].needs_teacher:
                 self.teacher(run)

@@ -10,8 +10,11 @@ from compressbench.method import Context
 def record_untrained_quality(ctx: Context, pruned: nn.Module) -> None:
     """Record the validation accuracy as pruned, and with batch-norm statistics recomputed on training batches.
 
-    Right after pruning a network is near chance, so only the second number compares methods.
+    Right after pruning a network is near chance, so only the second number compares methods. Nothing where no images are held
+    out.
     """
+    if not len(ctx.held_out):
+        return
     for name, value in ctx.validate(pruned).items():
         ctx.record(f"{name}_pruned", value)
     for name, value in ctx.validate(ctx.recalibrate(copy.deepcopy(pruned))).items():

@@ -1,6 +1,6 @@
 """Result files -> tables, figures and the findings page. Reads files only: no model, no method, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,11 @@ def write(
     *,
     counts: Path | None = None,
     timed: Mapping["Run", "Run"] | None = None,
+    unlabelled: Collection[str] = (),
     committed: Path | None = None,
     complete: bool = False,
 ) -> list[Path]:
-    """Write every file that `outputs(runs, declarations)` names into `out`, also when results are missing.
+    """Write every file that `outputs(runs, declarations, unlabelled)` names into `out`, also when results are missing.
 
     Args:
         results_root: the folder that holds `{scale}/{dataset}/{model}/...`.
@@ -37,6 +38,7 @@ def write(
         out: the folder of the report.
         counts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/counts.json`.
         timed: run -> the run whose latency stands for it, see `Plan.timed`; default: every run has its own.
+        unlabelled: the pairs on which networks are compared with the float network, see `Plan.unlabelled`.
         committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
         complete: whether `out` must not be touched when a result is missing.
 
@@ -48,4 +50,6 @@ def write(
     """
     from compressbench.reporting.writer import write_report
 
-    return write_report(results_root, scale, runs, declarations, methods_root, out, counts, timed, committed, complete)
+    return write_report(
+        results_root, scale, runs, declarations, methods_root, out, counts, timed, unlabelled, committed, complete
+    )

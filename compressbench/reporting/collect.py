@@ -31,6 +31,7 @@ class Results:
     scale: str
     root: Path
     runs: pd.DataFrame
+    fidelity: pd.DataFrame
     images: pd.DataFrame
     sessions: pd.DataFrame
     records: pd.DataFrame

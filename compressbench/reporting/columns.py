@@ -92,11 +92,6 @@ def plain(key: str, header: str = "") -> Column:
     return Column(key, header or key, attrgetter(key), numeric=False)
 
 
-def quality_header(group: Group) -> str:
-    """What the quality is, and its unit."""
-    return "PSNR on Y, dB" if group.metric == "psnr" else "top-1, %"
-
-
 def change(row: Any) -> str:
     """The paired change of the quality; a dash for the dense network itself."""
     if row.series == row.against or not is_number(row.change):

@@ -17,7 +17,6 @@ from compressbench.reporting.columns import (
     bullets,
     change,
     plain,
-    quality_header,
     render,
 )
 from compressbench.reporting.frames import each
@@ -93,7 +92,7 @@ COMPARISON = (
     SETTING,
     Column(
         "quality",
-        lambda view: quality_header(view.group),
+        lambda view: view.group.header,
         lambda r: interval(r.quality, r.quality_low, r.quality_high, r.n),
         note=_uncertainty,
     ),
@@ -148,6 +147,7 @@ COMPARISON = (
 NOTES = ("method", "quality", "speedup", "seconds", "ms", "bit_operations", "cuts", "published")
 """Columns of the comparison whose notes are read first."""
 
+VALUES = {"points": "%", "points of agreement": "% agreement", "dB": "dB"}  # unit of a difference -> of a quality
 OVERVIEW = (
     plain("on"),
     replace(
@@ -156,7 +156,7 @@ OVERVIEW = (
         "All settings: the comparison tables.",
     ),
     SETTING,
-    Column("quality", "quality", lambda r: f"{number(r.quality)} {'dB' if r.unit == 'dB' else '%'}"),
+    Column("quality", "quality", lambda r: f"{number(r.quality)} {VALUES[r.unit]}"),
     Column("change", "vs dense", change),
     STORED,
     Column(

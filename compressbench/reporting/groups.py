@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,17 +34,19 @@ LONGEST_TITLE = 34
 
 
 class Wording(NamedTuple):
-    """How the quality of a task is called in metrics.json, on an axis, and the unit of a difference."""
+    """How the quality of a task is called in metrics.json, on an axis, and in a table; and the unit of a difference."""
 
     metric: str
     quality: str
+    header: str
     unit: str
 
 
 TASKS = {
-    "classification": Wording("top1", "test accuracy, top-1 (%)", "points"),
-    "class_incremental": Wording("top1", "accuracy after the last session (%)", "points"),
-    "super_resolution": Wording("psnr", "PSNR on Y (dB)", "dB"),
+    "classification": Wording("top1", "test accuracy, top-1 (%)", "top-1, %", "points"),
+    "class_incremental": Wording("top1", "accuracy after the last session (%)", "top-1, %", "points"),
+    "super_resolution": Wording("psnr", "PSNR on Y (dB)", "PSNR on Y, dB", "dB"),
+    "fidelity": Wording("agreement", "agreement with the float network (%)", "agreement, %", "points of agreement"),
 }
 
 
@@ -58,6 +60,8 @@ class Group:
     declarations: Mapping[str, "Declaration"]
     points: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     """(method, setting) -> operating points of its models, name -> label; `setting@point` is a setting of the tables."""
+    stated: str | None = None
+    """The task of the data set, where it is none that methods declare."""
 
     @property
     def slug(self) -> str:
@@ -112,7 +116,9 @@ class Group:
 
     @cached_property
     def task(self) -> str:
-        """The task that all methods of the group can do."""
+        """The task that all methods of the group can do, or that of the data set."""
+        if self.stated is not None:
+            return self.stated
         common = set.intersection(*(set(self.declarations[m].task) for m in self.methods))
         if len(common) == 1:
             return common.pop()
@@ -127,6 +133,11 @@ class Group:
     def quality(self) -> str:
         """The axis title of the quality."""
         return TASKS[self.task].quality
+
+    @property
+    def header(self) -> str:
+        """What the quality is, and its unit."""
+        return TASKS[self.task].header
 
     @property
     def unit(self) -> str:
@@ -217,8 +228,12 @@ def group_runs(
     runs: Sequence["Run"],
     declarations: Mapping[str, "Declaration"],
     points: Mapping[tuple[str, str, str, str], Mapping[str, str]] | None = None,
+    unlabelled: Collection[str] = (),
 ) -> list[Group]:
-    """The groups of a plan, pruning first, then by name; `points` are those of `Results`."""
+    """The groups of a plan, pruning first, then by name.
+
+    points: those of `Results`. unlabelled: the pairs on which networks are compared with the float network.
+    """
     pairs: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         pairs.setdefault((run.dataset, run.model), []).append(run)
@@ -229,6 +244,7 @@ def group_runs(
             tuple(own),
             declarations,
             {key[2:]: labels for key, labels in (points or {}).items() if key[:2] == (dataset, model)},
+            "fidelity" if f"{dataset}/{model}" in unlabelled else None,
         )
         for (dataset, model), own in pairs.items()
     ]

@@ -1,6 +1,6 @@
 """The names of everything that the report consists of: known from the plan, before any result exists."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from compressbench.reporting.groups import PRUNING, Group, group_runs
@@ -27,6 +27,7 @@ CATEGORIES = {
     "quality_vs_bits": "3 Comparison",
     "mask_overlap": "3 Comparison",
     "sessions": "3 Comparison",
+    "fidelity": "3 Comparison",
     "quality_vs_bytes": "4 Quality against cost",
     "quality_vs_macs": "4 Quality against cost",
     "quality_vs_speedup": "5 Latency",
@@ -55,7 +56,11 @@ class Description(NamedTuple):
 
 def tables_of(group: Group) -> list[str]:
     """The kinds of tables of a group."""
-    more = {"time_to_quality": group.sparse, "sessions": group.task == "class_incremental"}
+    more = {
+        "time_to_quality": group.sparse and group.task != "fidelity",
+        "sessions": group.task == "class_incremental",
+        "fidelity": group.task == "fidelity",
+    }
     return [*TABLES_PER_GROUP, *(kind for kind, wanted in more.items() if wanted)]
 
 
@@ -82,12 +87,18 @@ def figures_of(group: Group) -> list[str]:
         kinds.append("photographs")
     if group.task == "class_incremental":
         kinds[kinds.index("training")] = "sessions"  # a session's training has no accuracy of its own
+    if group.task == "fidelity":
+        kinds = [
+            kind for kind in kinds if kind not in ("training", "quality_vs_speedup")
+        ]  # nothing is trained or timed
     return kinds
 
 
-def outputs(runs: Sequence["Run"], declarations: Mapping[str, "Declaration"]) -> list[str]:
-    """Every file of the report, relative to its folder; `write` writes exactly these."""
-    groups = group_runs(runs, declarations)
+def outputs(
+    runs: Sequence["Run"], declarations: Mapping[str, "Declaration"], unlabelled: Collection[str] = ()
+) -> list[str]:
+    """Every file of the report, relative to its folder; `write` writes exactly these. `unlabelled`: as in `group_runs`."""
+    groups = group_runs(runs, declarations, unlabelled=unlabelled)
     tables = [*TABLES, *(f"{kind}_{g.slug}" for g in groups for kind in tables_of(g))]
     figures = [f"{kind}_{g.slug}" for g in groups for kind in figures_of(g)]
     return [

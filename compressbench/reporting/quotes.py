@@ -179,7 +179,7 @@ def _best_dense(path: Path) -> pd.DataFrame:
 def _single_seeds(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, keep_default_na=False, dtype={"point": str, "seed": str})
     points = ("@" + table.point).where(table.point != "", "")
-    names = table["name"].str.replace(r"^quality\.(?:top1|psnr)$", "quality", regex=True)
+    names = table["name"].str.replace(r"^quality\.(?:top1|psnr|agreement)$", "quality", regex=True)
     # a record, whichever stage made it
     names = names.str.replace(r"^(?:synthesize|compress|finetune)\.", "", regex=True)
     paths = table.model + "/" + table.method + "/" + table.setting + points + "#" + table.seed + ":" + names

@@ -13,6 +13,7 @@ COSTS = ["params", "weights", "kept_weights", "macs", "dense_macs", "bit_operati
 NUMBERS = ["quality", "ssim", "seconds", *COSTS]
 SCORES = ["accuracy", "new", "old", "forgetting"]
 SESSION = ["draw", "session", "classes", *SCORES]
+FIDELITY = ["agreement", "kl_divergence", "logits_snr", "top1", "stored_bytes"]
 TIMES = ["dense_ms", "latency_ms", "speedup", "low", "high"]
 RUNTIME = ["runtime", "threads", "library", "isa", "layers", "rounds"]
 POINT = "operating point"
@@ -50,11 +51,20 @@ def reader(*columns: str, floats: Sequence[str] = (), others: bool = False) -> C
 
 @reader(*NUMBERS, floats=NUMBERS)
 def runs(files: RunFiles) -> Iterator[Row]:
-    """A row per run: `quality` (top-1 in % or PSNR in dB), `ssim`, `seconds` of the method's own stages, COSTS."""
+    """A row per run: `quality` (top-1 or agreement in %, PSNR in dB), `ssim`, `seconds` of the method's own stages, COSTS."""
     for at, own in by_point(files.metrics):
         quality = own["quality"]
-        measured = {"quality": quality.get("top1", quality.get("psnr")), "ssim": quality.get("ssim")}
+        main = next((quality[name] for name in ("agreement", "top1", "psnr") if name in quality), None)
+        measured = {"quality": main, "ssim": quality.get("ssim")}
         yield at | measured | {"seconds": files.seconds} | {name: own.get(name) for name in COSTS}
+
+
+@reader(*FIDELITY, floats=FIDELITY)
+def fidelity(files: RunFiles) -> Iterator[Row]:
+    """A row per run that is compared with its float network: `agreement` (%), `kl_divergence` (nats), `logits_snr` (dB)."""
+    for at, own in by_point(files.metrics):
+        if "agreement" in own["quality"]:
+            yield at | {name: own["quality"].get(name) for name in FIDELITY} | {"stored_bytes": own["stored_bytes"]}
 
 
 @reader("image", "psnr", "ssim")

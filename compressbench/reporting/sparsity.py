@@ -129,7 +129,7 @@ def _masks_at_the_level_of_most(group: Group, summary: pd.DataFrame, results: Re
     level = _level_of_most(group, summary)
     found: dict[str, dict[int, Masks]] = {}
     for row in each(table[table.level == level] if level else table):
-        stage = "finetune" if "finetune" in group.declarations[row.method].stages else "compress"
+        stage = group.declarations[row.method].final_stage(row.setting)
         for run in group.runs:
             if (run.method, run.setting) == (row.method, row.setting):
                 masks = _read_masks(results.folder(run, stage) / "model.safetensors")

@@ -18,7 +18,6 @@ from compressbench.reporting.columns import (
     bullets,
     named,
     plain,
-    quality_header,
     render,
 )
 from compressbench.reporting.frames import each, of_group
@@ -102,7 +101,7 @@ def time_to_quality(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
     best = known.groupby([*CELL, "seed"]).quality.last().groupby(CELL).mean().max()
     table = pd.DataFrame([_steps(group, own, best) for _, own in known.groupby(CELL, sort=False)])
     note = (
-        f"Validation {quality_header(group)}; mean over seeds, a dash where a seed does not reach it. Compare variants of one "
+        f"Validation {group.header}; mean over seeds, a dash where a seed does not reach it. Compare variants of one "
         "method: what prunes while it trains has been a denser network on its way."
     )
     return table, f"{heading}{render(_steps_columns(best), View(named(table, group), group)).table}\n\n{note}"

@@ -1,6 +1,6 @@
 """Writes the whole report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from compressbench.errors import UserError
 from compressbench.files import write_text
 from compressbench.reporting import (
     comparison,
+    fidelity,
     figures,
     latent,
     peers,
@@ -45,6 +46,7 @@ def write_report(
     out: Path,
     counts: Path | None,
     timed: Mapping["Run", "Run"] | None,
+    unlabelled: Collection[str],
     committed: Path | None,
     complete: bool,
 ) -> list[Path]:
@@ -56,7 +58,7 @@ def write_report(
             f"{_first_missing(results)}; finish the run, or report into another folder."
         )
     published = read_published(methods_root, declarations)
-    groups = group_runs(runs, declarations, results.points)
+    groups = group_runs(runs, declarations, results.points, unlabelled)
     summaries = [summarize(results, group, published) for group in groups]
     recomputed = counts_table(counts or results_root / scale / "counts.json", published)
     written = _verdict(results, declarations, committed, out)
@@ -117,6 +119,7 @@ def _table(kind: str, group: Group, summary: pd.DataFrame, results: Results) -> 
         "latency": tables.latency,
         "time_to_quality": tables.time_to_quality,
         "sessions": sessions.sessions_table,
+        "fidelity": fidelity.fidelity_table,
     }
     return of_results[kind](group, results)
 

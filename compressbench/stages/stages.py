@@ -15,6 +15,7 @@ from compressbench.finite import NotFinite
 from compressbench.method import loading
 from compressbench.method.context import Context
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
+from compressbench.models import pretrained
 from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run
 from compressbench.processes import alone_in
 from compressbench.seeding import make_deterministic
@@ -82,8 +83,14 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
 
 
 def _pretrain(root: Path, job: Job, running_stage: Stage) -> None:
+    """The shared dense model: trained here, or somebody else's weights, with pretrained.json about where they came from."""
     ctx = _context(root, job, running_stage)
-    storage.save_model(ctx.fit(ctx.build(), ctx.recipes.pretrain), running_stage.folder)
+    network, weights = ctx.build(), job.workload.pretrained
+    if weights is None:
+        network = ctx.fit(network, ctx.recipes.pretrain)
+    else:
+        write_json(running_stage.folder / "pretrained.json", asdict(pretrained.load(network, weights, root)))
+    storage.save_model(network.eval(), running_stage.folder)
 
 
 def _method_stage(root: Path, job: Job, running_stage: Stage) -> None:
@@ -150,7 +157,8 @@ def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folde
     from compressbench import accounting
 
     try:
-        scores = ctx.task.evaluate(network, ctx.data, beside, folder)
+        dense = None if ctx.dense_folder is None else ctx.dense()
+        scores = ctx.task.evaluate(network, ctx.data, beside, folder, dense)
     except NotFinite as error:
         raise UserError(f"{folder.relative_to(ctx.root)}: {error}") from error
     costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))

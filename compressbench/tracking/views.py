@@ -46,8 +46,8 @@ def experiment_tags(experiment: str, scale: str) -> dict[str, str]:
         'or filter with `tags.method = "optg"`, `tags.model = "resnet_mini"`, `metrics.quality > 90`. The chart icon '
         "draws the curves of the rows whose eye is open; mark rows and press Compare to see them side by side. The switch at "
         "the upper left belongs at *Model training*.\n\n"
-        "`quality`: test accuracy in % or PSNR in dB. `stored_bytes`: the packed network. `speedup`: over the dense network, "
-        "one thread, each where it is fastest. `published`: the paper's own nearest result."
+        "`quality`: test accuracy or agreement with the float network in %, or PSNR in dB. `stored_bytes`: the packed network. "
+        "`speedup`: over the dense network, one thread, each where it is fastest. `published`: the paper's own nearest result."
     )
     return {
         KIND_TAG: "custom_model_development",

@@ -7,8 +7,13 @@ from torch import Tensor, nn
 
 from compressbench import quality
 from compressbench.data import SyntheticImages
-from compressbench.data_free.synthesis import SyntheticBatches, check_teacher, frozen_teacher, real_images
-from compressbench.finite import best_class
+from compressbench.data_free.synthesis import (
+    SyntheticBatches,
+    check_teacher,
+    frozen_teacher,
+    labelled_by,
+    real_images,
+)
 from compressbench.layers.quantized import insert_quantizers, track_ranges
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
@@ -58,10 +63,7 @@ class IntraQ(Method):
         if config.synthesis == "real":
             return real_images(ctx, count, generator)
         if config.synthesis == "noise":
-            images = torch.randn(count, *shape, generator=generator).to(ctx.device)
-            with torch.no_grad():
-                labels = [best_class(teacher(part), "the teacher") for part in images.split(256)]
-            return SyntheticImages(images, torch.cat(labels))
+            return labelled_by(teacher, torch.randn(count, *shape, generator=generator).to(ctx.device))
         synthesizer, made = Synthesizer(teacher, ctx.info.classes, config, generator, ctx.device), []
         for index in range(config.batches):
             batch, metrics = synthesizer.batch(shape)
@@ -78,7 +80,8 @@ class IntraQ(Method):
             for images in self._calibration_images(ctx):
                 student(images)
         track_ranges(student, False)
-        ctx.record("before_finetuning_top1", quality.top1(student, ctx.data.test))
+        if ctx.task.labelled:
+            ctx.record("before_finetuning_top1", quality.top1(student, ctx.data.test))
         return student
 
     def _calibration_images(self, ctx: Context) -> Iterator[Tensor]:

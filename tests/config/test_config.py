@@ -553,3 +553,86 @@ def test_a_run_is_timed_itself_where_the_setting_that_stands_for_it_does_not_run
     run = next(r for r in plan.runs if r.setting == "p30_w6")
     plan.declarations["udfc"] = plan.declarations["udfc"].model_copy(update={"latency_from": {"p30_w6": "w3"}})
     assert plan.timed[run] == run
+
+
+# ---- pretrained weights, and what is not trained
+
+
+def bring(root: Path, weights: bytes = b"weights", **recipes: object) -> None:
+    """The pair's dense model comes from a file."""
+    (root / "mine.pth").write_bytes(weights)
+    pretrained = {"source": "file", "file": "mine.pth", "sha256": "0" * 8}
+
+    def change(content: dict) -> None:
+        content["pairs"]["digits/plain_mini"] = {"architecture": "plain", "pretrained": pretrained, **recipes}
+
+    edit(root / "config/smoke.yaml", change)
+
+
+def test_pretrained_weights_take_the_place_of_the_recipe_that_would_make_them(tree: Path) -> None:
+    trained = digests(tree)
+    bring(tree)
+    brought = digests(tree)
+    assert all(brought[stage] != trained[stage] for stage in ALL)
+    bring(tree, pretrain=OTHER)
+    assert digests(tree) == brought
+    edit(tree / "config/smoke.yaml", lambda c: c["pairs"]["digits/plain_mini"]["pretrained"].update(sha256="1" * 8))
+    assert repeated(tree, brought) == set(ALL)
+
+
+def test_a_recipe_may_be_missing_where_nothing_trains_by_it(tree: Path) -> None:
+    edit(tree / "config/smoke.yaml", lambda c: c["pairs"]["digits/plain_mini"].pop("scratch"))
+    with pytest.raises(UserError, match="scratch is missing; only a pair with pretrained weights may leave out"):
+        load_scale(tree, "smoke")
+    bring(tree)
+    Plan(tree, "smoke").validate()
+    declare(tree, "toy", stages=["compress", "finetune"])
+    with pytest.raises(UserError, match=r"smoke.yaml: key pairs.digits/plain_mini.finetune is missing, and toy trains"):
+        Plan(tree, "smoke").validate()
+    declare(tree, "toy", starts_from="scratch")
+    with pytest.raises(UserError, match=r"key pairs.digits/plain_mini.scratch is missing"):
+        Plan(tree, "smoke").validate()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "mine"}, "name goes with every source but file"),
+        ({"source": "torchvision"}, "name goes with every source but file"),
+        ({"file": None}, "source: file needs file"),
+        ({"sha256": "abc"}, "sha256"),
+        ({"source": "hub"}, "source"),
+        ({"file": "other.pth"}, r"pairs.digits/plain_mini.pretrained: .*other.pth does not exist"),
+    ],
+)
+def test_wrong_weights_name_the_key(tree: Path, change: dict, message: str) -> None:
+    bring(tree)
+    edit(tree / "config/smoke.yaml", lambda c: c["pairs"]["digits/plain_mini"]["pretrained"].update(change))
+    with pytest.raises(UserError, match=message):
+        Plan(tree, "smoke").validate()
+
+
+def test_a_setting_that_is_not_fine_tuned_is_judged_as_it_was_compressed(tree: Path) -> None:
+    settings = {"half": {"finetune": False}, "third": {}}
+    declare(
+        tree,
+        "toy",
+        family="block",
+        stages=["compress", "finetune"],
+        settings=settings,
+        scales={"smoke": {"runs": {"blocks": ["half", "third"]}}},
+    )
+    plan, tuned = Plan(tree, "smoke"), replace(RUN, setting="third")
+    assert plan.stages(RUN) == ["compress", "evaluate", "latency"] and "finetune" in plan.stages(tuned)
+    assert not plan.job(RUN, "compress").recalibrated and plan.job(tuned, "finetune").recalibrated
+    assert plan.job(RUN, "evaluate").inputs == {"model": plan.job(RUN, "compress")}
+
+
+def test_without_labels_the_dense_model_is_read_by_the_evaluation(tree: Path) -> None:
+    edit(tree / "config/smoke.yaml", of_the_pair("data", "photograph_crops"))
+    edit(tree / "config/smoke.yaml", of_the_pair("timed", False))
+    plan = Plan(tree, "smoke")
+    dense = plan.job(replace(RUN, method="", setting=""), "pretrain")
+    assert plan.job(RUN, "evaluate").inputs == {"model": plan.job(RUN, "compress"), "dense": dense}
+    assert plan.unlabelled == (RUN.pair,) and plan.stages(RUN) == ["compress", "evaluate"]
+    assert plan.job(RUN, "evaluate").data == "photographs"

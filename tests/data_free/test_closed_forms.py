@@ -82,6 +82,22 @@ def test_clipped_normal_moments() -> None:
         assert [sample.mean().item(), sample.var().item()] == pytest.approx(expected, abs=2e-3)
 
 
+@pytest.mark.parametrize(("beta", "gamma"), [(0.0, 1.0), (5.0, 2.0), (3.0, 4.0), (8.0, 1.0)])
+def test_moments_of_a_relu6_are_those_of_a_sample(beta: float, gamma: float) -> None:
+    sample = (beta + gamma * random(2_000_000)).clamp(0, 6)
+    found = relu_moments(*torch.tensor([beta, gamma], dtype=torch.float64), 6.0)
+    assert [float(x) for x in found] == pytest.approx([sample.mean().item(), sample.var().item()], abs=6e-3)
+
+
+def test_a_network_of_inverted_residuals_has_one_pair_of_consecutive_layers_with_a_relu6_between() -> None:
+    model = models.build("efficientnet_lite0")
+    (pair,) = consecutive_pairs(model)
+    assert (pair.layer, pair.reader, pair.ceiling) == ("last.conv", "classifier", 6)
+    signals = input_signals(model)
+    read = signals["classifier"]
+    assert isinstance(read, Signal) and float(read.mean.min()) >= 0 and float(read.high.max()) <= 6
+
+
 def test_a_constant_passes_a_relu() -> None:
     mean, variance = relu_moments(torch.tensor([2.0, -2.0, 0.0]), torch.zeros(3))
     assert mean.tolist() == [2, 0, 0] and variance.tolist() == [0, 0, 0]

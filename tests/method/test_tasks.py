@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressbench.config import Recipe, Workload
 from compressbench.data import DATASETS, ImagePair, Split, info
+from compressbench.errors import UserError
 from compressbench.method.tasks import TASKS
 from compressbench.seeding import generator
 
@@ -117,3 +118,16 @@ def test_pictures_are_trained_on_their_absolute_error_and_none_is_held_out(tmp_p
     assert len(task.held_out(loaded)) == task.trained_classes(loaded) == 0
     found = task.evaluate(nn.Upsample(scale_factor=2), loaded, {}, tmp_path)
     assert found.keys() == {"psnr", "ssim", "images"} and len(list((tmp_path / "images").iterdir())) == 3
+
+
+# ---- fidelity
+
+
+def test_without_labels_a_network_is_compared_with_the_dense_model_and_nothing_is_trained(tmp_path: Path) -> None:
+    task, images = TASKS["fidelity"], torch.randn(5, 3, generator=generator("images"))
+    loaded = classified(test=Split(images, torch.full((5,), -1)), validation=Split(images[:0], torch.empty(0)))
+    assert not task.labelled and task.trained_classes(loaded) == len(task.held_out(loaded)) == 0
+    found = task.evaluate(nn.Softplus(), loaded, {}, tmp_path, nn.Identity())
+    assert found["agreement"] == 100 and found["kl_divergence"] > 0 and found.keys() >= {"logits_snr"}
+    with pytest.raises(UserError, match="no labels"):
+        task.loss(RECIPE)

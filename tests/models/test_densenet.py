@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compressbench.models.densenet import DenseBlock
-from tests.models.counts import CIFAR, build_meta, check_counts
+from tests.models.counts import CIFAR, IMAGENET, build_meta, check_counts
 
 
 def test_every_layer_reads_all_maps_before_it_and_adds_its_own() -> None:
@@ -27,6 +27,7 @@ def test_transitions_keep_the_channels_and_halve_the_image() -> None:
 # architecture, arguments, input, params, conv + linear weights, MACs, weight layers, batch norms, ReLUs
 PUBLISHED = {
     "FFSD DenseNet-40-12": ("densenet", {"classes": 100}, CIFAR, 1_100_428, None, 282_958_368, 40, 39, 39),
+    "torchvision DenseNet-121": ("densenet121", {}, IMAGENET, 7_978_856, None, None, 121, 121, 121),
 }
 # fmt: on
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compressbench.models.googlenet import Inception
-from tests.models.counts import CIFAR, check_counts
+from tests.models.counts import CIFAR, IMAGENET, check_counts
 
 WIDTHS = {"conv1": 2, "reduce3": 3, "conv3": 4, "reduce5": 5, "conv5a": 6, "conv5b": 7, "project": 8}
 
@@ -37,6 +37,7 @@ def test_two_3x3_convolutions_see_as_far_as_one_of_5x5() -> None:
 PUBLISHED = {
     "CIFAR GoogLeNet": ("googlenet", {}, CIFAR, 6_166_250, None, 1_521_756_160, 65, 64, 64),
     "FFSD GoogLeNet": ("googlenet", {"classes": 100}, CIFAR, 6_258_500, None, 1_521_848_320, 65, 64, 64),
+    "torchvision GoogLeNet": ("googlenet_imagenet", {}, IMAGENET, 6_624_904, None, None, 58, 57, 57),
 }
 # fmt: on
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench import models
-from tests.models.counts import CIFAR, check_counts
+from tests.models.counts import CIFAR, IMAGENET, build_meta, check_counts
 
 AUTHORS = {
     16: [64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"],
@@ -65,6 +65,8 @@ PUBLISHED = {
     "CIFAR VGG-16": (
         "vgg", {"depth": 16, "conv_bias": True}, CIFAR, 14_728_266, None, 313_201_664, 14, 13, 13,
     ),
+    "torchvision VGG-16": ("vgg_imagenet", {}, IMAGENET, 138_365_992, None, None, 16, 13, 15),
+    "torchvision VGG-19": ("vgg_imagenet", {"depth": 19}, IMAGENET, 143_678_248, None, None, 19, 16, 18),
 }
 # fmt: on
 
@@ -72,3 +74,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("row", PUBLISHED.values(), ids=PUBLISHED)
 def test_it_has_the_published_counts(row: tuple) -> None:
     check_counts(*row)
+
+
+def test_the_last_convolution_before_hidden_layers_has_no_free_width() -> None:
+    narrow = build_meta("vgg_imagenet", hidden=[8, 8], inner_widths={"body.0.0.conv": 5})
+    keys = [coupling.key for coupling in narrow.couplings()]
+    assert len(keys) == 12 and keys[-1] == "body.4.1.conv" and narrow.body[0][0].conv.out_channels == 5

@@ -58,7 +58,7 @@ def reported(name):
     return report(file, caption=f"../report/{about.caption}", category=about.category, labels=about.labels)
 
 
-REPORTS = [reported(name) for name in reporting.outputs(PLAN.runs, PLAN.declarations)]
+REPORTS = [reported(name) for name in reporting.outputs(PLAN.runs, PLAN.declarations, PLAN.unlabelled)]
 
 
 def one_of(names):
