@@ -49,6 +49,13 @@ class Recipe(Frozen):
         None, ge=8, exclude_if=lambda side: side is None, description="as the pair's, where this training has its own"
     )
 
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda steps: steps is None,
+        description="checkpoints after so many steps, too; default: at the end of an epoch only",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if (self.schedule == "halve") != (self.halve_every is not None):

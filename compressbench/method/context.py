@@ -1,5 +1,6 @@
 """What a method's stage function gets."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,6 +15,7 @@ from compressbench import data, models, quality, storage
 from compressbench.config import Recipe, Workload
 from compressbench.data import DatasetInfo, Split, SyntheticImages
 from compressbench.errors import UserError
+from compressbench.finite import NotFinite
 from compressbench.method.tasks import TASKS, Task
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
@@ -102,7 +104,13 @@ class Context:
         """An extra number of this stage: goes to record.json, to MLflow and to the report.
 
         It follows from data, configuration and seed: a verdict compares it to the last digit. Times belong into latency.json.
+        NotFinite (a UserError) for what is no finite number.
         """
+        if not math.isfinite(value):
+            raise NotFinite(
+                f"the stage {self.stage} came to {value} for {name}, which is no result; look for what was divided by zero, "
+                "or train with a lower learning rate."
+            )
         self.records[name] = float(value)
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -247,7 +255,7 @@ class Context:
                 hooks=[*rate, *hooks],
                 validate=validate or self.validate,
                 alarm=self._alarm(recipe, epochs),
-                checkpoint=Checkpoint(self.folder / "checkpoints" / name),
+                checkpoint=Checkpoint(self.folder / "checkpoints" / name, recipe.checkpoint_steps),
                 logger=self.logger,
                 train_mode=train_mode,
             )

@@ -103,3 +103,12 @@ def test_tensors_for_the_report_lie_beside_the_model(data_root: Path, tmp_path: 
     ctx = make_context(data_root, tmp_path)
     ctx.save("latent", {"counts": torch.arange(3)})
     assert storage.load_tensors(ctx.folder / "latent.safetensors")["counts"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_record(value: float, data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path)
+    ctx.record("overlap", 1)
+    with pytest.raises(UserError, match=f"the stage compress came to {value} for density"):
+        ctx.record("density", value)
+    assert ctx.records == {"overlap": 1.0}
