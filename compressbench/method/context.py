@@ -23,8 +23,13 @@ from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import Checkpoint
+from compressbench.training.compilation import compiled
+from compressbench.training.distributed import Agreement, processes, rank, share
 from compressbench.training.layout import channels_last, gradients_like_activations
 from compressbench.training.loop import Logger, Loss
+from compressbench.training.passes import passes
+from compressbench.training.precision import in_precision
+from compressbench.training.throughput import Throughput
 
 CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
 
@@ -52,9 +57,11 @@ class Context:
     Attributes:
         root: the project's folder. stage: the name of the stage. seed: the run's seed.
         pair, dataset: what the stage reads of the pair's configuration, and the name of its data set.
-        folder: where this stage's files go; unfinished training is kept there for a resume.
+        folder: where this stage's files go.
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
+        throughput: gets the images per second of every epoch, before the logger gets its metrics.
+        checkpoints: where unfinished training is kept; default: in `folder`.
         records: extra results, see `record`. companions: tensors that travel with the stage's result, see `keep`.
     """
 
@@ -66,6 +73,8 @@ class Context:
     folder: Path
     device: torch.device
     logger: Logger | None = None
+    throughput: Callable[[float], None] | None = None
+    checkpoints: Path | None = None
     dense_folder: Path | None = None
     teacher_folder: Path | None = None
     synthetic_file: Path | None = None
@@ -243,22 +252,35 @@ class Context:
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
         model = channels_last(model.to(self.device))
-        with gradients_like_activations(model):
+        with compiled(model) if recipe.compile else gradients_like_activations(model) as own:
             return fit(
                 model,
-                lambda step: tuple(part.to(self.device) if isinstance(part, Tensor) else part for part in source(step)),
-                loss or self.loss(recipe),
+                lambda step: tuple(self._on_device(part) for part in share(source(step))),
+                in_precision(recipe, loss or self.loss(recipe), self.device),
                 optimizers or [self.optimizer(recipe, model.parameters())],
                 epochs=epochs,
                 steps_per_epoch=steps,
                 seed=derive_seed(self.seed, self.stage, name),
-                hooks=[*rate, *hooks],
+                hooks=[*rate, *hooks, *([own] if own else []), *self._watchers()],
                 validate=validate or self.validate,
                 alarm=self._alarm(recipe, epochs),
-                checkpoint=Checkpoint(self.folder / "checkpoints" / name, recipe.checkpoint_steps),
+                checkpoint=Checkpoint(self._checkpoints / name, recipe.checkpoint_steps, writes=rank() == 0),
                 logger=self.logger,
                 train_mode=train_mode,
+                passes=passes(recipe.accumulate),
             )
+
+    def _on_device(self, part: Any) -> Any:
+        return part.to(self.device) if isinstance(part, Tensor) else part
+
+    def _watchers(self) -> list[Hook]:
+        """Hooks that look at every training, and change none."""
+        speed: list[Hook] = [Throughput(self.throughput)] if self.throughput else []
+        return [*speed, *([Agreement()] if processes() > 1 else [])]
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.checkpoints or self.folder / "checkpoints"
 
     def _alarm(self, recipe: Recipe, epochs: int) -> Callable[[Sequence[dict[str, float]]], None] | None:
         if not (images := len(self.held_out)):

@@ -14,6 +14,7 @@ from compressbench.models.structure import AnyModule
 from compressbench.seeding import derive_seed
 from compressbench.training.checkpoint import Checkpoint
 from compressbench.training.hooks import Hook, State
+from compressbench.training.passes import Passes, whole
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -39,6 +40,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     logger: Logger | None = None,
     train_mode: bool = True,
+    passes: Passes = whole,
 ) -> AnyModule:
     """Train `model` in place and return it, in eval mode.
 
@@ -53,6 +55,7 @@ def fit(
         alarm: called after every epoch with the history so far; raises UserError to stop a hopeless run.
         checkpoint: where to resume from and to save to: at every epoch's end, and as often as it says itself.
         train_mode: False leaves the model in eval mode (frozen batch-norm statistics).
+        passes: the forward and backward passes of a step: over the whole batch, or over parts of it.
 
     Raises:
         UserError: when the mean loss of an epoch is not finite.
@@ -67,7 +70,7 @@ def fit(
     for state.epoch in range(done, epochs):
         steps = _begin(state, hooks, seed, train_mode, checkpoint)
         for state.step in steps:
-            state.total = state.total + _step(state, batches, partial(loss, model), hooks).detach()
+            state.total = state.total + _step(state, batches, partial(loss, model), hooks, passes).detach()
             if checkpoint:
                 checkpoint.after_step(state, history, hooks)
         mean = state.total.item() / (state.step + 1 - state.first_step(state.epoch))
@@ -104,14 +107,15 @@ def _begin(state: State, hooks: Sequence[Hook], seed: int, train_mode: bool, che
     return range(state.step, end)
 
 
-def _step(state: State, batches: Callable[[int], Any], loss: Callable[[Any], Tensor], hooks: Sequence[Hook]) -> Tensor:
+def _step(
+    state: State, batches: Callable[[int], Any], loss: Callable[[Any], Tensor], hooks: Sequence[Hook], passes: Passes
+) -> Tensor:
     """One step; the loss before it."""
     state.batch = batches(state.step)
     _call(hooks, "on_step_start", state)
-    state.loss = loss(state.batch)
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    state.loss.backward()
+    state.loss = passes(state, loss)
     _call(hooks, "on_gradients", state)
     for optimizer in state.optimizers:
         optimizer.step()
