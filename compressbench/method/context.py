@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -23,12 +24,11 @@ from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import Checkpoint
-from compressbench.training.compilation import compiled
 from compressbench.training.distributed import Agreement, processes, rank, share
+from compressbench.training.forward import as_configured
 from compressbench.training.layout import channels_last, gradients_like_activations
 from compressbench.training.loop import Logger, Loss
 from compressbench.training.passes import passes
-from compressbench.training.precision import in_precision
 from compressbench.training.throughput import Throughput
 
 CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
@@ -252,16 +252,16 @@ class Context:
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
         model = channels_last(model.to(self.device))
-        with compiled(model) if recipe.compile else gradients_like_activations(model) as own:
+        with nullcontext() if recipe.compile else gradients_like_activations(model):  # a compiler sees to it itself
             return fit(
                 model,
                 lambda step: tuple(self._on_device(part) for part in share(source(step))),
-                in_precision(recipe, loss or self.loss(recipe), self.device),
+                as_configured(recipe, loss or self.loss(recipe), self.device),
                 optimizers or [self.optimizer(recipe, model.parameters())],
                 epochs=epochs,
                 steps_per_epoch=steps,
                 seed=derive_seed(self.seed, self.stage, name),
-                hooks=[*rate, *hooks, *([own] if own else []), *self._watchers()],
+                hooks=[*rate, *hooks, *self._watchers()],
                 validate=validate or self.validate,
                 alarm=self._alarm(recipe, epochs),
                 checkpoint=Checkpoint(self._checkpoints / name, recipe.checkpoint_steps, writes=rank() == 0),
