@@ -1,8 +1,10 @@
 """The contract of a method: what it lacks is named, what it may leave out is empty."""
 
+from typing import Any
+
 import pytest
 
-from compressbench.config import MethodConfig
+from compressbench.config import MethodConfig, Recipe, Workload
 from compressbench.errors import UserError
 from compressbench.method import Method
 
@@ -30,3 +32,30 @@ def test_a_method_fits_every_network_and_publishes_nothing_unless_it_says_so() -
 def test_options_that_a_configuration_does_not_have_are_refused() -> None:
     with pytest.raises(ValueError, match="sparsity"):
         OnlyCompresses.Config(sparsity=0.5)
+
+
+class InTurn(OnlyCompresses):
+    def undivided(self) -> str:
+        return "one image after the other"
+
+    def uncompiled(self) -> str:
+        return "every step is another one"
+
+
+@pytest.mark.parametrize(
+    ("pair", "recipe", "message"),
+    [
+        ({"processes": 2}, {}, "processes: .* cannot be divided: one image after the other; leave it out"),
+        ({}, {"accumulate": 2}, "accumulate: .* cannot be divided: one image after the other; leave it out"),
+        ({}, {"compile": True}, "compile: .* cannot be compiled: every step is another one; leave it out"),
+    ],
+)
+def test_what_a_method_cannot_do_is_refused_with_its_reason(
+    pair: dict[str, Any], recipe: dict[str, Any], message: str
+) -> None:
+    plain = Workload(architecture="plain", finetune=Recipe(epochs=1, lr=0.1))
+    asked = Workload(architecture="plain", finetune=Recipe(epochs=1, lr=0.1, **recipe), **pair)
+    InTurn(MethodConfig()).check_recipes(plain)
+    OnlyCompresses(MethodConfig()).check_recipes(asked)
+    with pytest.raises(UserError, match=message):
+        InTurn(MethodConfig()).check_recipes(asked)
