@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from compressbench.config import MethodConfig, Recipe, Workload
+from compressbench.config import MethodConfig, Recipe, Workload, discovery
 from compressbench.errors import UserError
-from compressbench.method import Method
+from compressbench.method import Method, loading
+from tests.conftest import ROOT
 
 
 class OnlyCompresses(Method):
@@ -59,3 +60,11 @@ def test_what_a_method_cannot_do_is_refused_with_its_reason(
     OnlyCompresses(MethodConfig()).check_recipes(asked)
     with pytest.raises(UserError, match=message):
         InTurn(MethodConfig()).check_recipes(asked)
+
+
+@pytest.mark.parametrize("refusal", ["undivided", "uncompiled"])
+def test_the_documentation_names_every_method_that_refuses(refusal: str) -> None:
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    classes = {name: loading.method_class(ROOT, name) for name in discovery.files(ROOT)}
+    refusing = {name for name, own in classes.items() if getattr(own, refusal) is not getattr(Method, refusal)}
+    assert refusing and {name for name in refusing if f"`{name}`" not in page} == set()
