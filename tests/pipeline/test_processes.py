@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressbench.errors import UserError
 from compressbench.plan import Run
 from compressbench.stages.launch import launch
 from compressbench.stages.stages import _share_stage, run_stage
@@ -64,15 +63,3 @@ def test_two_processes_equal_two_micro_batches(method: str, found: dict[str, Fou
     assert found["processes"][method] == found["micro_batches"][method]
     whole, divided = (found[parts][method]["model.safetensors"] for parts in ("whole", "processes"))
     assert whole != divided, "batch statistics are those of half batches"
-
-
-def fails(message: str) -> None:
-    """In one of two processes: the second one refuses, and the first one waits for it."""
-    if torch.distributed.get_rank() == 1:
-        raise UserError(message)
-    torch.distributed.barrier()
-
-
-def test_what_one_process_refuses_is_the_sentence_of_the_stage() -> None:
-    with pytest.raises(UserError, match=r"^no image is left\.$"):
-        launch(2, torch.device("cpu"), fails, "no image is left.")
