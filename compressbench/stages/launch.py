@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
-from multiprocessing import SimpleQueue, get_context
+from multiprocessing import SimpleQueue, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def _join(
     arguments: tuple[Any, ...],
 ) -> None:
     """In a new process: become number `rank` of the group, and do the work."""
+    threading.Thread(target=_follow, daemon=True).start()
     logging.basicConfig(
         level=environment.log_level() if rank == 0 else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
     )
@@ -78,3 +80,11 @@ def _join(
         sentences.put(str(error))
         raise
     distributed.destroy_process_group()
+
+
+def _follow() -> None:
+    """End with the process that launched this one, however it ends: nobody else keeps two writers out of a folder."""
+    parent = parent_process()
+    assert parent is not None, "a launched process has a parent"
+    parent.join()
+    os._exit(1)

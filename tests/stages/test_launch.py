@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from torch import distributed
 
 from compressbench.errors import UserError
 from compressbench.stages.launch import launch
+from tests.test_fork_server import wait_for
 
 CPU = torch.device("cpu")
 
@@ -38,6 +42,23 @@ def test_what_one_process_refuses_is_the_sentence_of_the_stage(tmp_path: Path) -
 def test_a_killed_process_ends_the_others_with_a_sentence() -> None:
     with pytest.raises(UserError, match="one of the 2 processes of this training was killed"):
         launch(2, CPU, die)
+
+
+def wait(folder: Path) -> None:
+    """For ever."""
+    (folder / str(os.getpid())).touch()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    time.sleep(600)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    parent = get_context("spawn").Process(target=launch, args=(2, CPU, wait, tmp_path))
+    parent.start()
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+    parent.kill()
+    parent.join()
+    wait_for(lambda: not any(Path("/proc", file.name).exists() for file in tmp_path.iterdir()))
 
 
 def test_a_machine_with_too_few_gpus_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
