@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,25 @@ def describe() -> dict[str, Any]:
         "isa": [flag for flag in ISA_FLAGS if flag in flags],
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def accelerator() -> dict[str, Any] | None:
+    """The GPUs that this process has computed on, with the libraries that compute and what keeps their bits; None: on none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "gpus": torch.cuda.device_count(),
+        "compute_capability": ".".join(map(str, torch.cuda.get_device_capability())),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "deterministic": {
+            "algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn": torch.backends.cudnn.deterministic,
+            "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        },
     }
 
 

@@ -2,6 +2,9 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
+
 from compressbench import machine
 
 
@@ -25,3 +28,18 @@ def test_description_imports_nothing_heavy():
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8").stdout
         == "False\n"
     )
+
+
+def test_a_gpu_is_described_only_once_it_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.accelerator() is None
+    for name, value in (
+        ("is_initialized", True), ("get_device_name", "Some GPU"), ("device_count", 4), ("get_device_capability", (9, 0)),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    found = machine.accelerator()
+    assert found is not None
+    assert (found["gpu"], found["gpus"], found["compute_capability"]) == ("Some GPU", 4, "9.0")
+    assert (found["cuda"], found["cudnn"]) == ("13.0", 91002)
+    assert found["deterministic"].keys() == {"algorithms", "cudnn", "cublas_workspace"}

@@ -1,5 +1,6 @@
 """Seeds that depend on every part, and the deterministic mode."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressbench.seeding import derive_seed, generator, make_deterministic
+from compressbench.seeding import derive_seed, generator, make_deterministic, random_state, set_random_state
 
 
 def test_seeds_depend_on_every_part_and_on_nothing_else() -> None:
@@ -40,10 +41,12 @@ def test_generators_of_two_purposes_are_independent_of_torchs_own() -> None:
 @pytest.fixture
 def as_before() -> Iterator[None]:
     mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    cudnn = torch.backends.cudnn.deterministic
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     yield
     torch.set_deterministic_debug_mode(mode)
     torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = cudnn
     torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
@@ -54,3 +57,17 @@ def test_what_is_not_deterministic_is_an_error(as_before: None) -> None:
     values = torch.zeros(3)
     with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
         values.put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]), accumulate=False)
+
+
+def test_gpus_compute_deterministically(as_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    make_deterministic(threads=1)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8"), "what cuBLAS documents as deterministic"
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+
+
+def test_random_numbers_go_on_from_a_state() -> None:
+    state = random_state()
+    first = torch.rand(3)
+    set_random_state(state)
+    assert torch.equal(torch.rand(3), first) and not torch.equal(torch.rand(3), first)

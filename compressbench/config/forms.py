@@ -55,6 +55,23 @@ class Recipe(Frozen):
         None, ge=8, exclude_if=lambda side: side is None, description="as the pair's, where this training has its own"
     )
 
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", exclude_if=lambda name: name == "fp32", description="of the forward pass; bf16: torch.autocast"
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        exclude_if=lambda parts: parts == 1,
+        description="micro-batches that a batch is divided into, one after the other; batch normalisation sees each alone",
+    )
+    compile: bool = Field(False, exclude_if=lambda on: not on, description="train the network under torch.compile")
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda steps: steps is None,
+        description="checkpoints after so many steps, too; default: at the end of an epoch only",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if (self.schedule == "halve") != (self.halve_every is not None):
@@ -63,6 +80,8 @@ class Recipe(Frozen):
             raise ValueError("milestones go with schedule: step, and only with it")
         if self.schedule == "cosine_by_epoch" and self.warmup_epochs >= self.epochs:
             raise ValueError("cosine_by_epoch needs fewer warmup_epochs than epochs")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate divides no batch of {self.batch_size} into equal parts")
         return self
 
 
@@ -116,6 +135,23 @@ class Workload(Frozen):
     scratch: Recipe | None = None
     pretrain: Recipe | None = None
     finetune: Recipe | None = None
+    processes: int = Field(
+        1,
+        ge=1,
+        exclude_if=lambda count: count == 1,
+        description="that train one network together on one machine, each with its share of every batch; on GPUs, one on each",
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Workload":
+        for name in ("scratch", "pretrain", "finetune"):
+            recipe: Recipe | None = getattr(self, name)
+            if recipe and recipe.batch_size % (self.processes * recipe.accumulate):
+                raise ValueError(
+                    f"{name}.batch_size {recipe.batch_size} cannot be divided into equal parts for {self.processes} processes"
+                    + (f" with accumulate: {recipe.accumulate}" if recipe.accumulate > 1 else "")
+                )
+        return self
 
 
 class Pair(Workload):
@@ -136,9 +172,9 @@ class Pair(Workload):
             raise ValueError(f"{missing[0]} is missing; only a pair with pretrained weights may leave out a recipe")
         return self
 
-    def workload(self, *recipes: str) -> Workload:
-        """The pair with the named recipes only."""
-        names = ("architecture", "arguments", "data", "images", "patch", "pretrained", *recipes)
+    def workload(self, *read: str) -> Workload:
+        """What every stage reads of the pair, and the named recipes or `processes`."""
+        names = ("architecture", "arguments", "data", "images", "patch", "pretrained", *read)
         return Workload(**{name: getattr(self, name) for name in names})
 
 

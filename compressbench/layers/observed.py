@@ -39,8 +39,8 @@ class ObservedActivation(ActivationQuantizer):
             self._widen(x.detach())
             return x
         if self.training:
-            self.lower.lerp_(x.detach().min(), AVERAGING)
-            self.upper.lerp_(x.detach().max(), AVERAGING)
+            self.lower.lerp_(x.detach().min().to(self.lower), AVERAGING)
+            self.upper.lerp_(x.detach().max().to(self.upper), AVERAGING)
         return fake_quantize(x, self.grid(), clip_gradient=True)
 
     def grid(self) -> Grid:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from compressbench.config import MethodConfig
+from compressbench.config import MethodConfig, Workload
 from compressbench.data import SyntheticImages
 from compressbench.errors import UserError
 from compressbench.method.context import Context
@@ -51,6 +51,27 @@ class Method:
 
         network: the pair's, at full size and on the meta device: shapes without numbers.
         """
+
+    def undivided(self) -> str:
+        """Why the batches of this configuration cannot be divided (`accumulate`, `processes`); empty where they can.
+
+        A training can, when its loss is a mean over the batch and reads nothing from the network but weights and buffers.
+        """
+        return ""
+
+    def uncompiled(self) -> str:
+        """Why the training of this configuration cannot be compiled (`compile`); empty where it can."""
+        return ""
+
+    def check_recipes(self, pair: Workload) -> None:
+        """UserError where `pair` trains in a way that this configuration cannot."""
+        recipes = [recipe for recipe in (pair.scratch, pair.finetune) if recipe is not None]
+        divided = {"processes": pair.processes > 1, "accumulate": any(recipe.accumulate > 1 for recipe in recipes)}
+        for key, used in divided.items():
+            if used and (reason := self.undivided()):
+                raise UserError(f"{key}: the batches of this method cannot be divided: {reason}; leave it out.")
+        if any(recipe.compile for recipe in recipes) and (reason := self.uncompiled()):
+            raise UserError(f"compile: this method cannot be compiled: {reason}; leave it out.")
 
     def synthesize(self, ctx: Context) -> SyntheticImages:
         """Images for methods without data. `ctx.dense()` is the teacher; `ctx.keep` leaves tensors to the later stages."""

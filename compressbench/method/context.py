@@ -1,6 +1,8 @@
 """What a method's stage function gets."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -14,6 +16,7 @@ from compressbench import data, models, quality, storage
 from compressbench.config import ImageFolder, Recipe, Workload
 from compressbench.data import AnySplit, DatasetInfo, Preprocessing, SyntheticImages
 from compressbench.errors import UserError
+from compressbench.finite import NotFinite
 from compressbench.method.tasks import TASKS, Task
 from compressbench.models import Network
 from compressbench.models.pretrained import preprocessing
@@ -22,8 +25,12 @@ from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import Checkpoint
+from compressbench.training.distributed import Agreement, processes, rank, share
+from compressbench.training.forward import as_configured
 from compressbench.training.layout import channels_last, gradients_like_activations
 from compressbench.training.loop import Logger, Loss
+from compressbench.training.passes import passes
+from compressbench.training.throughput import Throughput
 
 CALIBRATION_BATCHES = 100  # recompute batch-norm statistics; fewer where one pass over the data has fewer
 
@@ -52,9 +59,11 @@ class Context:
         root: the project's folder. stage: the name of the stage. seed: the run's seed.
         pair, dataset: what the stage reads of the pair's configuration, and the name of its data set.
         image_folder: the data set, where it is one of the user's own. workers: processes that read image files; change no bit.
-        folder: where this stage's files go; unfinished training is kept there for a resume.
+        folder: where this stage's files go.
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
+        throughput: gets the images per second of every epoch, before the logger gets its metrics.
+        checkpoints: where unfinished training is kept; default: in `folder`.
         records: extra results, see `record`. companions: tensors that travel with the stage's result, see `keep`.
     """
 
@@ -66,6 +75,8 @@ class Context:
     folder: Path
     device: torch.device
     logger: Logger | None = None
+    throughput: Callable[[float], None] | None = None
+    checkpoints: Path | None = None
     dense_folder: Path | None = None
     teacher_folder: Path | None = None
     synthetic_file: Path | None = None
@@ -120,7 +131,13 @@ class Context:
         """An extra number of this stage: goes to record.json, to MLflow and to the report.
 
         It follows from data, configuration and seed: a verdict compares it to the last digit. Times belong into latency.json.
+        NotFinite (a UserError) for what is no finite number.
         """
+        if not math.isfinite(value):
+            raise NotFinite(
+                f"the stage {self.stage} came to {value} for {name}, which is no result; look for what was divided by zero, "
+                "or train with a lower learning rate."
+            )
         self.records[name] = float(value)
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -253,22 +270,35 @@ class Context:
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
         model = channels_last(model.to(self.device))
-        with gradients_like_activations(model):
+        with nullcontext() if recipe.compile else gradients_like_activations(model):  # a compiler sees to it itself
             return fit(
                 model,
-                lambda step: tuple(part.to(self.device) if isinstance(part, Tensor) else part for part in source(step)),
-                loss or self.loss(recipe),
+                lambda step: tuple(self._on_device(part) for part in share(source(step))),
+                as_configured(recipe, loss or self.loss(recipe), self.device),
                 optimizers or [self.optimizer(recipe, model.parameters())],
                 epochs=epochs,
                 steps_per_epoch=steps,
                 seed=derive_seed(self.seed, self.stage, name),
-                hooks=[*rate, *hooks],
+                hooks=[*rate, *hooks, *self._watchers()],
                 validate=validate or self.validate,
                 alarm=self._alarm(recipe, epochs),
-                checkpoint=Checkpoint(self.folder / "checkpoints" / name),
+                checkpoint=Checkpoint(self._checkpoints / name, recipe.checkpoint_steps, writes=rank() == 0),
                 logger=self.logger,
                 train_mode=train_mode,
+                passes=passes(recipe.accumulate),
             )
+
+    def _on_device(self, part: Any) -> Any:
+        return part.to(self.device) if isinstance(part, Tensor) else part
+
+    def _watchers(self) -> list[Hook]:
+        """Hooks that look at every training, and change none."""
+        speed: list[Hook] = [Throughput(self.throughput)] if self.throughput else []
+        return [*speed, *([Agreement()] if processes() > 1 else [])]
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.checkpoints or self.folder / "checkpoints"
 
     def _alarm(self, recipe: Recipe, epochs: int) -> Callable[[Sequence[dict[str, float]]], None] | None:
         if not (images := len(self.held_out)):

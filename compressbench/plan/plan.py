@@ -27,7 +27,12 @@ from compressbench.plan import Job, Run
 from compressbench.plan.datasets import DataSets
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
-RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
+READ = {  # of a pair, by the stages that train; images are synthesized in one process
+    "pretrain": ("pretrain", "processes"),
+    "synthesize": ("scratch", "finetune"),
+    "compress": ("scratch", "finetune", "processes"),
+    "finetune": ("scratch", "finetune", "processes"),
+}
 REPORTS = Path("reports")  # what is committed
 
 
@@ -222,7 +227,7 @@ class Plan:
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
-            "workload": pair.workload(*RECIPES.get(stage, ())),
+            "workload": pair.workload(*READ.get(stage, ())),
             "device": self.scale.device,
             "data": read.info.folder,
             "data_hash": self.data.hash(read),
@@ -321,10 +326,13 @@ class Plan:
             for stage in self.stages(run):
                 self.job(run, stage)
         networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
-        for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
+        pairs = {(run.method, run.setting, run.pair): self.pair(run) for run in self.runs}
+        for method, setting, where in sorted(pairs):
             config = self._configuration(method, setting)
             try:
-                loading.method_class(self.root, method)(config).check(networks[where])
+                own = loading.method_class(self.root, method)(config)
+                own.check(networks[where])
+                own.check_recipes(pairs[method, setting, where])
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
 

@@ -55,6 +55,7 @@ def peak_memory_mb() -> float:
 
 def record(root: Path, job: Job, *, threads: int, seconds: float) -> dict[str, Any]:
     """The content of run.json."""
+    gpu = machine.accelerator()
     return {
         "run": job.tags,
         "configuration": job.parameters,
@@ -68,7 +69,7 @@ def record(root: Path, job: Job, *, threads: int, seconds: float) -> dict[str, A
         "threads": threads,
         "wall_seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
-    }
+    } | ({"accelerator": gpu} if gpu else {})
 
 
 def is_current(root: Path, job: Job) -> bool:

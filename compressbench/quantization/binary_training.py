@@ -1,7 +1,7 @@
 """Training of binary networks from random latent weights: what the methods of the family share."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -30,6 +30,8 @@ class Flips(Hook):
 
     Filters of equal weights have no tail; a network of nothing else flips 0 %.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("before",)
 
     def on_epoch_start(self, state: State) -> None:
         layers = binary_layers(state.model)

@@ -1,6 +1,7 @@
 """The stages one by one. Each reads files, writes files, and is a pure function of (inputs, configuration, seed)."""
 
 import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,32 +20,55 @@ from compressbench.models import pretrained
 from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run
 from compressbench.processes import alone_in
 from compressbench.seeding import make_deterministic
+from compressbench.stages.launch import launch
 from compressbench.stages.runner import Stage, running
+from compressbench.training.distributed import processes, rank
 
 KEPT = "kept.safetensors"
 MACS_BATCH = 100
 
 
 def run_stage(root: Path, run: Run, stage: str) -> None:
-    """Run one stage of one run; `pretrain` ignores the run's method and setting. Leaves its files in `run.folder(stage)`."""
-    methods = None if stage == "pretrain" else [run.method]
-    plan = Plan(root, run.scale, methods, [run.seed])
+    """Run one stage of one run; `pretrain` ignores the run's method and setting. Leaves its files in `run.folder(stage)`.
+
+    A training for which the pair has several `processes` starts them and waits for them.
+    """
+    job = _prepared(root, run, stage)
+    folder, count = root / job.folder, job.workload.processes
+    make_folder(folder)
+    with alone_in(folder):
+        if stage not in MEASURING:
+            _keep_own_checkpoints(folder / "checkpoints", job.digest)
+        if count > 1:
+            launch(count, _device(job.device), _share_stage, root, run, stage)
+        else:
+            _perform(root, job)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _prepared(root: Path, run: Run, stage: str) -> Job:
+    """The job, in a process that is ready for it."""
+    plan = Plan(root, run.scale, None if stage == "pretrain" else [run.method], [run.seed])
     if run.pair not in plan.scale.pairs:
         raise UserError(f"{run.pair} is not a pair of config/{run.scale}.yaml; known: {', '.join(plan.scale.pairs)}.")
-    threads = environment.threads()
-    make_deterministic(threads)
+    make_deterministic(environment.threads())
     machine.keep_freed_memory()
-    job = plan.job(run, stage)
-    folder = root / job.folder
-    make_folder(folder)
-    measuring = {"evaluate": _evaluate, "latency": _latency}
-    work = {"pretrain": _pretrain, **measuring}.get(stage, _method_stage)
-    with alone_in(folder):
-        if stage not in measuring:
-            _keep_own_checkpoints(folder / "checkpoints", job.digest)
-        with running(root, job, threads) as running_stage:
-            work(root, job, running_stage)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return plan.job(run, stage)
+
+
+def _perform(root: Path, job: Job) -> None:
+    with running(root, job, environment.threads()) as running_stage:
+        WORK.get(job.stage, _method_stage)(root, job, running_stage)
+
+
+def _share_stage(root: Path, run: Run, stage: str) -> None:
+    """In one of the processes of a training: the first one does as if it were alone, and the others write what nobody reads."""
+    job = _prepared(root, run, stage)
+    if rank() == 0:
+        _perform(root, job)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        WORK.get(stage, _method_stage)(root, job, Stage(Path(folder), None))
 
 
 def _keep_own_checkpoints(folder: Path, digest: str) -> None:
@@ -57,14 +81,16 @@ def _keep_own_checkpoints(folder: Path, digest: str) -> None:
 
 
 def _device(name: str) -> torch.device:
+    """As configured; the present GPU of a process of several."""
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is configured but this machine has no usable GPU; write device: auto or cpu.")
-    return torch.device(name)
+    return torch.device(name, torch.cuda.current_device()) if processes() > 1 and name == "cuda" else torch.device(name)
 
 
 def _context(root: Path, job: Job, running_stage: Stage) -> Context:
     folders, device = {name: root / read.folder for name, read in job.inputs.items()}, _device(job.device)
+    history = running_stage.history
     return Context(
         root=root,
         stage=job.stage,
@@ -75,7 +101,9 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         device=device,
         image_folder=job.image_folder,
         workers=environment.loader_workers(machine.usable_cores() if device.type == "cuda" else 0),
-        logger=running_stage.history,
+        logger=history,
+        throughput=history.throughput if history else None,
+        checkpoints=root / job.folder / "checkpoints",
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),
         synthetic_file=folders["synthetic"] / SYNTHETIC_FILE if "synthetic" in folders else None,
@@ -98,6 +126,7 @@ def _method_stage(root: Path, job: Job, running_stage: Stage) -> None:
     ctx = _context(root, job, running_stage)
     assert job.configuration is not None, "a job of a method's stage has it"
     method = loading.method_class(root, job.run.method)(job.configuration)
+    method.check_recipes(job.workload)
     if job.stage == "synthesize":
         from compressbench.data_free.synthesis import save_synthetic
 
@@ -220,6 +249,10 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
         result = measure(compressed)
         add_throughput({"compressed": result}, {"compressed": compressed})
     write_json(running_stage.folder / "latency.json", result)
+
+
+MEASURING = {"evaluate": _evaluate, "latency": _latency}
+WORK = {"pretrain": _pretrain, **MEASURING}
 
 
 def write_published_counts(root: Path, methods: list[str], file: Path) -> None:

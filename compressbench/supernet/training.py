@@ -1,6 +1,5 @@
 """Training one network whose subnets share weights: what its methods start from, and the sandwich rule."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,12 +41,16 @@ class Supernet:
         )
 
     def _validate(self, _: nn.Module) -> dict[str, float]:
-        return {"validation_top1": self.recalibrated("max"), "validation_top1_smallest": self.recalibrated("min")}
+        ends = {"validation_top1": self.recalibrated("max"), "validation_top1_smallest": self.recalibrated("min")}
+        return {name: value for name, found in ends.items() for value in found}
 
-    def recalibrated(self, point: str) -> float:
-        """Validation accuracy (%) of a point of the model after its statistics were computed; both change the model."""
-        network = self.ctx.recalibrate(self.model.at(point), self.config.recalibration_batches)
-        return self.ctx.validate(network).get("validation_top1", math.nan)
+    def recalibrated(self, point: str) -> list[float]:
+        """As `accuracy`, of a point of the model after its statistics were computed; both change the model."""
+        return self.accuracy(self.ctx.recalibrate(self.model.at(point), self.config.recalibration_batches))
+
+    def accuracy(self, network: nn.Module) -> list[float]:
+        """Validation accuracy (%); empty where no images are held out."""
+        return list(self.ctx.validate(network).values())
 
     def record_shared_statistics(self) -> None:
         """Validation accuracy of the two ends with the running statistics of the training, and with their own."""
@@ -55,14 +58,17 @@ class Supernet:
             ("smallest", "min", self.space.smallest),
             ("largest", "max", self.space.largest),
         ):
-            shared = self.ctx.validate(self.model.switch(subnet)).get("validation_top1", math.nan)
-            self.ctx.record(f"{name}_validation_top1_shared_statistics", shared)
-            self.ctx.record(f"{name}_validation_top1", self.recalibrated(point))
+            for value in self.accuracy(self.model.switch(subnet)):
+                self.ctx.record(f"{name}_validation_top1_shared_statistics", value)
+            for value in self.recalibrated(point):
+                self.ctx.record(f"{name}_validation_top1", value)
 
     def record_mean(self, name: str, model: Switchable) -> None:
         """Mean validation accuracy over the chosen structures of a deployed model."""
-        found = [self.ctx.validate(model.at(p)).get("validation_top1", math.nan) for p in list(model.points)[1:-1]]
-        self.ctx.record(f"{name}_structures_validation_top1", sum(found) / max(1, len(found)))
+        points = list(model.points)[1:-1]
+        found = [value for point in points for value in self.accuracy(model.at(point))]
+        if found:
+            self.ctx.record(f"{name}_structures_validation_top1", sum(found) / len(found))
 
     def deploy(self, chosen: Mapping[Budget, Subnet]) -> Switchable:
         """The trained weights with an operating point, with statistics of its own, for every chosen structure."""

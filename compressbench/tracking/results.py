@@ -20,6 +20,7 @@ KIND, RUN, STAGE = "kind", "run", "stage"  # tags; the kind is RUN or STAGE
 RESULT = "result"  # tag: folder and hash of run.json: tells a logged result from one that is not in the store yet
 CURVES = "curves"  # tag of a run: the results whose curves it shows
 TRAINING = ("compress", "finetune")  # the stages whose curves are those of the run
+THROUGHPUT, THROUGHPUT_FILE = "images_per_second", "throughput.csv"
 ARTIFACTS = (".json", ".csv", ".png", ".safetensors")
 
 
@@ -67,16 +68,23 @@ class Result:
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
-        """The rows of history.csv, without the number of the epoch."""
-        if not (self.folder / "history.csv").exists():
+        """The rows of history.csv, without the number of the epoch, and how fast they were trained."""
+        rows = self._table("history.csv")
+        for speed in self._table(THROUGHPUT_FILE):
+            rows[int(speed["row"])][THROUGHPUT] = speed[THROUGHPUT]
+        return [{key: value for key, value in row.items() if key != "epoch"} for row in rows]
+
+    def _table(self, name: str) -> list[dict[str, float]]:
+        """The rows of a CSV file of numbers, as far as they are filled; none where there is no such file."""
+        if not (self.folder / name).exists():
             return []
-        with (self.folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        with (self.folder / name).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         try:
-            return [{key: float(value) for key, value in row.items() if value and key != "epoch"} for row in rows]
+            return [{key: float(value) for key, value in row.items() if value} for row in rows]
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{self.folder / 'history.csv'} is damaged ({error}); delete the folder and run its stage again."
+                f"{self.folder / name} is damaged ({error}); delete the folder and run its stage again."
             ) from error
 
     @property

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class State:
         epoch, step: where it is; `step` counts over the whole run, from 0.
         batch: the current batch, as the batch source returned it.
         loss: the current loss (scalar tensor).
+        total: the sum of the losses of this epoch so far (scalar tensor).
         metrics: what is logged at the end of this epoch; hooks may add to it.
     """
 
@@ -32,6 +33,7 @@ class State:
     step: int = 0
     batch: Any = None
     loss: Tensor | None = None
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -44,8 +46,16 @@ class State:
 
 
 class Hook:
-    """Called by the loop at fixed points. A killed run resumes at an epoch boundary, so a hook may remember nothing:
-    it is a function of `state.epoch`, `state.step` and of tensors in the model's and the optimisers' states."""
+    """Called by the loop at fixed points.
+
+    A killed run resumes at a checkpoint, in the middle of an epoch where the recipe has `checkpoint_steps`. What a hook does
+    may depend on `state.epoch`, `state.step`, on tensors in the model's and the optimisers' states, and on the attributes that
+    it names in `kept`: all of these are as they were. In the middle of an epoch `on_epoch_start` is called before they come
+    back, so that it may set other attributes of the model or of itself that follow from the epoch alone.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Attributes that a checkpoint has: nested dicts and lists of tensors and numbers."""
 
     def on_start(self, state: State) -> None:
         """Once, before the first (or first resumed) epoch."""

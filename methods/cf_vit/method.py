@@ -51,6 +51,9 @@ class CFViT(Method):
 
     config: Config
 
+    def undivided(self) -> str:
+        return "MixToken exchanges patches between all images of a batch" if self.config.token_labels else ""
+
     def build(self, ctx: Context) -> CoarseToFineViT:
         """The pair's transformer with a coarse pass."""
         c = self.config

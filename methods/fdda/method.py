@@ -33,6 +33,9 @@ class FDDA(Method):
     Config = FDDAConfig
     config: FDDAConfig
 
+    def undivided(self) -> str:
+        return "they hold noise, statistics and images, which have different numbers of rows"
+
     def synthesize(self, ctx: Context) -> SyntheticImages:
         """The calibration list and the generator are kept beside its images."""
         config, labels = self.config, ctx.data.train.labels

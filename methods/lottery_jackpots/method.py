@@ -1,7 +1,7 @@
 """Lottery Jackpots (arXiv 2104.08700): search a mask for a trained network whose weights never change."""
 
 import copy
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -41,6 +41,8 @@ class MaskSearch(Hook):
 
     magnitude: the layer-wise magnitude masks of the same quotas; the layers that are searched are theirs.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("before",)
 
     def __init__(self, magnitude: Masks, restriction: Restriction):
         self.magnitude, self.restriction = magnitude, restriction

@@ -94,6 +94,12 @@ class PSSNet(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
+    def undivided(self) -> str:
+        return "its pools score a structure by the loss of the whole batch"
+
+    def uncompiled(self) -> str:
+        return "every step trains another structure, which would be compiled anew"
+
     def compress(self, ctx: Context) -> Network:
         supernet = prepare(ctx, self.config, self._table(ctx))
         trained = Prioritized(supernet, self.config).to(ctx.device)

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from compressbench import models
-from compressbench.config import Declaration, MethodConfig, Recipe, Setting, discovery, load_scale, parse
+from compressbench.config import Declaration, MethodConfig, Recipe, Setting, Workload, discovery, load_scale, parse
 from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.method import Method, loading
@@ -256,6 +256,8 @@ AFTER_THE_DENSE_MODEL = {"compress", "evaluate", "latency"}
         (of_the_pair("scratch", OTHER), AFTER_THE_DENSE_MODEL, AFTER_THE_DENSE_MODEL),
         (of_the_pair("finetune", OTHER), AFTER_THE_DENSE_MODEL, AFTER_THE_DENSE_MODEL),
         (of_the_pair("images", 100), set(ALL), set(ALL)),
+        (of_the_pair("processes", 2), set(ALL), set(ALL)),
+        (of_the_pair("processes", 1), set(), set()),  # the default
         (of_the_pair("arguments", {"widths": [8, 8]}), set(ALL), set(ALL)),
         (of_the_pair("teacher", "digits/other"), set(), set()),
         (lambda content: content.update(device="auto"), set(ALL), set(ALL)),
@@ -271,6 +273,32 @@ def test_a_change_of_the_scale_repeats_what_reads_it(
     edit(tree / "config/smoke.yaml", change)
     assert repeated(tree, before) == from_dense
     assert repeated(tree, before_alone, alone) == from_scratch
+
+
+def test_several_processes_train_and_one_measures(tree: Path) -> None:
+    edit(tree / "config/smoke.yaml", of_the_pair("processes", 2))
+    plan = Plan(tree, "smoke", ["toy"])
+    found = {stage: plan.job(RUN, stage).workload.processes for stage in ALL}
+    assert found == {"pretrain": 2, "compress": 2, "evaluate": 1, "latency": 1}
+
+
+RECIPE = {"epochs": 1, "lr": 0.1, "batch_size": 64}
+
+
+def test_what_a_recipe_does_not_say_is_no_part_of_its_digest() -> None:
+    defaults = {"precision": "fp32", "accumulate": 1, "compile": False, "checkpoint_steps": None}
+    assert Recipe(**RECIPE, **defaults).model_dump() == Recipe(**RECIPE).model_dump()
+    assert not set(defaults) & set(Recipe(**RECIPE).model_dump())
+
+
+def test_batches_are_divided_into_equal_parts() -> None:
+    assert Recipe(**RECIPE, accumulate=4).accumulate == 4
+    with pytest.raises(ValueError, match="accumulate divides no batch of 64 into equal parts"):
+        Recipe(**RECIPE, accumulate=3)
+    scratch = Recipe(**RECIPE, accumulate=4)
+    assert Workload(architecture="plain", scratch=scratch, processes=16).processes == 16
+    with pytest.raises(ValueError, match=r"scratch.batch_size 64 cannot .* for 32 processes with accumulate: 4"):
+        Workload(architecture="plain", scratch=scratch, processes=32)
 
 
 @pytest.mark.parametrize(

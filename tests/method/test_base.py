@@ -1,10 +1,13 @@
 """The contract of a method: what it lacks is named, what it may leave out is empty."""
 
+from typing import Any
+
 import pytest
 
-from compressbench.config import MethodConfig
+from compressbench.config import MethodConfig, Recipe, Workload, discovery
 from compressbench.errors import UserError
-from compressbench.method import Method
+from compressbench.method import Method, loading
+from tests.conftest import ROOT
 
 
 class OnlyCompresses(Method):
@@ -30,3 +33,38 @@ def test_a_method_fits_every_network_and_publishes_nothing_unless_it_says_so() -
 def test_options_that_a_configuration_does_not_have_are_refused() -> None:
     with pytest.raises(ValueError, match="sparsity"):
         OnlyCompresses.Config(sparsity=0.5)
+
+
+class InTurn(OnlyCompresses):
+    def undivided(self) -> str:
+        return "one image after the other"
+
+    def uncompiled(self) -> str:
+        return "every step is another one"
+
+
+@pytest.mark.parametrize(
+    ("pair", "recipe", "message"),
+    [
+        ({"processes": 2}, {}, "processes: .* cannot be divided: one image after the other; leave it out"),
+        ({}, {"accumulate": 2}, "accumulate: .* cannot be divided: one image after the other; leave it out"),
+        ({}, {"compile": True}, "compile: .* cannot be compiled: every step is another one; leave it out"),
+    ],
+)
+def test_what_a_method_cannot_do_is_refused_with_its_reason(
+    pair: dict[str, Any], recipe: dict[str, Any], message: str
+) -> None:
+    plain = Workload(architecture="plain", finetune=Recipe(epochs=1, lr=0.1))
+    asked = Workload(architecture="plain", finetune=Recipe(epochs=1, lr=0.1, **recipe), **pair)
+    InTurn(MethodConfig()).check_recipes(plain)
+    OnlyCompresses(MethodConfig()).check_recipes(asked)
+    with pytest.raises(UserError, match=message):
+        InTurn(MethodConfig()).check_recipes(asked)
+
+
+@pytest.mark.parametrize("refusal", ["undivided", "uncompiled"])
+def test_the_documentation_names_every_method_that_refuses(refusal: str) -> None:
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    classes = {name: loading.method_class(ROOT, name) for name in discovery.files(ROOT)}
+    refusing = {name for name, own in classes.items() if getattr(own, refusal) is not getattr(Method, refusal)}
+    assert refusing and {name for name in refusing if f"`{name}`" not in page} == set()

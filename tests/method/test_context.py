@@ -132,3 +132,12 @@ def test_workers_change_no_bit_of_a_training(tmp_path: Path, monkeypatch: pytest
         trained.append(own.fit(own.build(), own.recipes.scratch).state_dict())
         assert own.data.train.loader.workers == workers
     assert same_bits(*trained)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_record(value: float, data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path)
+    ctx.record("overlap", 1)
+    with pytest.raises(UserError, match=f"the stage compress came to {value} for density"):
+        ctx.record("density", value)
+    assert ctx.records == {"overlap": 1.0}

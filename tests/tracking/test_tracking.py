@@ -215,6 +215,15 @@ def test_curves_of_a_run_go_on_from_stage_to_stage(root: Path) -> None:
     assert parent.info.status == "SCHEDULED"  # it is not evaluated yet
 
 
+def test_images_per_second_are_curves_where_they_were_measured(root: Path) -> None:
+    """Of the second and the third epoch: the first was trained before a kill. history.csv is the same every time."""
+    folder = write(root, "compress")
+    (folder / "throughput.csv").write_text("row,images_per_second\n1,250.5\n2,260\n", encoding="utf-8")
+    rows = results.Result(root, folder).history
+    assert [row.get("images_per_second") for row in rows] == [None, 250.5, 260.0]
+    assert [row["loss"] for row in rows] == list(LOSSES)
+
+
 def test_an_experiment_opens_on_training_runs_with_a_view_of_the_results(root: Path) -> None:
     tracking.prepare(root, "smoke")
     found = store.connect(root).get_experiment_by_name(EXPERIMENT)

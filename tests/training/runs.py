@@ -23,9 +23,11 @@ def cross_entropy(model: nn.Module, pair: tuple) -> torch.Tensor:
 
 
 class Kill(Hook):
-    def __init__(self, epoch: int):
-        self.epoch = epoch
+    """At the end of the first step of an epoch, or of a step of the run."""
+
+    def __init__(self, epoch: int | None = None, step: int | None = None):
+        self.epoch, self.step = epoch, step
 
     def on_step_end(self, state: State) -> None:
-        if state.epoch == self.epoch:
+        if self.epoch == state.epoch or self.step == state.step:
             raise KeyboardInterrupt

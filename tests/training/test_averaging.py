@@ -38,10 +38,16 @@ def test_the_average_of_the_weights_survives_a_kill(tmp_path: Path) -> None:
     assert same_bits(whole.state_dict(), train(tmp_path / "killed").state_dict())
 
 
-def test_the_average_starts_from_the_first_step_and_takes_the_place_of_the_weights() -> None:
-    """Weights that are set to 1, 2, 3 after each step: 0.9 (0.9 · 1 + 0.1 · 2) + 0.1 · 3 = 1.29."""
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD], ids=["adam", "sgd"])
+def test_the_average_starts_from_the_first_step_and_takes_the_place_of_the_weights(
+    kind: type[torch.optim.Optimizer],
+) -> None:
+    """Weights that are set to 1, 2, 3 after each step: 0.9 (0.9 · 1 + 0.1 · 2) + 0.1 · 3 = 1.29.
+
+    SGD without momentum has no state of its own.
+    """
     parameter = nn.Parameter(torch.zeros(2))
-    optimizer = torch.optim.Adam([parameter], lr=0.1)
+    optimizer = kind([parameter], lr=0.1)  # type: ignore[call-arg]
     average, state = WeightAverage(optimizer, 0.9), State(nn.Identity(), [optimizer], 1, 3)
     for value in (1.0, 2.0, 3.0):
         parameter.sum().backward()

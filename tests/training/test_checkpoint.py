@@ -15,7 +15,7 @@ from compressbench.training import checkpoint as module
 from compressbench.training.checkpoint import Checkpoint, flatten, same_bits, unflatten
 
 
-@pytest.mark.parametrize("file", ["latest.json", "slot1.json", "slot1.safetensors"])
+@pytest.mark.parametrize("file", ["latest.json", "slot0.json", "slot0.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "other"])
 def test_deleting_a_damaged_checkpoint_helps(tmp_path: Path, file: str, damage: str) -> None:
     model = torch.nn.Linear(2, 2)
@@ -99,7 +99,8 @@ def test_no_more_than_two_epochs_are_kept(tmp_path: Path) -> None:
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
     | st.lists(st.integers(-9, 9), max_size=3).map(torch.tensor),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab.", max_size=3) | st.integers(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text("a1./'", max_size=3) | st.integers(), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
 
@@ -116,8 +117,13 @@ def plain(tree: object) -> object:
 @settings(deadline=None)
 @given(TREES)
 def test_any_nest_of_dicts_lists_and_tensors_comes_back_through_json(tree: object) -> None:
-    """Also keys that are numbers, which JSON alone would turn into text, and a dict that has a key of ours."""
-    for content in (tree, {"tensor": tree}, {"items": tree, 3: [tree]}):
+    """Also keys that are numbers, which JSON alone would turn into text, and a dict that has a key of ours.
+
+    Numbers and their texts, or a path and its parts, are keys of different tensors.
+    """
+    one, two = torch.ones(1), torch.zeros(2)
+    alike = {1: one, "1": two, "a/b": one, "a": {"b": two}}
+    for content in (tree, {"tensor": tree}, {"items": tree, 3: [tree]}, alike):
         tensors: dict[str, Tensor] = {}
         text = json.dumps(flatten(content, tensors))
         assert plain(unflatten(json.loads(text), tensors)) == plain(content)

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -49,6 +49,59 @@ def test_a_killed_run_ends_with_the_same_bits(
         train(tmp_path / "killed", Kill(kill_in))
     resumed = train(tmp_path / "killed")
     assert same_bits(whole.state_dict(), resumed.state_dict())
+
+
+class Drift(Hook):
+    """How far a weight moves in an epoch; a scale of its own that every epoch sets anew; a metric of the epoch's start."""
+
+    kept: ClassVar[tuple[str, ...]] = ("before",)
+
+    def __init__(self) -> None:
+        self.trained: list[int] = []
+
+    def on_epoch_start(self, state: State) -> None:
+        self.before = {"weight": state.model[0].weight.detach().clone()}  # type: ignore[index]
+        self.scale = 1 + state.epoch
+        state.metrics["start"] = self.before["weight"].sum().item()
+        state.model[1].running_mean.mul_(2)  # type: ignore[index,union-attr,operator]
+
+    def on_gradients(self, state: State) -> None:
+        state.model[0].weight.grad.mul_(self.scale)  # type: ignore[index,union-attr,operator]
+        self.trained.append(state.step)
+
+    def on_epoch_end(self, state: State) -> None:
+        state.metrics["drift"] = (state.model[0].weight - self.before["weight"]).norm().item()  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("kill", "resumed_at"), [(1, 0), (2, 2), (5, 4), (6, 6), (7, 6), (8, 8), (19, 18)])
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
+    tmp_path: Path, kill: int, resumed_at: int
+) -> None:
+    """Checkpoints after every second step; epochs of 8, of which step 7 is the last of the first one.
+
+    A kill within a step comes before its checkpoint.
+    """
+
+    def train(name: str, *hooks: Hook) -> tuple[nn.Module, Drift, list[dict[str, float]]]:
+        model, drift, rows = network(), Drift(), []
+
+        class Rows:
+            def epoch(self, number: int, epochs: int, metrics: dict[str, float]) -> None:
+                rows.append({"epoch": number} | metrics)
+
+        fit(
+            model, batch, cross_entropy, [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)], epochs=3,
+            steps_per_epoch=8, seed=7, hooks=[drift, *hooks], checkpoint=Checkpoint(tmp_path / name, 2), logger=Rows(),
+        )  # fmt: skip
+        return model, drift, rows
+
+    whole, _, history = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("killed", Kill(step=kill))
+    model, drift, rows = train("killed")
+    assert drift.trained[0] == resumed_at
+    assert same_bits(whole.state_dict(), model.state_dict())
+    assert rows == history
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1248, 60), (468, 20), (1248, 8), (7, 5), (5, 5)])

@@ -81,6 +81,12 @@ class MutualLearning(Method):
 
     config: Config
 
+    def undivided(self) -> str:
+        return "its students are updated one after the other" if self.config.updates == "in_turn" else ""
+
+    def uncompiled(self) -> str:
+        return "its students are updated one after the other" if self.config.updates == "in_turn" else ""
+
     def compress(self, ctx: Context) -> Network:
         recipe, turns = ctx.recipes.scratch, Turns()
         in_turn = self.config.updates == "in_turn"

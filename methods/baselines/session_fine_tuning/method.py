@@ -31,6 +31,12 @@ class SessionFineTuning(Method):
 
     config: Config
 
+    def undivided(self) -> str:
+        return "its sessions train in a loop of their own, on a few images"
+
+    def uncompiled(self) -> str:
+        return "its sessions train in a loop of their own, on a few images"
+
     def compress(self, ctx: Context) -> Network:
         base = network_of(ctx.dense(), GrowingClassifier)
         test = ctx.data.test

@@ -19,6 +19,9 @@ class UniformSubnets(Method):
     def check(self, network: nn.Module) -> None:
         Layout(network)
 
+    def uncompiled(self) -> str:
+        return "every step trains another structure, which would be compiled anew"
+
     def compress(self, ctx: Context) -> Network:
         supernet = prepare(ctx, self.config)
         sampler = supernet.sampler
