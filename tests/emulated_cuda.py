@@ -6,7 +6,8 @@
 Refused are operators on tensors of both devices (but for the tensors on the CPU that PyTorch takes: numbers without
 dimensions, indices), CPU generators on CUDA tensors, `.numpy()` without `.cpu()`, operators without a deterministic kernel
 while `torch.use_deterministic_algorithms` is on (the list is that function's documentation), and products of integers, which
-have no CUDA kernel. Numbers are those of the CPU, so that an emulated run ends with the bits of one on the CPU.
+have no CUDA kernel. Numbers are those of the CPU, so that an emulated run ends with the bits of one on the CPU, but where
+PyTorch itself takes another way on CUDA: in attention, and in interpolation while determinism is on.
 
 To PyTorch's C++ the tensors are on the device `lazy`, the only one besides the CPU and meta that autograd knows in a CPU
 build and nobody here uses.
@@ -22,7 +23,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-aten = torch.ops.aten
 AS_TENSOR = torch.as_tensor
 CUDA, CPU, STAND_IN = torch.device("cuda:0"), torch.device("cpu"), torch.device("lazy:0")
 
@@ -80,8 +80,12 @@ def _whenever(*args: Any, **kwargs: Any) -> bool:
     return True
 
 
-def _argument(position: int, name: str, values: tuple[Any, ...]) -> Callable[..., bool]:
-    return lambda *args, **kwargs: (args[position] if len(args) > position else kwargs.get(name)) in values
+def _with(value: Any, position: int, name: str) -> Callable[..., bool]:
+    return lambda *args, **kwargs: (args[position] if len(args) > position else kwargs.get(name)) == value
+
+
+def _along_a_dimension(*args: Any, **kwargs: Any) -> bool:
+    return len(args) > 1 or "dim" in kwargs
 
 
 def _adds_floats(x: Tensor, dim: int, *, dtype: torch.dtype | None = None, **out: Tensor) -> bool:
@@ -104,26 +108,26 @@ NOT_DETERMINISTIC: dict[str, Callable[..., bool]] = {
             "upsample_bilinear2d_backward", "_upsample_bilinear2d_aa_backward", "upsample_bicubic2d_backward",
             "_upsample_bicubic2d_aa_backward", "upsample_trilinear3d_backward", "reflection_pad1d_backward",
             "reflection_pad2d_backward", "reflection_pad3d_backward", "nll_loss2d_forward", "nll_loss2d_backward",
-            "_ctc_loss_backward", "put", "put_", "histc", "grid_sampler_2d_backward",
-            "grid_sampler_3d_backward",
+            "_ctc_loss_backward", "put", "put_", "histc", "grid_sampler_2d_backward", "grid_sampler_3d_backward",
         ),
         _whenever,
     ),
-    "median": lambda *args, **kwargs: len(args) > 1 or "dim" in kwargs,
-    "nanmedian": lambda *args, **kwargs: len(args) > 1 or "dim" in kwargs,
+    "median": _along_a_dimension,
+    "nanmedian": _along_a_dimension,
     "bincount": _has_weights,
     "cumsum": _adds_floats,
     "cumsum_": _adds_floats,
-    "scatter_reduce": _argument(4, "reduce", ("prod",)),
-    "scatter_reduce_": _argument(4, "reduce", ("prod",)),
-    "_embedding_bag_dense_backward": _argument(7, "mode", (2,)),
+    "scatter_reduce": _with("prod", 4, "reduce"),
+    "scatter_reduce_": _with("prod", 4, "reduce"),
+    "_embedding_bag_dense_backward": _with(2, 7, "mode"),  # the maximum
 }  # fmt: skip
 
 FLOATS_ONLY = {"mm", "bmm", "addmm", "addmv", "baddbmm", "mv", "dot", "convolution", "_convolution"}
 COPIES = {"_to_copy", "copy_", "copy"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
-FILLING = {"masked_fill", "masked_fill_", "index_fill", "index_fill_", "fill", "fill_"}
-NO_NUMBERS = {"clamp", "clamp_", "clamp_min", "clamp_max", "clamp_min_", "clamp_max_"}
+CHOOSING = {"masked_fill", "masked_fill_", "index_fill", "index_fill_"}  # the second tensor says which values
+NUMBERS = {"fill", "fill_"} | INDEXING | CHOOSING  # these take a number of the CPU, as pointwise operators do
+NO_NUMBERS = {"clamp", "clamp_", "clamp_min", "clamp_max", "clamp_min_", "clamp_max_"}  # though pointwise
 
 
 def call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -187,13 +191,13 @@ def _refuse_two_devices(func: Any, name: str, args: tuple[Any, ...], tensors: li
     if name in INDEXING and not isinstance(args[0], CudaTensor):
         raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
     indices = {id(index) for index in args[1]} if name in INDEXING else set()
-    numbers = name in INDEXING | FILLING or (torch.Tag.pointwise in func.tags and name not in NO_NUMBERS)
+    numbers = name in NUMBERS or (torch.Tag.pointwise in func.tags and name not in NO_NUMBERS)
     for place, tensor in enumerate(tensors):
         if isinstance(tensor, CudaTensor) or id(tensor) in indices:
             continue
-        own = place == 0 and func._schema.is_mutable  # what is written
-        selects = place == 1 and name in FILLING  # the mask, the indices
-        if not (numbers and tensor.dim() == 0 and not own and not selects):
+        written = place == 0 and func._schema.is_mutable
+        chooses = place == 1 and name in CHOOSING
+        if not (numbers and tensor.dim() == 0 and not written and not chooses):
             found = ", ".join(f"{t.device} {list(t.shape)}" for t in tensors)
             raise RuntimeError(
                 f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
@@ -204,11 +208,8 @@ def _refuse_two_devices(func: Any, name: str, args: tuple[Any, ...], tensors: li
 def _refuse_missing_kernels(name: str, first: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if name in FLOATS_ONLY and not (first.is_floating_point() or first.is_complex()):
         raise RuntimeError(f'"{name}_cuda" not implemented for {first.dtype}')
-    if (
-        (applies := NOT_DETERMINISTIC.get(name))
-        and torch.get_deterministic_debug_mode() == 2
-        and applies(*args, **kwargs)
-    ):
+    applies = NOT_DETERMINISTIC.get(name)
+    if applies and applies(*args, **kwargs) and torch.get_deterministic_debug_mode() == 2:
         raise RuntimeError(f"{name} does not have a deterministic implementation on CUDA")
 
 
@@ -266,14 +267,14 @@ def _constant(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """torch.tensor and its kin: made on the CPU, then moved. A list of CUDA numbers gives a tensor on the CPU."""
 
     def tensor(*args: Any, device: Any = None, **kwargs: Any) -> Tensor:
-        like = args[0] if isinstance(args[0], CudaTensor) else None
-        where = device if like is None or device is not None else CUDA
-        if like is not None and original is AS_TENSOR:
-            return like.to(where, kwargs.get("dtype") or like.dtype)
-        if where is None or torch.device(where).type != "cuda":
-            kwargs |= {} if where is None else {"device": where}
-            return original(*(_map(_to_cpu, value) for value in args), **kwargs)
-        return original(*(_map(_to_cpu, value) for value in args), **kwargs).to(where)
+        if device is None and isinstance(args[0], CudaTensor):
+            device = CUDA
+        if original is AS_TENSOR and isinstance(args[0], CudaTensor):
+            return args[0].to(device, kwargs.get("dtype") or args[0].dtype)
+        values = [_map(_to_cpu, value) for value in args]
+        if device is not None and torch.device(device).type == "cuda":
+            return original(*values, **kwargs).to(device)
+        return original(*values, device=device, **kwargs)
 
     return tensor
 

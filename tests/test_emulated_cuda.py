@@ -166,6 +166,7 @@ ALLOWED: dict[str, Callable[[], Tensor]] = {
     "a number of the CPU, added": lambda: there(3) + torch.tensor(2.0),
     "a sum that starts on the CPU": lambda: torch.zeros(()) + there(3).sum(),
     "a number of the CPU, chosen": lambda: torch.where(there(3) > 0, there(3), torch.tensor(0.0)),
+    "a number of the CPU to fill all with": lambda: there(3).fill_(torch.tensor(0.0)),
     "a number of the CPU to fill with": lambda: there(3).masked_fill(there(3) > 0, torch.tensor(0.0)),
     "indices of the CPU": lambda: there(3)[index(1)],
     "a mask of the CPU": lambda: there(3)[here(3) > 0],
