@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from compressbench.plan import Plan, Run
 from compressbench.stages.stages import run_stage
 from compressbench.timing import latency
 from compressbench.training import divergence
+from compressbench.training.checkpoint import Checkpoint
 from tests.conftest import ROOT
 from tests.emulated_cuda import Device, emulated_cuda
+
+pytestmark = pytest.mark.pipeline
 
 STEPS = 20  # of a training from random weights: one method cuts its budget into as many slices
 OTHERS = ("pretrain", "finetune")  # these have one step an epoch
@@ -88,3 +92,27 @@ def test_every_stage_runs_on_cuda_and_draws_its_random_numbers_on_the_cpu(method
             computed += device.operators
         model = storage.load_tensors(project.root / run.folder(project.plan.final_stage(run)) / "model.safetensors")
         assert bool(computed) == bool(model)  # but for what has no tensors to be moved, all compute there
+
+
+@pytest.mark.parametrize("name", ["digits/vit_mini/vit/fine", "digits/resnet_mini/optg/p95"])  # Adam; masks with scores
+def test_a_killed_training_resumes_to_the_same_bits(
+    name: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(run for run in project.plan.runs if name in run.name)
+    file = project.root / run.folder("compress") / "model.safetensors"
+    project.run(run, "compress")
+    uninterrupted, saved = file.read_bytes(), []
+    file.unlink()
+
+    def save(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        saved.append(1)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    original = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        project.run(run, "compress")
+    project.run(run, "compress")
+    assert len(saved) > 2 and file.read_bytes() == uninterrupted
