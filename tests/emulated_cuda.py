@@ -289,8 +289,11 @@ def _pinned(tensor: Tensor) -> Tensor:
 def emulated_cuda() -> Iterator[Device]:
     """A machine with one GPU, for this thread; gives what the GPU is seen to do."""
     machine = {
-        "is_available": lambda: True, "is_initialized": lambda: True, "_lazy_init": lambda: None, "device_count": lambda: 1,
-        "current_device": lambda: 0, "synchronize": lambda device=None: None, "get_device_name": lambda device=None: "emulated",
+        "is_available": lambda: True, "is_initialized": lambda: True, "_lazy_init": lambda: None,
+        "device_count": lambda: 1, "current_device": lambda: 0, "get_device_name": lambda device=None: "emulated",
+        "get_device_capability": lambda device=None: (9, 0), "synchronize": lambda device=None: None,
+        "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),  # `Device.draws` says what is drawn
+        "set_rng_state": lambda state, device=None: None,
     }  # fmt: skip
     methods = {
         "to": _moved(Tensor.to), "cuda": lambda self, device=None: self.to(CUDA), "pin_memory": _pinned,
