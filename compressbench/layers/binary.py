@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import torch
 from torch import Tensor, nn
 
-from compressbench.layers.registry import ReplacedLayer, compressed_layer
+from compressbench.layers.registry import ReplacedLayer, compressed_layer, replace_module
 from compressbench.models.structure import AnyModule, Network
 
 Encoding = Literal["signs", "ones"]
@@ -230,7 +230,7 @@ class OneBitConv2d(BinaryConv2d):
 def binarise(model: Network, convert: Callable[[nn.Module], BinaryConv2d]) -> Network:
     """Convert the convolutions that the network names in `binary_convolutions`, in place; returns the model."""
     for name in model.binary_convolutions():
-        model.set_submodule(name, convert(model.get_submodule(name)))
+        replace_module(model, name, convert(model.get_submodule(name)))
     return model
 
 

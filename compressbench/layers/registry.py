@@ -84,9 +84,15 @@ def compressed_layer(cls: Layer) -> Layer:
     return cls
 
 
+def replace_module(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put `layer` in the place of the module `name`, in place and on the device of the model's parameters."""
+    parameter = next(model.parameters(), None)
+    model.set_submodule(name, layer if parameter is None else layer.to(parameter.device))
+
+
 def replace_modules(model: AnyModule, replace: Callable[[str, nn.Module], nn.Module | None]) -> AnyModule:
     """Ask `replace(name, module)` for every module of the model, in order, and put what it returns (if any) in its place."""
     for name, module in list(model.named_modules()):
         if name and (new := replace(name, module)) is not None:
-            model.set_submodule(name, new)
+            replace_module(model, name, new)
     return model

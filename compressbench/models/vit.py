@@ -69,7 +69,7 @@ class DropPath(nn.Module):
         """[B, T, d] -> the same shape."""
         if not self.training or self.rate == 0:
             return x
-        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
+        kept = torch.rand(len(x), 1, 1).to(x.device) >= self.rate
         return x * kept / (1 - self.rate)
 
 

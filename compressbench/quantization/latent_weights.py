@@ -48,11 +48,12 @@ def best_share(weight: Tensor) -> float:
 
 @torch.no_grad()
 def describe_latent(model: nn.Module) -> dict[str, Tensor]:
-    """Of every binary layer, in forward order, with each filter at mean 0 and deviation 1.
+    """Of every binary layer, in forward order, with each filter at mean 0 and deviation 1; on the CPU.
 
     "counts": int64 [layers, BINS] on [-RANGE, RANGE], values outside in the last bins; "best_share": float32 [layers].
     """
-    weights = [standardise(layer.weight).float() for layer in binary_layers(model).values()]
+    # CUDA counts and sums in no fixed order
+    weights = [standardise(layer.weight.cpu()).float() for layer in binary_layers(model).values()]
     counts = [torch.histc(w.clamp(-RANGE, RANGE), BINS, -RANGE, RANGE).long() for w in weights]
     return {"counts": torch.stack(counts), "best_share": torch.tensor([best_share(w) for w in weights])}
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
+from compressbench.layers.registry import replace_module
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.training.distillation import attention_loss
@@ -40,14 +41,14 @@ Replacement = Callable[[str, nn.Module], nn.Module]
 def quantize_points(model: AnyModule, activation: Replacement) -> AnyModule:
     """Replace every quantization point, in place, by `activation(name, identity)`."""
     for name in quantization_points(model):
-        model.set_submodule(name, activation(name, model.get_submodule(name)))
+        replace_module(model, name, activation(name, model.get_submodule(name)))
     return model
 
 
 def quantize_convolutions(model: AnyModule, weight: Replacement) -> AnyModule:
     """Replace every body convolution, in place, by `weight(name, convolution)`."""
     for name in body_convolutions(model):
-        model.set_submodule(name, weight(name, model.get_submodule(name)))
+        replace_module(model, name, weight(name, model.get_submodule(name)))
     return model
 
 

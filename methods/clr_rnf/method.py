@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -212,6 +213,8 @@ def restart(model: Network, pruned: list[str], reset: str, generator: Generator)
             if norm is not None:
                 submodule(model, norm, _BatchNorm).reset_parameters()
     if reset == "all":
-        nn.init.normal_(model.get_parameter("classifier.weight"), 0, 0.01, generator=generator)
+        weight = model.get_parameter("classifier.weight")
+        nn.init.normal_(fresh := torch.empty(weight.shape), 0, 0.01, generator=generator)
+        weight.data.copy_(fresh)
         nn.init.zeros_(model.get_parameter("classifier.bias"))
     return model

@@ -176,7 +176,7 @@ class DDTB(Method):
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ctx.generator("gates").initial_seed())
-            quantized = quantize_convolutions(quantize_points(model, activation), weight).to(ctx.device)
+            quantized = quantize_convolutions(quantize_points(model, activation), weight)
         set_gating(quantized, False)
         return quantized
 

@@ -46,7 +46,7 @@ class Pools(nn.Module):
     def draw(self, pool: int, temperature: float) -> Subnet:
         """A structure of the pool, better-scored ones more often."""
         own = priorities(self.scores[pool, : self.sizes[pool]], temperature)
-        return self.structure(pool, int(torch.multinomial(own, 1)))
+        return self.structure(pool, int(torch.multinomial(own.cpu(), 1)))
 
     def update(self, pool: int, subnet: Subnet, value: float) -> None:
         """The score of a new structure, or λ score + (1 - λ) value of a known one; the worst leaves a pool that is too full."""

@@ -3,6 +3,7 @@
 import math
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -88,7 +89,7 @@ class ReCU(Method):
         model = binarise(ctx.build(form="recu"), lambda layer: RectifiedClampConv2d.rebuild(layer, {}))
         random = ctx.generator("scales")
         for layer in clamped_layers(model):
-            layer.alpha.data.uniform_(generator=random)
+            layer.alpha.data.copy_(torch.rand(layer.alpha.shape, generator=random))
         return model
 
     @classmethod

@@ -69,4 +69,7 @@ def project(weight: Tensor, p: float) -> None:
 def median_bits(magnitudes: Tensor) -> Tensor:
     """bool, shape of [c_out, ...]: larger than the (lower) median of the filter; floor(n / 2) ones without ties."""
     flat = magnitudes.flatten(1)
-    return (flat > flat.median(1, keepdim=True).values).reshape(magnitudes.shape)
+    median = flat.kthvalue(
+        (flat.shape[1] + 1) // 2, 1, keepdim=True
+    ).values  # torch.median is not deterministic on CUDA
+    return (flat > median).reshape(magnitudes.shape)

@@ -13,8 +13,8 @@ from compressbench.models import Network
 def mixture(labels: Tensor, classes: int, noise: bool = True) -> Tensor:
     """D [N, K]: 1 at the label, else uniform noise of [0, 1) from torch's global generator (0 without noise)."""
     own = F.one_hot(labels, classes).bool()
-    rest = torch.rand(own.shape, device=labels.device) if noise else torch.zeros(own.shape, device=labels.device)
-    return torch.where(own, 1.0, rest)
+    rest = (torch.rand if noise else torch.zeros)(own.shape)
+    return torch.where(own, 1.0, rest.to(labels.device))
 
 
 def scaled(x: Tensor, guide: Tensor) -> Tensor:

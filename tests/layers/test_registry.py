@@ -17,8 +17,10 @@ from compressbench.layers.registry import (
     ActivationQuantizer,
     CompressedLayer,
     ReplacedLayer,
+    replace_module,
     replace_modules,
 )
+from tests.emulated_cuda import CUDA, emulated_cuda
 from tests.layers.kinds import ACTIVATIONS, OTHER, RANGED
 
 
@@ -123,3 +125,12 @@ def test_modules_are_replaced_in_order_by_full_name_and_the_model_itself_never()
 
     assert replace_modules(model, replace) is model and asked == ["0", "0.0", "0.1", "1"]
     assert [type(m) for m in (model[0][0], model[0][1], model[1])] == [nn.Sigmoid, nn.Tanh, nn.Sigmoid]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_what_replaces_a_module_is_on_its_device(name: str) -> None:
+    with emulated_cuda():
+        model = nn.Sequential(nn.Conv2d(25, 25, 1), nn.ReLU()).to("cuda")
+        replace_module(model, "1", ACTIVATIONS[name]())
+        assert {tensor.device for tensor in model.state_dict().values()} == {CUDA}
+        model(torch.randn(2, 25, 5, 5, device="cuda"))

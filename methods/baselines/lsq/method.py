@@ -46,7 +46,7 @@ class LSQ(Method):
     def compress(self, ctx: Context) -> Network:
         settings = {"weight_bits": self.config.bits, "input_bits": self.config.bits}
         model = quantize_points(ctx.dense(), lambda *_: LearnedStepActivation(self.config.bits))
-        model = quantize_convolutions(model, lambda _, layer: LearnedStepConv2d.rebuild(layer, settings)).to(ctx.device)
+        model = quantize_convolutions(model, lambda _, layer: LearnedStepConv2d.rebuild(layer, settings))
         first_forward(model, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device), train=True)
         return model
 

@@ -30,7 +30,6 @@ class MinMaxSR(Method):
         recipe, batches = ctx.recipes.finetune, ctx.batches(ctx.recipes.finetune)
         bits, scheme = self.config.bits, self.config.scheme
         model = quantize_points(ctx.dense(), lambda _, point: ObservedActivation(bits, scheme).train(point.training))
-        model = model.to(ctx.device)
         observe(model, True)  # the weights are still in full precision
         calibrate(model, batches, recipe.steps_per_epoch or batches.steps_per_epoch, ctx.device)
         observe(model, False)

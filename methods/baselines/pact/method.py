@@ -45,7 +45,7 @@ class PACT(Method):
         config = self.config
         settings = {"weight_bits": config.bits, "input_bits": config.bits, "rescale": config.rescale}
         model = quantize_points(ctx.dense(), lambda *_: PactActivation(config.bits, start_at=config.start_at))
-        model = quantize_convolutions(model, lambda _, layer: DorefaConv2d.rebuild(layer, settings)).to(ctx.device)
+        model = quantize_convolutions(model, lambda _, layer: DorefaConv2d.rebuild(layer, settings))
         first_forward(model, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device), train=True)
         return model
 
