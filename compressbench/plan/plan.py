@@ -12,7 +12,7 @@ from typing import Any
 from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, load_scale, parse
 from compressbench.errors import UserError
 from compressbench.method import loading
-from compressbench.plan import Job, Run
+from compressbench.plan import Job, Run, resources
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
@@ -179,11 +179,13 @@ class Plan:
 
         pair = self.pair(run)
         folder = data.info(pair.data or run.dataset).folder
+        instant = stage != "pretrain" and self.declarations[run.method].is_instant(run.setting, stage)
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
             "workload": pair.workload(*RECIPES.get(stage, ())),
-            "device": self.scale.device,
+            "device": "cpu" if instant or stage == "latency" else self.scale.device,
+            "instant": instant,
             "data": folder,
             "data_hash": self.data_hashes.get(folder),
         }
@@ -276,9 +278,5 @@ class Plan:
 
     def _network(self, pair: str) -> Any:
         """The network of a pair without numbers, on the meta device."""
-        import torch
-
-        from compressbench import models
-
-        with self._naming(f"pairs.{pair}"), torch.device("meta"):
-            return models.build(self.scale.pairs[pair].architecture, **self.scale.pairs[pair].arguments)
+        with self._naming(f"pairs.{pair}"):
+            return resources.network(self.scale.pairs[pair].architecture, self.scale.pairs[pair].arguments)

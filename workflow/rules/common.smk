@@ -16,7 +16,7 @@ from compressbench import fork_server, processes, reporting, tracking
 from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.files import write_text
-from compressbench.plan import MODEL_FILES, Plan, Run, provenance
+from compressbench.plan import MODEL_FILES, Plan, Run, provenance, resources
 
 os.environ["PYTHONUTF8"] = "1"  # jobs and what they call (DVC) read and write UTF-8 and such file names in every locale
 
@@ -110,6 +110,46 @@ def inputs_of(stage):
 def digest_of(stage):
     """Stands for everything that the stage reads."""
     return lambda wildcards: PLAN.job(run_of(wildcards), stage).digest
+
+
+def asked(stage, name):
+    """What the jobs of a stage ask for, by its name in `Resources`; memory and time grow with every attempt."""
+    grows = name in ("memory_mb", "minutes")
+
+    def value(wildcards, attempt):
+        found = getattr(resources.of(PLAN.job(run_of(wildcards), stage)), name)
+        return found * attempt if grows else found
+
+    return value
+
+
+def asked_threads(stage):
+    return lambda wildcards: resources.of(PLAN.job(run_of(wildcards), stage)).threads
+
+
+def every_core(wildcards):
+    """All processors that Snakemake was given; in the job of a cluster, those of the job. One where nobody has said how many."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
+
+
+def with_others(stage, name):
+    """On a cluster, jobs of a stage that take seconds share one job of the cluster with others of their pair and seed.
+
+    Connected ones do by themselves; `group-components` in a profile says how many unconnected ones do, by `name`.
+    """
+
+    def group(wildcards):
+        run = run_of(wildcards)
+        if not resources.of(PLAN.job(run, stage)).is_quick:
+            return None
+        together = f"{name}_{run.dataset}_{run.model}_seed{run.seed}"
+        workflow.parent_groupids[together] = name
+        return together
+
+    return group
 
 
 def results_of(runs):

@@ -11,7 +11,7 @@ from compressbench.data.images import read_rgb
 from compressbench.data.incremental import in_sessions_of
 from compressbench.errors import UserError
 
-SESSIONS = DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *RGB_IMAGENET)
+SESSIONS = DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *RGB_IMAGENET, 5_994, 9_500)
 
 
 def load(folder: Path, limit: int | None, about: DatasetInfo = SESSIONS) -> ClassificationData:
