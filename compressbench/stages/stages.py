@@ -15,7 +15,7 @@ from compressbench.finite import NotFinite
 from compressbench.method import loading
 from compressbench.method.context import Context
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
-from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run
+from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run, provenance
 from compressbench.processes import alone_in
 from compressbench.seeding import make_deterministic
 from compressbench.stages.runner import Stage, running
@@ -37,7 +37,9 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
     make_folder(folder)
     measuring = {"evaluate": _evaluate, "latency": _latency}
     work = {"pretrain": _pretrain, **measuring}.get(stage, _method_stage)
-    with alone_in(folder):
+    with alone_in(folder) as waited:
+        if waited and provenance.is_current(root, job):
+            return  # the other process has done it
         if stage not in measuring:
             _keep_own_checkpoints(folder / "checkpoints", job.digest)
         with running(root, job, threads) as running_stage:
