@@ -3,9 +3,11 @@
 #
 #   apt-get install --no-install-recommends slurmctld slurmd slurmdbd slurm-client munge mariadb-server
 #
-# Everything that it writes lies in FOLDER, whose name must be short and without spaces (sockets); run it as root. Afterwards
-# `export SLURM_CONF=FOLDER/slurm.conf` lets sbatch and Snakemake find it. The node has the machine's processors and one gpu by name.
+# Everything that it writes lies in FOLDER, whose name must be short and without spaces (sockets), but for a link from
+# /etc/slurm/slurm.conf: Snakemake's jobs find Slurm there alone. Run it as root. The node has the machine's processors, and one gpu
+# by name.
 set -eu
+conf=/etc/slurm/slurm.conf
 task=$1
 folder=$(mkdir -p "$2" && cd "$2" && pwd)
 database="--no-defaults --socket=$folder/mysql.sock"
@@ -15,6 +17,7 @@ require() {
     command -v $program > /dev/null || { echo "error: $program is missing; install the packages that $0 names." >&2; exit 2; }
   done
   [ "$(id -u)" = 0 ] || { echo "error: slurmd runs jobs of other users; start this as root." >&2; exit 2; }
+  [ ! -e $conf ] || [ -L $conf ] || { echo "error: $conf is there: this machine has a Slurm already." >&2; exit 2; }
 }
 
 configure() {
@@ -80,7 +83,8 @@ wait_for() {  # a command, until it succeeds
 start() {
   require
   configure
-  export SLURM_CONF="$folder/slurm.conf"
+  mkdir -p "${conf%/*}" && ln -sfn "$folder/slurm.conf" $conf
+  export SLURM_CONF="$folder/slurm.conf"  # slurmdbd reads slurmdbd.conf beside it
   dd if=/dev/urandom of="$folder/munge.key" bs=128 count=1 status=none
   chmod 400 "$folder/munge.key"
   munged --force --key-file="$folder/munge.key" --socket="$folder/munge.sock" --pid-file="$folder/munged.pid" \
@@ -95,13 +99,14 @@ start() {
   slurmctld -c
   slurmd -c
   wait_for sh -c 'sinfo -h -o %T | grep -q idle'
-  echo "Slurm $(sinfo --version | cut -d' ' -f2) is up: export SLURM_CONF=$folder/slurm.conf"
+  echo "Slurm $(sinfo --version | cut -d' ' -f2) is up; its logs are in $folder"
 }
 
 stop() {
   for name in slurmd slurmctld slurmdbd mariadbd munged; do
     [ ! -f "$folder/$name.pid" ] || kill "$(cat "$folder/$name.pid")" 2> /dev/null || true
   done
+  [ ! -L $conf ] || rm $conf
 }
 
 $task

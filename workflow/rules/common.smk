@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -30,6 +31,9 @@ try:
         PLAN.validate()
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+if workflow.remote_exec and workflow.local_exec and workflow.group_settings.local_groupid != "local":
+    os.environ |= fork_server.start()  # several jobs of seconds in one job of a cluster, on its node
 
 OUT = str(PLAN.report_folder)
 
@@ -136,15 +140,18 @@ def every_core(wildcards):
 
 
 def with_others(stage, name):
-    """On a cluster, jobs of a stage that take seconds share one job of the cluster with others of their pair and seed.
+    """On a cluster, jobs of a stage that take seconds share one job of the cluster.
 
-    Connected ones do by themselves; `group-components` in a profile says how many unconnected ones do, by `name`.
+    Connected ones do by themselves; `group-components` in a profile says how many unconnected ones do, by `name`. Where
+    pretraining takes longer, only those of one pair and seed do: others would wait for it as well.
     """
 
     def group(wildcards):
         run = run_of(wildcards)
         if not resources.of(PLAN.job(run, stage)).is_quick:
             return None
+        if resources.of(PLAN.job(replace(run, method="", setting=""), "pretrain")).is_quick:
+            return name
         together = f"{name}_{run.dataset}_{run.model}_seed{run.seed}"
         workflow.parent_groupids[together] = name
         return together
