@@ -27,9 +27,9 @@ _open: list[int] = []  # what has to stay open until this process ends
 def alone_in(folder: Path) -> Iterator[bool]:
     """Keep all others out of `folder`; wait until whoever works there has ended, such as a job that its killed workflow left behind.
 
-    A file lock says so on one machine and on most shared file systems. Some of these lock for each machine alone, so that the file
-    also names its holder, who shows every few seconds that it lives: a holder on another machine is believed until it has been
-    silent for a while.
+    A file lock says so on one machine and on most shared file systems. Some of these lock for each machine alone. The file
+    therefore names its holder, who shows every few seconds that it lives: one on another machine is believed until it has
+    been silent for a while.
 
     Yields:
         Whether somebody else was there before: what was to be done may have been done.

@@ -182,7 +182,8 @@ class Declaration(Frozen):
     )
     settings: dict[Name, Setting] = Field(min_length=1)
     instant: dict[Stage, Literal["all"] | tuple[Name, ...]] = Field(
-        {}, description="stage -> the settings in which it takes seconds on a processor: nothing is trained or synthesized"
+        {},
+        description="stage -> the settings in which it takes seconds on a processor: nothing is trained or synthesized",
     )
     synthesis_from: dict[Name, Name] = Field({}, description="setting -> the setting whose synthetic images it uses")
     latency_from: dict[Name, Name] = Field(

@@ -19,7 +19,9 @@ class DatasetInfo:
     classes: int  # 0 for super-resolution
     mean: tuple[float, ...]  # of the pixels scaled to [0, 1]; super-resolution networks take 0..255 as it is: 0 and 1
     std: tuple[float, ...]
-    images: int = 1_000_000  # for training; what a job asks a scheduler for is estimated from these two, as nothing else is
+    images: int = (
+        1_000_000  # for training; what a job asks a scheduler for is estimated from these two, as nothing else is
+    )
     memory_mb: int | None = None  # to read and hold it, at its peak; None: read from files, batch by batch
 
     @property

@@ -11,12 +11,25 @@ from typing import Any
 
 from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, load_scale, parse
 from compressbench.errors import UserError
+from compressbench.files import read_json
 from compressbench.method import loading
 from compressbench.plan import Job, Run, resources
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
 REPORTS = Path("reports")  # what is committed
+
+
+def last_run_file(scale: str) -> Path:
+    """Where the workflow writes what `--config` said, below the project's folder."""
+    return Path(".snakemake", "compressbench", "last_run", f"{scale}.json")
+
+
+def last_run(root: Path, scale: str) -> dict[str, Any]:
+    """To which methods, pairs and seeds the last run of a scale was restricted; empty where it was not, or there was none."""
+    file = root / last_run_file(scale)
+    said = read_json(file) if file.exists() else {}
+    return {name: said[name] for name in ("methods", "pairs", "seeds") if name in said}
 
 
 def parse_run(name: str) -> Run:

@@ -1,7 +1,7 @@
 """What a job asks a scheduler for: memory, GPUs, threads and minutes, estimated from its data set, network and recipe.
 
-Estimates, not measurements: time is what multiply-accumulates take at a rate that a slow machine reaches, with a margin. A job that
-runs out of either is started again with more and resumes from its checkpoints, so that nothing depends on them.
+Estimates, not measurements: time is what multiply-accumulates take at a rate that a slow machine reaches, with a margin. A job
+that runs out of either is started again with more and resumes from its checkpoints, so that nothing depends on them.
 """
 
 import json
@@ -27,7 +27,9 @@ STEP = 0.02  # seconds of a training step beside its arithmetic
 RATE = {"cpu": 5e9, "cuda": 3e12}  # multiply-accumulates per second of a thread and of a GPU
 PROCESS = {"cpu": 1000, "cuda": 4000}  # MB of a process that has imported everything
 EVALUATION_BATCH = 100  # images
-POSITIONS = 100  # how often each weight is used, and how many activations come from an input, where that cannot be counted
+POSITIONS = (
+    100  # how often each weight is used, and how many activations come from an input, where that cannot be counted
+)
 MB = 2**20
 
 
@@ -52,7 +54,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one image costs in a network: parameters, multiply-accumulates, and elements of all and of the largest activations."""
+    """What one image costs in a network: parameters, multiply-accumulates, elements of all and of the largest activations."""
 
     params: int
     macs: int
@@ -60,8 +62,8 @@ class Costs:
     largest: int
 
 
-def of(job: Job) -> Resources:
-    """The resources of a job; a job that only reads, cuts or measures gets no GPU."""
+def of(job: Job, attempt: int = 1) -> Resources:
+    """The resources of a job at its first, second, ... attempt; a job that only reads, cuts or times gets no GPU."""
     from compressbench import data
 
     about = data.info(job.workload.data or job.run.dataset)
@@ -80,10 +82,10 @@ def of(job: Job) -> Resources:
     read = (recipe.batch_size if recipe else EVALUATION_BATCH) * 8 * 4 * _product(about.image_shape) // MB
     memory = PROCESS[on] + (read if streamed else about.memory_mb or 0) + (8 * 4 * costs.params + held) // MB
     return Resources(
-        memory_mb=100 * ceil(memory / 100),
+        memory_mb=100 * ceil(attempt * memory / 100),
         gpus=gpus,
         threads=processes * (LOADERS if gpus and streamed else 1),
-        minutes=max(SHORTEST, min(LONGEST, ceil(seconds / 60))),
+        minutes=max(SHORTEST, min(LONGEST, attempt * ceil(seconds / 60))),
         is_quick=gpus == 0 and seconds <= QUICK,
     )
 

@@ -1,4 +1,5 @@
 # The plan comes from the library; here it only meets Snakemake. All configuration is validated before any job starts.
+import functools
 import os
 import re
 import shlex
@@ -13,11 +14,11 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from compressbench import fork_server, processes, reporting, tracking
+from compressbench import fork_server, machine, processes, reporting, tracking
 from compressbench.data import versioning
 from compressbench.errors import UserError
-from compressbench.files import write_text
-from compressbench.plan import MODEL_FILES, Plan, Run, provenance, resources
+from compressbench.files import write_json, write_text
+from compressbench.plan import MODEL_FILES, Plan, Run, last_run_file, provenance, resources
 
 os.environ["PYTHONUTF8"] = "1"  # jobs and what they call (DVC) read and write UTF-8 and such file names in every locale
 
@@ -31,9 +32,6 @@ try:
         PLAN.validate()
 except UserError as error:
     raise WorkflowError(str(error)) from None
-
-if workflow.remote_exec and workflow.local_exec and workflow.group_settings.local_groupid != "local":
-    os.environ |= fork_server.start()  # several jobs of seconds in one job of a cluster, on its node
 
 OUT = str(PLAN.report_folder)
 
@@ -90,6 +88,27 @@ if workflow.is_main_process:
     write_text(Path(CHANGED), f"{time.time_ns()}\n")
 
 
+GROUPS = ("quick", "timed")  # of jobs that take seconds
+
+
+@functools.cache
+def settle():
+    """Settings that are there only once the rules have been read: the first job that is looked at calls this."""
+    # Of the set of inputs, run.json knows more than Snakemake's records do; and what a killed run left half done is done again,
+    # whatever the command line says.
+    workflow.dag_settings.rerun_triggers = set(workflow.dag_settings.rerun_triggers) - {RerunTrigger.INPUT}
+    workflow.dag_settings.force_incomplete = True
+    if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
+        write_json(last_run_file(PLAN.scale_name), config)  # `make report` is about it
+    if workflow.remote_exec and workflow.group_settings.local_groupid != "local":  # jobs of seconds that share one of a cluster
+        if workflow.local_exec:
+            os.environ.update(fork_server.start())
+        else:  # Slurm's step, which would start them component by component, with however many processors that takes
+            workflow.group_settings.group_components = dict.fromkeys(GROUPS, sys.maxsize)
+            workflow.global_resources["lane"] = int(os.environ.get("SLURM_CPUS_PER_TASK") or machine.usable_cores())
+            workflow.global_resources["machine"] = 1
+
+
 def inputs_of(stage):
     """The result files that a stage reads; where it has to run, also what it waits for, and why Snakemake should repeat it.
 
@@ -98,10 +117,7 @@ def inputs_of(stage):
     """
 
     def files(wildcards):
-        # The settings are there from now on. Of the set of inputs, run.json knows more than Snakemake's records do; and what a
-        # killed run left half done is done again, whatever the command line says.
-        workflow.dag_settings.rerun_triggers = set(workflow.dag_settings.rerun_triggers) - {RerunTrigger.INPUT}
-        workflow.dag_settings.force_incomplete = True
+        settle()
         job = PLAN.job(run_of(wildcards), stage)
         read = [str(path) for path in job.paths]
         if provenance.is_current(Path(), job):
@@ -117,14 +133,8 @@ def digest_of(stage):
 
 
 def asked(stage, name):
-    """What the jobs of a stage ask for, by its name in `Resources`; memory and time grow with every attempt."""
-    grows = name in ("memory_mb", "minutes")
-
-    def value(wildcards, attempt):
-        found = getattr(resources.of(PLAN.job(run_of(wildcards), stage)), name)
-        return found * attempt if grows else found
-
-    return value
+    """What the jobs of a stage ask for, by its name in `Resources`."""
+    return lambda wildcards, attempt: getattr(resources.of(PLAN.job(run_of(wildcards), stage), attempt), name)
 
 
 def asked_threads(stage):

@@ -11,7 +11,9 @@ from compressbench.data.images import read_rgb
 from compressbench.data.incremental import in_sessions_of
 from compressbench.errors import UserError
 
-SESSIONS = DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *RGB_IMAGENET, 5_994, 9_500)
+SESSIONS = DatasetInfo(
+    "cub200_sessions", "class_incremental", 3, 224, 200, *RGB_IMAGENET, images=5_994, memory_mb=9_500
+)
 
 
 def load(folder: Path, limit: int | None, about: DatasetInfo = SESSIONS) -> ClassificationData:

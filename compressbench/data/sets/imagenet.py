@@ -14,4 +14,4 @@ def load(folder: Path, limit: int | None) -> ClassificationData:
     )
 
 
-DATASETS = (Dataset(DatasetInfo("imagenet", "classification", 3, 224, 1000, *RGB_IMAGENET, 1_281_167), load),)
+DATASETS = (Dataset(DatasetInfo("imagenet", "classification", 3, 224, 1000, *RGB_IMAGENET, images=1_281_167), load),)
