@@ -3,11 +3,13 @@
 import fcntl
 import logging
 import os
+import random
 import shutil
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 
 WORKFLOWS = Path(".snakemake", "compressbench", "workflows")  # a file per workflow that runs: HOST:PID, locked by it
 SNAKEMAKE_LOCKS = Path(".snakemake", "locks")
+PATIENCE = 4.0  # seconds at most until a process looks for free GPUs again
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 HOLDER = ".holder"  # in the folder of a stage that runs: who runs it, locked by it
 HEARTBEAT = 10.0  # seconds between two signs of life of a holder
 SILENCE = 180.0  # seconds after which a holder on another machine is taken for dead: NFS shows times a minute late
@@ -25,7 +29,7 @@ _open: list[int] = []  # what has to stay open until this process ends
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[bool]:
-    """Keep all others out of `folder`; wait until whoever works there has ended, such as a job that its killed workflow left behind.
+    """Keep all others out of `folder`; wait until whoever works there has ended, such as what its killed workflow left behind.
 
     A file lock says so on one machine and on most shared file systems. Some of these lock for each machine alone. The file
     therefore names its holder, who shows every few seconds that it lives: one on another machine is believed until it has
@@ -105,6 +109,57 @@ def _machine(holder: str) -> str:
 
 def _holder(handle: int) -> str:
     return os.pread(handle, 1000, 0).decode("utf-8", "replace") or "another process"
+
+
+@contextmanager
+def alone_on_gpus(count: int, names: Sequence[str]) -> Iterator[None]:
+    """Take `count` of the GPUs that this process sees, none of them another process's, and show it only these.
+
+    Waits until so many are free, and gives them back at the end. Call before CUDA is initialised: it reads CUDA_VISIBLE_DEVICES once.
+
+    Args:
+        count: how many; 0 takes none.
+        names: what CUDA_VISIBLE_DEVICES may name. Another job of Slurm may call another GPU by the same name.
+
+    Raises:
+        UserError: when there are fewer than `count`.
+    """
+    if count > len(names):
+        raise UserError(
+            f"{count} GPUs are asked for (processes of the pair), and this machine has {len(names)}; ask for fewer."
+        )
+    folder = Path(tempfile.gettempdir(), f"compressbench-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', '')}")
+    folder.mkdir(exist_ok=True)
+    before = os.environ.get(VISIBLE_GPUS)
+    taken: dict[str, int] = {}
+    try:
+        while len(taken := _free_gpus(folder, names, count)) < count:
+            for handle in taken.values():  # or two processes would wait for each other
+                os.close(handle)
+            time.sleep(PATIENCE * random.random())
+        if taken:
+            os.environ[VISIBLE_GPUS] = ",".join(taken)
+        yield
+    finally:
+        for handle in taken.values():
+            os.close(handle)
+        if before is not None:
+            os.environ[VISIBLE_GPUS] = before
+        else:
+            os.environ.pop(VISIBLE_GPUS, None)
+
+
+def _free_gpus(folder: Path, names: Sequence[str], count: int) -> dict[str, int]:
+    """At most `count` GPUs that nobody has, with their locked files."""
+    found: dict[str, int] = {}
+    for name in names:
+        if len(found) < count:
+            handle = os.open(folder / name.replace("/", "_"), os.O_RDWR | os.O_CREAT, 0o644)
+            if _locked(handle):
+                found[name] = handle
+            else:
+                os.close(handle)
+    return found
 
 
 def register(root: Path) -> None:

@@ -144,3 +144,56 @@ def test_a_holder_shows_that_it_lives_and_names_its_job(tmp_path: Path, monkeypa
         time.sleep(0.5)
         assert file.stat().st_mtime_ns > first and file.read_text(encoding="utf-8").endswith("(Slurm job 43)")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def own_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv(processes.VISIBLE_GPUS, raising=False)
+    monkeypatch.setattr(processes, "PATIENCE", 0.1)
+
+
+@pytest.mark.usefixtures("own_temporary")
+def test_a_gpu_belongs_to_one_process_at_a_time() -> None:
+    def shown() -> str:
+        return os.environ[processes.VISIBLE_GPUS]
+
+    with processes.alone_on_gpus(1, ["2", "3"]):
+        assert shown() == "2"
+        with processes.alone_on_gpus(1, ["2", "3"]):
+            assert shown() == "3"
+        with processes.alone_on_gpus(0, ["2", "3"]):
+            assert shown() == "2"
+        assert shown() == "2"
+    assert processes.VISIBLE_GPUS not in os.environ
+    with processes.alone_on_gpus(2, ["2", "3"]):
+        assert shown() == "2,3"
+
+
+@pytest.mark.usefixtures("own_temporary")
+def test_a_process_waits_for_gpus_and_gets_them_when_another_is_killed(tmp_path: Path) -> None:
+    code = f"processes.tempfile.gettempdir = lambda: {str(tmp_path)!r}\n"
+    other = started(
+        code + "with processes.alone_on_gpus(1, ['0', '1']):\n    print('at work', flush=True)\n    input()"
+    )
+    killed: list[float] = []
+
+    def kill() -> None:
+        time.sleep(0.5)
+        killed.append(time.monotonic())
+        other.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with processes.alone_on_gpus(2, ["0", "1"]):
+        assert killed and time.monotonic() >= killed[0]
+    thread.join()
+    other.wait()
+
+
+def test_more_gpus_than_there_are_is_one_sentence() -> None:
+    with (
+        pytest.raises(UserError, match=r"4 GPUs are asked for .*this machine has 1"),
+        processes.alone_on_gpus(4, ["0"]),
+    ):
+        pass

@@ -90,6 +90,13 @@ def of(job: Job, attempt: int = 1) -> Resources:
     )
 
 
+def gpus_here() -> int:
+    """How many GPUs this process may use."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def _recipe(job: Job) -> Recipe | None:
     """What the stage trains at most; None where it trains nothing."""
     workload = job.workload

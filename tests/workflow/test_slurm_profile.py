@@ -1,4 +1,4 @@
-"""What the Slurm profile asks for, stage by stage: the real Snakemake with its real plugin, and commands in the place of Slurm's.
+"""What the Slurm profile asks for, stage by stage: the real Snakemake and plugin, with commands in the place of Slurm's.
 
 Their sbatch writes down what it is asked for and makes the files of the job in place of running it.
 """

@@ -100,6 +100,8 @@ def settle():
     workflow.dag_settings.force_incomplete = True
     if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
         write_json(last_run_file(PLAN.scale_name), config)  # `make report` is about it
+        if workflow.local_exec and "gpu" not in workflow.global_resources and (count := resources.gpus_here()):
+            workflow.global_resources["gpu"] = count
     if workflow.remote_exec and workflow.group_settings.local_groupid != "local":  # jobs of seconds that share one of a cluster
         if workflow.local_exec:
             os.environ.update(fork_server.start())
@@ -135,6 +137,11 @@ def digest_of(stage):
 def asked(stage, name):
     """What the jobs of a stage ask for, by its name in `Resources`."""
     return lambda wildcards, attempt: getattr(resources.of(PLAN.job(run_of(wildcards), stage), attempt), name)
+
+
+def asked_gpus(stage):
+    """None for none: Kubernetes takes a 0 for a GPU whose maker is not named."""
+    return lambda wildcards: resources.of(PLAN.job(run_of(wildcards), stage)).gpus or None
 
 
 def asked_threads(stage):

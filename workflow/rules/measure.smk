@@ -15,7 +15,7 @@ rule evaluate:
     resources:
         mem_mb=asked("evaluate", "memory_mb"),
         runtime=asked("evaluate", "minutes"),
-        gpu=asked("evaluate", "gpus"),
+        gpu=asked_gpus("evaluate"),
         lane=1,
     shell:
         ON_THREADS + "{STAGE} evaluate " + RUN_ARGUMENT + " > {log:q} 2>&1"

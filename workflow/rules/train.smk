@@ -17,7 +17,7 @@ rule pretrain:
     resources:
         mem_mb=asked("pretrain", "memory_mb"),
         runtime=asked("pretrain", "minutes"),
-        gpu=asked("pretrain", "gpus"),
+        gpu=asked_gpus("pretrain"),
         lane=1,
     shell:
         ON_THREADS + "{STAGE} pretrain {wildcards.scale} {wildcards.dataset} {wildcards.model} {wildcards.seed} > {log:q} 2>&1"
@@ -49,7 +49,7 @@ rule synthesize:
     resources:
         mem_mb=asked("synthesize", "memory_mb"),
         runtime=asked("synthesize", "minutes"),
-        gpu=asked("synthesize", "gpus"),
+        gpu=asked_gpus("synthesize"),
         lane=1,
     shell:
         ON_THREADS + "{STAGE} synthesize " + RUN_ARGUMENT + " > {log:q} 2>&1"
@@ -74,7 +74,7 @@ rule compress:
     resources:
         mem_mb=asked("compress", "memory_mb"),
         runtime=asked("compress", "minutes"),
-        gpu=asked("compress", "gpus"),
+        gpu=asked_gpus("compress"),
         lane=1,
     shell:
         ON_THREADS + "{STAGE} compress " + RUN_ARGUMENT + " > {log:q} 2>&1"
@@ -99,7 +99,7 @@ rule finetune:
     resources:
         mem_mb=asked("finetune", "memory_mb"),
         runtime=asked("finetune", "minutes"),
-        gpu=asked("finetune", "gpus"),
+        gpu=asked_gpus("finetune"),
         lane=1,
     shell:
         ON_THREADS + "{STAGE} finetune " + RUN_ARGUMENT + " > {log:q} 2>&1"
