@@ -113,9 +113,9 @@ def _holder(handle: int) -> str:
 
 @contextmanager
 def alone_on_gpus(count: int, names: Sequence[str]) -> Iterator[None]:
-    """Take `count` of the GPUs that this process sees, none of them another process's, and show it only these.
+    """Take `count` of the GPUs that this process sees, none of them another's, and show it only these.
 
-    Waits until so many are free, and gives them back at the end. Call before CUDA is initialised: it reads CUDA_VISIBLE_DEVICES once.
+    Waits until so many are free, and gives them back at the end. Call before CUDA is initialised: it reads the variable once.
 
     Args:
         count: how many; 0 takes none.

@@ -134,18 +134,23 @@ def digest_of(stage):
     return lambda wildcards: PLAN.job(run_of(wildcards), stage).digest
 
 
+@functools.cache
+def resources_of(run, stage, attempt=1):
+    return resources.of(PLAN.job(run, stage), attempt)
+
+
 def asked(stage, name):
     """What the jobs of a stage ask for, by its name in `Resources`."""
-    return lambda wildcards, attempt: getattr(resources.of(PLAN.job(run_of(wildcards), stage), attempt), name)
+    return lambda wildcards, attempt: getattr(resources_of(run_of(wildcards), stage, attempt), name)
 
 
 def asked_gpus(stage):
     """None for none: Kubernetes takes a 0 for a GPU whose maker is not named."""
-    return lambda wildcards: resources.of(PLAN.job(run_of(wildcards), stage)).gpus or None
+    return lambda wildcards: resources_of(run_of(wildcards), stage).gpus or None
 
 
 def asked_threads(stage):
-    return lambda wildcards: resources.of(PLAN.job(run_of(wildcards), stage)).threads
+    return lambda wildcards: resources_of(run_of(wildcards), stage).threads
 
 
 def every_core(wildcards):
@@ -165,9 +170,9 @@ def with_others(stage, name):
 
     def group(wildcards):
         run = run_of(wildcards)
-        if not resources.of(PLAN.job(run, stage)).is_quick:
+        if not resources_of(run, stage).is_quick:
             return None
-        if resources.of(PLAN.job(replace(run, method="", setting=""), "pretrain")).is_quick:
+        if resources_of(replace(run, method="", setting=""), "pretrain").is_quick:
             return name
         together = f"{name}_{run.dataset}_{run.model}_seed{run.seed}"
         workflow.parent_groupids[together] = name
