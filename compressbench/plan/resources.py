@@ -25,7 +25,7 @@ MARGIN = 4  # methods that train several networks, or with costly hooks, beside 
 START = 10  # seconds until a stage computes
 STEP = 0.02  # seconds of a training step beside its arithmetic
 RATE = {"cpu": 5e9, "cuda": 3e12}  # multiply-accumulates per second of a thread and of a GPU
-PROCESS = {"cpu": 1000, "cuda": 4000}  # MB of a process that has imported everything
+PROCESS = {"cpu": 2000, "cuda": 5000}  # MB of all that imports: the stage, and Snakemake twice in a cluster's job
 EVALUATION_BATCH = 100  # images
 POSITIONS = (
     100  # how often each weight is used, and how many activations come from an input, where that cannot be counted
