@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LONGEST = 2880  # minutes: few partitions run anything longer, and a training that needs more is resumed
 SHORTEST = 5  # minutes: a slow disk under the imports must not end a job
-QUICK = 60  # seconds: a job below it takes hardly more time than a cluster needs to start it
+QUICK = 120  # seconds: a job below it takes hardly more time than a cluster needs to start it
 LOADERS = 8  # threads that read images for a GPU, where they are read from files
 MARGIN = 4  # methods that train several networks, or with costly hooks, beside one plain training
 START = 10  # seconds until a stage computes
@@ -27,6 +27,7 @@ STEP = 0.02  # seconds of a training step beside its arithmetic
 RATE = {"cpu": 5e9, "cuda": 3e12}  # multiply-accumulates per second of a thread and of a GPU
 PROCESS = {"cpu": 2000, "cuda": 5000}  # MB of all that imports: the stage, and Snakemake twice in a cluster's job
 EVALUATION_BATCH = 100  # images
+LOOKED_AT = 2000  # images that a stage which trains nothing runs all the same: its validation, or a calibration
 POSITIONS = (
     100  # how often each weight is used, and how many activations come from an input, where that cannot be counted
 )
@@ -117,7 +118,7 @@ def _measured_images(job: Job, images: int) -> int:
     """How many images run through a network in a stage that trains nothing."""
     if job.latency is not None:
         return 2 * job.latency.rounds * (len(job.latency.runtimes) + sum(job.batches))
-    return images if job.stage == "evaluate" else 0
+    return images if job.stage == "evaluate" else LOOKED_AT
 
 
 def _activations(job: Job, recipe: Recipe | None, costs: Costs) -> int:
