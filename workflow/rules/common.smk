@@ -170,7 +170,7 @@ def with_others(stage, name):
 
     def group(wildcards):
         run = run_of(wildcards)
-        if not resources_of(run, stage).is_quick:
+        if workflow.dryrun or not resources_of(run, stage).is_quick:  # a plan lists single jobs
             return None
         if resources_of(replace(run, method="", setting=""), "pretrain").is_quick:
             return name
