@@ -7,8 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
 RUNS := '$(SCALE)' $(if $(SEEDS),--seeds '$(SEEDS)')
+LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_run/$(SCALE).json))
 
-.PHONY: reproduce test check report ui plan benchmark bench-kernels bench-structures sanitize clean setup
+.PHONY: reproduce test check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
@@ -17,7 +18,8 @@ reproduce: setup  ## run everything at desk scale, compare with the committed nu
 	@$(BIN)/compressbench verdict $(RUNS)
 
 report: setup  ## one self-contained page from the results of the last run, beside its tables
-	folder=$$($(BIN)/compressbench report-folder $(RUNS)) && $(BIN)/snakemake --report "$$folder/report.html" $(CONFIG)
+	folder=$$($(BIN)/compressbench report-folder $(RUNS) --last) && \
+	  $(BIN)/snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
 
 test: setup check  ## static checks, unit tests, and the smoke DAG
 	$(BIN)/python -m pytest
@@ -30,6 +32,9 @@ check: setup  ## ruff, mypy, import contracts
 
 plan: setup  ## what would run
 	$(BIN)/snakemake -n --quiet rules $(CONFIG)
+
+slurm-smoke: setup  ## the smoke scale on a Slurm of one node: Debian's packages, as root (docs/clusters.md)
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/slurm/smoke.sh
 
 ui: setup  ## look at the results in MLflow (SCALE=smoke|paper)
 	$(BIN)/compressbench ui --scale '$(SCALE)'

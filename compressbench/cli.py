@@ -229,8 +229,11 @@ def published_counts(file: Path, methods: str = "") -> None:
 def _plan(scale: str, methods: str, seeds: str, pairs: str) -> "Plan":
     from compressbench.plan import Plan
 
-    chosen = listed(seeds.strip(" []"), "--seeds")
-    return Plan(ROOT, scale, listed(methods, "--methods"), chosen, listed(pairs, "--pairs"))  # type: ignore[arg-type]
+    return Plan(ROOT, scale, listed(methods, "--methods"), _seeds(seeds), listed(pairs, "--pairs"))
+
+
+def _seeds(text: str) -> Any:
+    return listed(text.strip(" []"), "--seeds")
 
 
 @command
@@ -275,9 +278,19 @@ def report(
 
 
 @command
-def report_folder(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> None:
+def report_folder(
+    scale: str,
+    methods: str = "",
+    seeds: str = "",
+    pairs: str = "",
+    last: Annotated[bool, typer.Option("--last", help="what is not given is as in the last run of this scale")] = False,
+) -> None:
     """Where the report of a run goes: reports/ if it is the run that reports/ is about, else below results/."""
-    typer.echo(_plan(scale, methods, seeds, pairs).report_folder)
+    from compressbench.plan import Plan, last_run
+
+    said = last_run(ROOT, scale) if last else {}
+    given = {"methods": listed(methods, "--methods"), "pairs": listed(pairs, "--pairs"), "seeds": _seeds(seeds)}
+    typer.echo(Plan(ROOT, scale, **(said | {name: value for name, value in given.items() if value})).report_folder)
 
 
 @command

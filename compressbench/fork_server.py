@@ -1,8 +1,9 @@
 """One process imports what every job needs and forks for each of them: the imports take longer than most jobs.
 
-The Snakefile starts it for jobs on this machine. `python -m compressbench ...` hands over its arguments, environment, working
-directory and standard streams, and ends as the forked process does. Where nothing listens, the command runs in its own process,
-with the same result. The server has one thread, has read no data, and ends with the process that started it; so do its jobs.
+The Snakefile starts it for jobs on this machine, and for those of seconds that share one job of a cluster. `python -m
+compressbench ...` hands over its arguments, environment, working directory and standard streams, and ends as the forked
+process does. Where nothing listens, the command runs in its own process, with the same result. The server has one thread, has
+read no data, and ends with the process that started it; so do its jobs.
 """
 
 import atexit

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def test_one_process_at_a_time_works_in_the_folder_of_a_stage(tmp_path: Path) ->
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert second.stdout is not None and second.stderr is not None
-    assert "another process works in" in second.stderr.readline()
+    assert f"process {first.pid} on {socket.gethostname()} works in" in second.stderr.readline()
     os.set_blocking(second.stdout.fileno(), False)
     assert not second.stdout.readline(), "it waits"
     first.kill()
@@ -86,3 +88,112 @@ def test_one_process_at_a_time_works_in_the_folder_of_a_stage(tmp_path: Path) ->
     start = time.monotonic()
     assert second.stdout.readline() == "at work\n" and time.monotonic() - start < 30
     second.communicate("\n")
+
+
+def holder(folder: Path, machine: str) -> Path:
+    """The file of a holder that this machine's locks say nothing of."""
+    file = folder / processes.HOLDER
+    file.write_text(f"process 7 on {machine} (Slurm job 42)", encoding="utf-8")
+    return file
+
+
+def test_a_holder_on_another_machine_is_waited_for_and_named(tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "HEARTBEAT", 0.1)
+    file, order = holder(tmp_path, "node1"), []
+
+    def works_and_ends() -> None:
+        for _ in range(5):
+            time.sleep(0.1)
+            os.utime(file)
+        order.append("the other")
+        file.unlink()
+
+    other = threading.Thread(target=works_and_ends)
+    other.start()
+    with processes.alone_in(tmp_path) as waited:
+        order.append("this one")
+    other.join()
+    assert waited and order == ["the other", "this one"]
+    assert f"process 7 on node1 (Slurm job 42) works in {tmp_path}" in caplog.text
+    assert not file.exists()
+
+
+def test_a_holder_on_another_machine_that_is_silent_is_taken_for_dead(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(processes, "SILENCE", 0.5)
+    file = holder(tmp_path, "node1")
+    start = time.monotonic()
+    with processes.alone_in(tmp_path) as waited:
+        assert waited and time.monotonic() - start > 0.5
+        assert file.read_text(encoding="utf-8").startswith(f"process {os.getpid()} on {socket.gethostname()}")
+
+
+def test_what_a_killed_process_of_this_machine_left_keeps_nobody_out(tmp_path: Path, monkeypatch) -> None:
+    holder(tmp_path, socket.gethostname())
+    start = time.monotonic()
+    with processes.alone_in(tmp_path) as waited:
+        assert not waited and time.monotonic() - start < 5
+
+
+def test_a_holder_shows_that_it_lives_and_names_its_job(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "HEARTBEAT", 0.05)
+    monkeypatch.setenv("SLURM_JOB_ID", "43")
+    with processes.alone_in(tmp_path):
+        file = tmp_path / processes.HOLDER
+        first = file.stat().st_mtime_ns
+        time.sleep(0.5)
+        assert file.stat().st_mtime_ns > first and file.read_text(encoding="utf-8").endswith("(Slurm job 43)")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def own_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv(processes.VISIBLE_GPUS, raising=False)
+    monkeypatch.setattr(processes, "PATIENCE", 0.1)
+
+
+@pytest.mark.usefixtures("own_temporary")
+def test_a_gpu_belongs_to_one_process_at_a_time() -> None:
+    def shown() -> str:
+        return os.environ[processes.VISIBLE_GPUS]
+
+    with processes.alone_on_gpus(1, ["2", "3"]):
+        assert shown() == "2"
+        with processes.alone_on_gpus(1, ["2", "3"]):
+            assert shown() == "3"
+        with processes.alone_on_gpus(0, ["2", "3"]):
+            assert shown() == "2"
+        assert shown() == "2"
+    assert processes.VISIBLE_GPUS not in os.environ
+    with processes.alone_on_gpus(2, ["2", "3"]):
+        assert shown() == "2,3"
+
+
+@pytest.mark.usefixtures("own_temporary")
+def test_a_process_waits_for_gpus_and_gets_them_when_another_is_killed(tmp_path: Path) -> None:
+    code = f"processes.tempfile.gettempdir = lambda: {str(tmp_path)!r}\n"
+    other = started(
+        code + "with processes.alone_on_gpus(1, ['0', '1']):\n    print('at work', flush=True)\n    input()"
+    )
+    killed: list[float] = []
+
+    def kill() -> None:
+        time.sleep(0.5)
+        killed.append(time.monotonic())
+        other.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with processes.alone_on_gpus(2, ["0", "1"]):
+        assert killed and time.monotonic() >= killed[0]
+    thread.join()
+    other.wait()
+
+
+def test_more_gpus_than_there_are_is_one_sentence() -> None:
+    with (
+        pytest.raises(UserError, match=r"4 GPUs are asked for .*this machine has 1"),
+        processes.alone_on_gpus(4, ["0"]),
+    ):
+        pass

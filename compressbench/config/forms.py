@@ -351,6 +351,10 @@ class Declaration(Frozen):
         "settings; the first kind that a setting has is its level, and the others are words of its variant",
     )
     settings: dict[Name, Setting] = Field(min_length=1)
+    instant: dict[Stage, Literal["all"] | tuple[Name, ...]] = Field(
+        {},
+        description="stage -> the settings in which it takes seconds on a processor: nothing is trained or synthesized",
+    )
     synthesis_from: dict[Name, Name] = Field({}, description="setting -> the setting whose synthetic images it uses")
     latency_from: dict[Name, Name] = Field(
         {},
@@ -383,6 +387,10 @@ class Declaration(Frozen):
             runs=own.runs or other.runs, config=other.config | own.config, recipes=other.recipes | own.recipes
         )
 
+    def is_instant(self, setting: str, stage: str) -> bool:
+        """Whether a stage takes seconds on a processor, so that it needs neither a GPU nor hours of a cluster."""
+        return any(stage == name and (own == "all" or setting in own) for name, own in self.instant.items())
+
     def _levels(self, setting: str) -> tuple[Level, ...]:
         own = self.settings[setting]
         return levels(self.level if own.level is None else own.level, own.hyperparameters)
@@ -409,6 +417,7 @@ class Declaration(Frozen):
             raise ValueError("stages must contain compress")
         known = set(self.settings)
         named = {
+            **{f"instant.{s}": set(own) for s, own in self.instant.items() if own != "all"},
             "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
             "latency_from": {*self.latency_from, *self.latency_from.values()},
             **{f"scales.{s}.recipes": set(m.recipes) for s, m in self.scales.items()},

@@ -22,6 +22,10 @@ class DatasetInfo:
     mean: tuple[float, ...]  # of the pixels scaled to [0, 1]; super-resolution networks take 0..255 as it is: 0 and 1
     std: tuple[float, ...]
     source: str = ""  # the data set whose files it reads, where that has another name
+    images: int = (
+        1_000_000  # for training; what a job asks a scheduler for is estimated from these two, as nothing else is
+    )
+    memory_mb: int | None = None  # to read and hold it, at its peak; None: read from files, batch by batch
 
     @property
     def folder(self) -> str:

@@ -54,11 +54,12 @@ class Job:
 
     Attributes:
         workload: what the stage reads of the pair.
-        device: cpu, cuda or auto.
+        device: cpu, cuda or auto; cpu where the stage measures latency or is instant.
         data, data_hash: the folder of the data set below data/, and what stands for its content: the pinned hash, or that of
             a manifest; None where nothing does.
         image_folder: the data set, where the scale has one of its own.
         configuration: of the method, with its defaults; None where the stage does not call the method.
+        instant: whether the stage takes seconds on a processor, for schedulers only.
         recalibrated: whether the stage ends with fresh batch-norm statistics.
         latency, batches: how the latency stage measures.
         inputs: the jobs whose results the stage reads, by what they are to it: dense, teacher, synthetic or model.
@@ -74,6 +75,7 @@ class Job:
     image_folder: ImageFolder | None = None
     configuration: "MethodConfig | None" = None
     recalibrated: bool = False
+    instant: bool = False
     latency: Latency | None = None
     batches: tuple[int, ...] = ()
     inputs: Mapping[str, "Job"] = field(default_factory=dict)

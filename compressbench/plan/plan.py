@@ -22,8 +22,9 @@ from compressbench.config import (
 )
 from compressbench.config.forms import Latency
 from compressbench.errors import UserError
+from compressbench.files import read_json
 from compressbench.method import loading
-from compressbench.plan import Job, Run
+from compressbench.plan import Job, Run, resources
 from compressbench.plan.datasets import DataSets
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
@@ -34,6 +35,18 @@ READ = {  # of a pair, by the stages that train; images are synthesized in one p
     "finetune": ("scratch", "finetune", "processes"),
 }
 REPORTS = Path("reports")  # what is committed
+
+
+def last_run_file(scale: str) -> Path:
+    """Where the workflow writes what `--config` said, below the project's folder."""
+    return Path(".snakemake", "compressbench", "last_run", f"{scale}.json")
+
+
+def last_run(root: Path, scale: str) -> dict[str, Any]:
+    """To which methods, pairs and seeds the last run of a scale was restricted; empty where it was not, or there was none."""
+    file = root / last_run_file(scale)
+    said = read_json(file) if file.exists() else {}
+    return {name: said[name] for name in ("methods", "pairs", "seeds") if name in said}
 
 
 def parse_run(name: str) -> Run:
@@ -224,11 +237,13 @@ class Plan:
 
     def _job(self, run: Run, stage: str) -> Job:
         pair, read = self.pair(run), self.data.of(run)
+        instant = stage != "pretrain" and self.declarations[run.method].is_instant(run.setting, stage)
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
             "workload": pair.workload(*READ.get(stage, ())),
-            "device": self.scale.device,
+            "device": "cpu" if instant or stage == "latency" else self.scale.device,
+            "instant": instant,
             "data": read.info.folder,
             "data_hash": self.data.hash(read),
             "image_folder": self.data.own(run),
@@ -357,9 +372,5 @@ class Plan:
 
     def _network(self, pair: str) -> Any:
         """The network of a pair without numbers, on the meta device."""
-        import torch
-
-        from compressbench import models
-
-        with self._naming(f"pairs.{pair}"), torch.device("meta"):
-            return models.build(self.scale.pairs[pair].architecture, **self.scale.pairs[pair].arguments)
+        with self._naming(f"pairs.{pair}"):
+            return resources.network(self.scale.pairs[pair].architecture, self.scale.pairs[pair].arguments)

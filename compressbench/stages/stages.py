@@ -1,5 +1,6 @@
 """The stages one by one. Each reads files, writes files, and is a pure function of (inputs, configuration, seed)."""
 
+import os
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -17,8 +18,8 @@ from compressbench.method import loading
 from compressbench.method.context import Context
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.models import pretrained
-from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run
-from compressbench.processes import alone_in
+from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run, provenance, resources
+from compressbench.processes import VISIBLE_GPUS, alone_in, alone_on_gpus
 from compressbench.seeding import make_deterministic
 from compressbench.stages.launch import launch
 from compressbench.stages.runner import Stage, running
@@ -36,7 +37,9 @@ def run_stage(root: Path, run: Run, stage: str) -> None:
     job = _prepared(root, run, stage)
     folder, count = root / job.folder, job.workload.processes
     make_folder(folder)
-    with alone_in(folder):
+    with alone_in(folder) as waited, alone_on_gpus(*_gpus(job)):
+        if waited and provenance.is_current(root, job):
+            return  # the other process has done it
         if stage not in MEASURING:
             _keep_own_checkpoints(folder / "checkpoints", job.digest)
         if count > 1:
@@ -78,6 +81,14 @@ def _keep_own_checkpoints(folder: Path, digest: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder)
         write_json(mark, digest)
+
+
+def _gpus(job: Job) -> tuple[int, list[str]]:
+    """How many GPUs a stage computes on, and those that it may choose from; none where it is left to processors."""
+    told = os.environ.get(VISIBLE_GPUS)
+    if job.device == "cpu" or not torch.cuda.is_available():
+        return 0, []
+    return resources.of(job).gpus, told.split(",") if told else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _device(name: str) -> torch.device:

@@ -1,9 +1,11 @@
 # The plan comes from the library; here it only meets Snakemake. All configuration is validated before any job starts.
+import functools
 import os
 import re
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,11 +14,11 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from compressbench import fork_server, processes, reporting, tracking
+from compressbench import fork_server, machine, processes, reporting, tracking
 from compressbench.data import versioning
 from compressbench.errors import UserError
-from compressbench.files import write_text
-from compressbench.plan import MODEL_FILES, Plan, Run, provenance
+from compressbench.files import write_json, write_text
+from compressbench.plan import MODEL_FILES, Plan, Run, last_run_file, provenance, resources
 
 os.environ["PYTHONUTF8"] = "1"  # jobs and what they call (DVC) read and write UTF-8 and such file names in every locale
 
@@ -86,6 +88,29 @@ if workflow.is_main_process:
     write_text(Path(CHANGED), f"{time.time_ns()}\n")
 
 
+GROUPS = ("quick", "timed")  # of jobs that take seconds
+
+
+@functools.cache
+def settle():
+    """Settings that are there only once the rules have been read: the first job that is looked at calls this."""
+    # Of the set of inputs, run.json knows more than Snakemake's records do; and what a killed run left half done is done again,
+    # whatever the command line says.
+    workflow.dag_settings.rerun_triggers = set(workflow.dag_settings.rerun_triggers) - {RerunTrigger.INPUT}
+    workflow.dag_settings.force_incomplete = True
+    if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
+        write_json(last_run_file(PLAN.scale_name), config)  # `make report` is about it
+        if workflow.local_exec and "gpu" not in workflow.global_resources and (count := resources.gpus_here()):
+            workflow.global_resources["gpu"] = count
+    if workflow.remote_exec and workflow.group_settings.local_groupid != "local":  # jobs of seconds that share one of a cluster
+        if workflow.local_exec:
+            os.environ.update(fork_server.start())
+        else:  # Slurm's step, which would start them component by component, with however many processors that takes
+            workflow.group_settings.group_components = dict.fromkeys(GROUPS, sys.maxsize)
+            workflow.global_resources["lane"] = int(os.environ.get("SLURM_CPUS_PER_TASK") or machine.usable_cores())
+            workflow.global_resources["machine"] = 1
+
+
 def inputs_of(stage):
     """The result files that a stage reads; where it has to run, also what it waits for, and why Snakemake should repeat it.
 
@@ -94,10 +119,7 @@ def inputs_of(stage):
     """
 
     def files(wildcards):
-        # The settings are there from now on. Of the set of inputs, run.json knows more than Snakemake's records do; and what a
-        # killed run left half done is done again, whatever the command line says.
-        workflow.dag_settings.rerun_triggers = set(workflow.dag_settings.rerun_triggers) - {RerunTrigger.INPUT}
-        workflow.dag_settings.force_incomplete = True
+        settle()
         job = PLAN.job(run_of(wildcards), stage)
         read = [str(path) for path in job.paths]
         if provenance.is_current(Path(), job):
@@ -110,6 +132,53 @@ def inputs_of(stage):
 def digest_of(stage):
     """Stands for everything that the stage reads."""
     return lambda wildcards: PLAN.job(run_of(wildcards), stage).digest
+
+
+@functools.cache
+def resources_of(run, stage, attempt=1):
+    return resources.of(PLAN.job(run, stage), attempt)
+
+
+def asked(stage, name):
+    """What the jobs of a stage ask for, by its name in `Resources`."""
+    return lambda wildcards, attempt: getattr(resources_of(run_of(wildcards), stage, attempt), name)
+
+
+def asked_gpus(stage):
+    """None for none: Kubernetes takes a 0 for a GPU whose maker is not named."""
+    return lambda wildcards: resources_of(run_of(wildcards), stage).gpus or None
+
+
+def asked_threads(stage):
+    return lambda wildcards: resources_of(run_of(wildcards), stage).threads
+
+
+def every_core(wildcards):
+    """All processors that Snakemake was given; in the job of a cluster, those of the job. One where nobody has said how many."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
+
+
+def with_others(stage, name):
+    """On a cluster, jobs of a stage that take seconds share one job of the cluster.
+
+    Connected ones do by themselves; `group-components` in a profile says how many unconnected ones do, by `name`. Where
+    pretraining takes longer, only those of one pair and seed do: others would wait for it as well.
+    """
+
+    def group(wildcards):
+        run = run_of(wildcards)
+        if workflow.dryrun or not resources_of(run, stage).is_quick:  # a plan lists single jobs
+            return None
+        if resources_of(replace(run, method="", setting=""), "pretrain").is_quick:
+            return name
+        together = f"{name}_{run.dataset}_{run.model}_seed{run.seed}"
+        workflow.parent_groupids[together] = name
+        return together
+
+    return group
 
 
 def results_of(runs):

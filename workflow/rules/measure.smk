@@ -8,16 +8,20 @@ rule evaluate:
         digest=digest_of("evaluate"),
     log:
         f"logs/{RUN}/evaluate.log",
-    threads: 1
+    threads: asked_threads("evaluate")
     priority: 5
+    group:
+        with_others("evaluate", "quick")
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=asked("evaluate", "memory_mb"),
+        runtime=asked("evaluate", "minutes"),
+        gpu=asked_gpus("evaluate"),
+        lane=1,
     shell:
         ON_THREADS + "{STAGE} evaluate " + RUN_ARGUMENT + " > {log:q} 2>&1"
 
 
-# Claims all cores: nothing else runs while it measures.
+# Claims all cores: nothing else runs while it measures. A cluster's profile asks for a whole node.
 rule latency:
     input:
         inputs_of("latency"),
@@ -27,9 +31,12 @@ rule latency:
         digest=digest_of("latency"),
     log:
         f"logs/{RUN}/latency.log",
-    threads: lambda wildcards: workflow.cores
+    threads: every_core
+    group:
+        with_others("latency", "timed")
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=asked("latency", "memory_mb"),
+        runtime=asked("latency", "minutes"),
+        machine=1,
     shell:
         "{STAGE} latency " + RUN_ARGUMENT + " > {log:q} 2>&1"

@@ -46,7 +46,7 @@ rule tracked:
         f"logs/{PLAN.scale_name}/tracked.log",
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=1000,
         runtime=30,
     shell:
         "({STAGE} tracking --optional) > {log:q} 2>&1"

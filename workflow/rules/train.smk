@@ -10,11 +10,15 @@ rule pretrain:
         f"logs/{DENSE}.log",
     benchmark:
         f"benchmarks/{DENSE}.tsv"
-    threads: 1
+    threads: asked_threads("pretrain")
     priority: 30
+    group:
+        with_others("pretrain", "quick")
     resources:
-        mem_mb=2000,
-        runtime=2880,
+        mem_mb=asked("pretrain", "memory_mb"),
+        runtime=asked("pretrain", "minutes"),
+        gpu=asked_gpus("pretrain"),
+        lane=1,
     shell:
         ON_THREADS + "{STAGE} pretrain {wildcards.scale} {wildcards.dataset} {wildcards.model} {wildcards.seed} > {log:q} 2>&1"
 
@@ -38,11 +42,15 @@ rule synthesize:
         f"logs/{RUN}/synthesize.log",
     benchmark:
         f"benchmarks/{RUN}/synthesize.tsv"
-    threads: 1
+    threads: asked_threads("synthesize")
     priority: 20
+    group:
+        with_others("synthesize", "quick")
     resources:
-        mem_mb=2000,
-        runtime=1440,
+        mem_mb=asked("synthesize", "memory_mb"),
+        runtime=asked("synthesize", "minutes"),
+        gpu=asked_gpus("synthesize"),
+        lane=1,
     shell:
         ON_THREADS + "{STAGE} synthesize " + RUN_ARGUMENT + " > {log:q} 2>&1"
 
@@ -59,11 +67,15 @@ rule compress:
         f"logs/{RUN}/compress.log",
     benchmark:
         f"benchmarks/{RUN}/compress.tsv"
-    threads: 1
+    threads: asked_threads("compress")
     priority: 10
+    group:
+        with_others("compress", "quick")
     resources:
-        mem_mb=2000,
-        runtime=2880,
+        mem_mb=asked("compress", "memory_mb"),
+        runtime=asked("compress", "minutes"),
+        gpu=asked_gpus("compress"),
+        lane=1,
     shell:
         ON_THREADS + "{STAGE} compress " + RUN_ARGUMENT + " > {log:q} 2>&1"
 
@@ -80,10 +92,14 @@ rule finetune:
         f"logs/{RUN}/finetune.log",
     benchmark:
         f"benchmarks/{RUN}/finetune.tsv"
-    threads: 1
+    threads: asked_threads("finetune")
     priority: 10
+    group:
+        with_others("finetune", "quick")
     resources:
-        mem_mb=2000,
-        runtime=2880,
+        mem_mb=asked("finetune", "memory_mb"),
+        runtime=asked("finetune", "minutes"),
+        gpu=asked_gpus("finetune"),
+        lane=1,
     shell:
         ON_THREADS + "{STAGE} finetune " + RUN_ARGUMENT + " > {log:q} 2>&1"

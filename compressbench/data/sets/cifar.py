@@ -15,9 +15,31 @@ from compressbench.data.sets._cifar100_few_shot import CIFAR100_FEW_SHOT
 from compressbench.errors import UserError
 from compressbench.files import make_folder
 
-CIFAR10 = DatasetInfo("cifar10", "classification", 3, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-CIFAR100 = DatasetInfo("cifar100", "classification", 3, 32, 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2556, 0.2761))
-SESSIONS = DatasetInfo("cifar100_sessions", "class_incremental", 3, 32, 100, *RGB_IMAGENET)
+CIFAR10 = DatasetInfo(
+    "cifar10",
+    "classification",
+    3,
+    32,
+    10,
+    (0.4914, 0.4822, 0.4465),
+    (0.2470, 0.2435, 0.2616),
+    images=50_000,
+    memory_mb=1_100,
+)
+CIFAR100 = DatasetInfo(
+    "cifar100",
+    "classification",
+    3,
+    32,
+    100,
+    (0.5071, 0.4867, 0.4408),
+    (0.2675, 0.2556, 0.2761),
+    images=50_000,
+    memory_mb=1_100,
+)
+SESSIONS = DatasetInfo(
+    "cifar100_sessions", "class_incremental", 3, 32, 100, *RGB_IMAGENET, images=50_000, memory_mb=1_100
+)
 PUBLISHED = Protocol((60, *(8 * (5,))), shuffled=False, few_shot=CIFAR100_FEW_SHOT, crop_padding=8)
 
 

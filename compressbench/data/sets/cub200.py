@@ -11,7 +11,7 @@ from compressbench.data.loader import HERE, Loader
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.errors import UserError
 
-SESSIONS = DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *RGB_IMAGENET)
+SESSIONS = DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *RGB_IMAGENET, images=5_994)
 EVALUATION = Preprocessing(224, 256, *RGB_IMAGENET)
 PLACE, TABLES = "CUB_200_2011", ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 

@@ -14,8 +14,8 @@ from compressbench.data.incremental import in_sessions_of
 from compressbench.errors import UserError
 
 SCALING = ((0.3063,), (0.3183,))
-DIGITS = DatasetInfo("digits", "classification", 1, 16, 10, *SCALING)
-SESSIONS = DatasetInfo("digits_sessions", "class_incremental", 1, 16, 10, *SCALING)
+DIGITS = DatasetInfo("digits", "classification", 1, 16, 10, *SCALING, images=1_500, memory_mb=50)
+SESSIONS = DatasetInfo("digits_sessions", "class_incremental", 1, 16, 10, *SCALING, images=1_500, memory_mb=50)
 
 
 def load(folder: Path, limit: int | None) -> ClassificationData:

@@ -7,7 +7,7 @@ from compressbench.data.files import external_folder
 from compressbench.data.super_resolution import SuperResolutionData, as_float, make_pair, read_image
 from compressbench.errors import UserError
 
-DIV2K = DatasetInfo("div2k", "super_resolution", 3, 128, 0, *RAW)
+DIV2K = DatasetInfo("div2k", "super_resolution", 3, 128, 0, *RAW, images=800, memory_mb=6_000)
 
 
 def load(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:

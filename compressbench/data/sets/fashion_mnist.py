@@ -19,8 +19,8 @@ from compressbench.files import FULL
 log = logging.getLogger(__name__)
 
 SCALING = ((0.2860,), (0.3530,))
-FASHION_MNIST = DatasetInfo("fashion_mnist", "classification", 1, 28, 10, *SCALING)
-SESSIONS = DatasetInfo("fashion_mnist_sessions", "class_incremental", 1, 28, 10, *SCALING)
+FASHION_MNIST = DatasetInfo("fashion_mnist", "classification", 1, 28, 10, *SCALING, images=60_000, memory_mb=400)
+SESSIONS = DatasetInfo("fashion_mnist_sessions", "class_incremental", 1, 28, 10, *SCALING, images=60_000, memory_mb=400)
 IDX_FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 _IDX_TYPE_UINT8 = 8
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"

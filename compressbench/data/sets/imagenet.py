@@ -32,4 +32,5 @@ def load(folder: Path, limit: int | None, **options: Any) -> ClassificationData:
     return loaded
 
 
-DATASETS = (replace(FOLDER, load=load, brought=Brought(FORM.path, check, FORM.hash)),)
+INFO = replace(FOLDER.info, images=1_281_167)
+DATASETS = (replace(FOLDER, info=INFO, load=load, brought=Brought(FORM.path, check, FORM.hash)),)

@@ -16,7 +16,7 @@ from compressbench.data.super_resolution import (
 )
 from compressbench.errors import UserError
 
-PHOTOGRAPHS = DatasetInfo("photographs", "super_resolution", 3, 128, 0, *RAW)
+PHOTOGRAPHS = DatasetInfo("photographs", "super_resolution", 3, 128, 0, *RAW, images=10, memory_mb=200)
 # Split by scene: the two motorcycle pictures are a stereo pair and must not face each other across the split.
 TRAIN_PHOTOGRAPHS = (
     "astronaut.png",
