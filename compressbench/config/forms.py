@@ -105,6 +105,16 @@ class Latency(Frozen):
     )
 
 
+class MethodScale(Frozen):
+    """What a method runs at one scale."""
+
+    runs: dict[str, tuple[Name, ...]] = Field(description="comparison -> settings")
+    config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
+    recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
+        {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
+    )
+
+
 class Scale(Frozen):
     """config/{scale}.yaml: which pairs are for which comparisons, with which budgets and seeds."""
 
@@ -118,9 +128,17 @@ class Scale(Frozen):
         description="what is compared -> on which pairs; methods name the comparisons that they take part in"
     )
     pairs: dict[PairName, Pair]
+    methods: dict[Name, MethodScale] = Field(
+        {}, description="method -> what it runs here, in the place of what its own config.yaml says of this scale"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scale":
+        for method, own in self.methods.items():
+            if unknown := sorted(set(own.runs) - set(self.comparisons)):
+                raise ValueError(
+                    f"methods.{method}.runs names the unknown comparison {unknown[0]!r}; known: {', '.join(self.comparisons)}"
+                )
         for comparison, pairs in self.comparisons.items():
             for pair in pairs:
                 if pair not in self.pairs:
@@ -150,16 +168,6 @@ class Setting(BaseModel):
     def hyperparameters(self) -> dict[str, Any]:
         """All other keys."""
         return self.model_extra or {}
-
-
-class MethodScale(Frozen):
-    """What a method runs at one scale."""
-
-    runs: dict[str, tuple[Name, ...]] = Field(description="comparison -> settings")
-    config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
-    recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
-        {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
-    )
 
 
 class Declaration(Frozen):

@@ -28,9 +28,12 @@ def method_class(root: Path, name: str) -> type[Method]:
     return classes[0]
 
 
-def resolve(root: Path, name: str, setting: str, scale: str) -> MethodConfig:
-    """The method's configuration: the paper's defaults < scales[scale].config < settings[setting]."""
-    declared = declaration(root, name)
+def resolve(root: Path, name: str, setting: str, scale: str, declared: Declaration | None = None) -> MethodConfig:
+    """The method's configuration: the paper's defaults < scales[scale].config < settings[setting].
+
+    declared: what the method declares, where the scale's file says more of it than the method's own.
+    """
+    declared = declared or declaration(root, name)
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
     at_scale = declared.scales.get(scale)

@@ -51,7 +51,10 @@ class Plan:
         self.scale: Scale = load_scale(root, scale)
         self.pairs = tuple(self.scale.pairs) if pairs is None else tuple(dict.fromkeys(map(self._known_pair, pairs)))
         chosen = list(discovery.files(root) if methods is None else methods)
-        self.declarations: dict[str, Declaration] = {name: discovery.declaration(root, name) for name in chosen}
+        with self._naming("methods"):
+            for name in self.scale.methods:
+                discovery.declaration(root, name)
+        self.declarations: dict[str, Declaration] = {name: self._declaration(name) for name in chosen}
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
@@ -66,6 +69,19 @@ class Plan:
                 f"seeds: {value!r} is not a seed; write whole numbers from 0, as in --config 'seeds=[0,1]'."
             )
         return int(value)
+
+    def _declaration(self, name: str) -> Declaration:
+        """What the method declares, and what the scale's file says of it."""
+        declared = discovery.declaration(self.root, name)
+        if (own := self.scale.methods.get(name)) is None:
+            return declared
+        for setting in {setting for run in own.runs.values() for setting in run} | set(own.recipes):
+            if setting not in declared.settings:
+                raise UserError(
+                    f"config/{self.scale_name}.yaml: key methods.{name} names the unknown setting {setting!r}; "
+                    f"known: {', '.join(declared.settings)}."
+                )
+        return declared.model_copy(update={"scales": {**declared.scales, self.scale_name: own}})
 
     def _known_pair(self, name: str) -> str:
         if name not in self.scale.pairs:
@@ -194,7 +210,7 @@ class Plan:
             if stage == "latency":
                 common |= {"latency": self.scale.latency, "batches": declared.batches}
             return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
-        configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name)
+        configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name, declared)
         return Job(
             **common,
             configuration=configuration,
@@ -260,7 +276,7 @@ class Plan:
                 self.job(run, stage)
         networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
         for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
-            config = loading.resolve(self.root, method, setting, self.scale_name)
+            config = loading.resolve(self.root, method, setting, self.scale_name, self.declarations[method])
             try:
                 loading.method_class(self.root, method)(config).check(networks[where])
             except UserError as error:

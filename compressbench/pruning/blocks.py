@@ -170,7 +170,7 @@ def connected_share(masks: Mapping[str, Tensor], couplings: Iterable[Coupling]) 
     reads its output channel. Idle kernels are stored and computed, and do nothing for the image.
     """
     kernels = {name: mask.flatten(2).any(2) if mask.dim() > 2 else mask.clone() for name, mask in masks.items()}
-    links = [c for c in couplings if c.group is None and kernels.keys() >= {c.producer, *c.consumers}]
+    links = [c for c in couplings if c.group is None and c.pixels == 1 and kernels.keys() >= {c.producer, *c.consumers}]
     kept = connected = sum(int(k.sum()) for k in kernels.values())
     before = None
     while before != connected:
