@@ -11,6 +11,8 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from compressbench import plugins
 from compressbench.errors import UserError
 from compressbench.models import foreign
@@ -37,6 +39,8 @@ def find(name: str) -> Constructor:
 def build(architecture: str, **arguments: Any) -> Network:
     """A freshly initialised network (drawn from torch's current generator) with `model.spec` attached."""
     constructor = find(architecture)
+    if isinstance(constructor, nn.Module):
+        raise UserError(f"architecture {architecture} is a network, not what builds one; name its class or a function.")
     parameters = inspect.signature(constructor).parameters
     wrapped = foreign.SHAPE in arguments and foreign.SHAPE not in parameters
     known = {*parameters, *(foreign.OWN if wrapped else ())}

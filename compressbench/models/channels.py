@@ -27,7 +27,11 @@ def cut(model: nn.Module, couplings: Sequence[Coupling], indices: Mapping[str, T
 
 def _replace(module: nn.Module, attribute: str, tensor: Tensor) -> None:
     old = getattr(module, attribute)
-    setattr(module, attribute, nn.Parameter(tensor.detach(), old.requires_grad) if attribute in module._parameters else tensor)
+    setattr(
+        module,
+        attribute,
+        nn.Parameter(tensor.detach(), old.requires_grad) if attribute in module._parameters else tensor,
+    )
 
 
 def _state_sizes(module: nn.Module) -> None:
@@ -47,7 +51,7 @@ class _Part(NamedTuple):
 
     start: int
     length: int
-    index: Tensor
+    taken: Tensor
 
 
 def select(state: Mapping[str, Tensor], couplings: Sequence[Coupling], indices: Mapping[str, Tensor]) -> State:
@@ -86,8 +90,8 @@ def _part(coupling: Coupling, channels: int, index: Tensor) -> _Part:
 def _columns(parts: Sequence[_Part], weight: Tensor) -> Tensor:
     """The columns of a weight [rows, columns, ...] that stay: of the parts those that they take, between them all."""
     stay, end = [], 0
-    for start, length, index in sorted(parts, key=lambda part: part.start):
-        stay += [torch.arange(end, start, device=index.device), start + index]
+    for start, length, taken in sorted(parts, key=lambda part: part.start):
+        stay += [torch.arange(end, start, device=taken.device), start + taken]
         end = start + length
     return torch.cat([*stay, torch.arange(end, weight.shape[1], device=weight.device)])
 

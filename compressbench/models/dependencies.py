@@ -57,8 +57,8 @@ def _graph(model: nn.Module, images: Tensor) -> Any:
             return torch_pruning.DependencyGraph().build_dependency(model, images, verbose=False)
     except Exception as error:  # whatever the library comes upon in a network's code
         raise UserError(
-            f"Torch-Pruning cannot follow this network ({type(error).__name__}: {error}), so that its filters cannot be removed; "
-            "choose a method that leaves the channels alone, or simplify the forward pass."
+            f"Torch-Pruning cannot follow this network ({type(error).__name__}: {error}), so that its filters cannot be "
+            "removed; choose a method that leaves the channels alone, or simplify the forward pass."
         ) from error
 
 
@@ -77,7 +77,7 @@ class Trace:
     @classmethod
     def of(cls, model: nn.Module, images: Tensor) -> "Trace":
         """Runs the network once, in evaluation mode."""
-        trace = cls({m: name for name, m in model.named_modules() if isinstance(m, LAYERS) or not any(True for _ in m.children())})
+        trace = cls({m: name for name, m in model.named_modules() if isinstance(m, LAYERS) or not [*m.children()]})
         handles = [module.register_forward_hook(trace._leave) for module in trace.names]
         was_training = model.training
         try:
@@ -156,7 +156,7 @@ class _Members:
         links, followers = [self._link(name) for name in producers], [self._link(name) for name in self.followers]
         normed = {norm for _, norm in [*links, *followers]}
         place = self._place(consumers)
-        if place is None or normed < set(self.norms) or not self._convolutions(producers):
+        if place is None or not normed.issuperset(self.norms) or not self._convolutions(producers):
             return None  # a normalisation of a sum belongs to no convolution
         return Coupling(
             producers[0],

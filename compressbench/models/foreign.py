@@ -73,10 +73,16 @@ class Foreign(Classifier):
         last = classifier_of(source)
         self.source = source
         self.inner_widths: Mapping[str, int] = {}
-        self.classifier = module.get_submodule(last)
+        classifier = module.get_submodule(last)
         module.set_submodule(last, nn.Identity())
         self.body = module
         self.pool = nn.Flatten()
+        self.classifier = classifier  # the last one of `named_modules`, as in the suite's networks
+
+    def taps(self) -> tuple[str, ...]:
+        """Those that the module itself names by a method `taps`."""
+        named = self.body.taps() if hasattr(self.body, "taps") else ()  # type: ignore[operator]
+        return tuple(f"body.{name}" for name in named)
 
     def couplings(self) -> tuple[Coupling, ...]:
         """Those of the network at full width, at their present places in concatenations."""
@@ -93,7 +99,9 @@ class Foreign(Classifier):
         full = widths_of(self.source)
         for key, width in widths.items():
             if not 1 <= width <= full.get(key, 0):
-                known = f"1 to {full[key]} are" if key in full else "such a width is not free; free are: " + ", ".join(full)
+                known = (
+                    f"1 to {full[key]} are" if key in full else "such a width is not free; free are: " + ", ".join(full)
+                )
                 raise UserError(f"architecture {self.source.name}: inner_widths.{key} is {width}; {known}.")
         device = next(self.parameters()).device
         kept = {key: torch.arange(width, device=device) for key, width in widths.items() if width < full[key]}
@@ -134,33 +142,49 @@ def classifier_of(source: Source) -> str:
         module = source.build().eval()
         for name, layer in module.named_modules():
             if isinstance(layer, nn.Linear):
-                layer.register_forward_hook(lambda _, __, output, name=name: written.update({id(output): (name, output)}))
-        with torch.no_grad():
-            try:
+                layer.register_forward_hook(
+                    lambda _, __, output, name=name: written.update({id(output): (name, output)})
+                )
+        try:
+            with torch.no_grad():
                 output = module(source.images())
-            except BROKEN as error:
-                raise UserError(
-                    f"architecture {source.name} does not run on images of {SHAPE} {list(source.image_shape)} ({error}); "
-                    "correct it, or the other arguments."
-                ) from error
+                module.to(memory_format=torch.channels_last)(source.images())  # type: ignore[call-overload]
+        except BROKEN as error:
+            raise UserError(
+                f"architecture {source.name} does not run on images of {SHAPE} {list(source.image_shape)} in contiguous and in "
+                f"channels_last format ({error}); correct {SHAPE}, or write `flatten` or `reshape` where it says `view`."
+            ) from error
     if id(output) not in written or output.dim() != 2:
         raise UserError(
-            f"architecture {source.name}: its output is not that of a linear layer, so that the suite cannot tell its classifier "
-            "from the rest; return the logits [N, classes] of the last nn.Linear as they are."
+            f"architecture {source.name}: its output is not that of a linear layer, so that the suite cannot tell its "
+            "classifier from the rest; return the logits [N, classes] of the last nn.Linear as they are."
         )
     return written[id(output)][0]
 
 
 @cache
 def couplings_of(source: Source) -> tuple[Coupling, ...]:
-    """The free channels at full width. UserError where Torch-Pruning is not installed."""
+    """The free channels at full width. UserError where Torch-Pruning is not installed, or cannot follow the network."""
+    _check_without_numbers(source)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         model = Foreign(source.build(), source).requires_grad_(True).eval()
         found = find_couplings(model, source.images())
-    if _holds(model, found):
-        return found
-    return tuple(coupling for coupling in found if _holds(model, [coupling]))
+        if _holds(model, found):
+            return found
+        return tuple(coupling for coupling in found if _holds(model, [coupling]))
+
+
+def _check_without_numbers(source: Source) -> None:
+    """Networks of other widths are counted without making their tensors."""
+    with torch.device("meta"), torch.no_grad():
+        try:
+            Foreign(source.build(), source).eval()(source.images(device="meta"))
+        except (RuntimeError, NotImplementedError) as error:
+            raise UserError(
+                f"architecture {source.name}: its forward pass depends on the values in its tensors ({error}), so that its "
+                "filters cannot be removed; choose a method that leaves the channels alone, or take the branch out."
+            ) from error
 
 
 @cache
@@ -196,7 +220,7 @@ def _randomised(model: Foreign) -> Foreign:
     """A copy in double precision whose normalisations differ from channel to channel."""
     network = copy.deepcopy(model).double().eval()
     drawn = generator(0, model.source.name, "channels")
-    for name, tensor in network.state_dict().items():
+    for tensor in network.state_dict().values():
         if tensor.dim() == 1 and tensor.is_floating_point():
             tensor.copy_(torch.rand(tensor.shape, generator=drawn, dtype=tensor.dtype) + 0.5)
     return network

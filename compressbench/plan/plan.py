@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, load_scale, parse
+from compressbench.config import Declaration, MethodConfig, Pair, Recipe, Scale, discovery, load_scale, parse
 from compressbench.errors import UserError
 from compressbench.method import loading
 from compressbench.plan import Job, Run
@@ -210,7 +210,7 @@ class Plan:
             if stage == "latency":
                 common |= {"latency": self.scale.latency, "batches": declared.batches}
             return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
-        configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name, declared)
+        configuration = self._configuration(run.method, run.setting)
         return Job(
             **common,
             configuration=configuration,
@@ -218,6 +218,10 @@ class Plan:
             inputs=self._inputs(run, stage),
             files={str(value): self._file_hash(value) for _, value in configuration if isinstance(value, Path)},
         )
+
+    def _configuration(self, method: str, setting: str) -> MethodConfig:
+        own = self.declarations[method] if method in self.scale.methods else None
+        return loading.resolve(self.root, method, setting, self.scale_name, own)
 
     def _inputs(self, run: Run, stage: str) -> dict[str, Job]:
         """What a stage of the method itself reads."""
@@ -276,7 +280,7 @@ class Plan:
                 self.job(run, stage)
         networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
         for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
-            config = loading.resolve(self.root, method, setting, self.scale_name, self.declarations[method])
+            config = self._configuration(method, setting)
             try:
                 loading.method_class(self.root, method)(config).check(networks[where])
             except UserError as error:

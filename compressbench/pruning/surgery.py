@@ -14,6 +14,7 @@ from compressbench.layers.registry import CompressedLayer
 from compressbench.models import Network
 from compressbench.models.channels import select
 
+
 def permute_filters(model: Network, orders: Mapping[str, Tensor]) -> Network:
     """Reorder the channels of the named couplings, in place; the network's function stays the same."""
     model.load_state_dict(select(model.state_dict(), model.couplings(), orders))

@@ -51,18 +51,19 @@ class CFViT(Method):
 
     config: Config
 
-    def build(self, ctx: Context) -> CoarseToFineViT:
-        """The pair's transformer with a coarse pass."""
-        c = self.config
-        if ctx.spec.architecture != "vit":
-            raise UserError(
-                f"cf_vit starts from the architecture vit, not {ctx.spec.architecture}; choose another pair."
-            )
-        arguments = {"alpha": c.alpha, "beta": c.beta, "first_layer": c.first_layer, "thresholds": list(c.thresholds)}
-        if c.token_labels and not ctx.spec.arguments.get("token_head"):
+    def check(self, network: Network) -> None:
+        spec = network.spec
+        if spec.architecture != "vit":
+            raise UserError(f"cf_vit starts from the architecture vit, not {spec.architecture}; choose another pair.")
+        if self.config.token_labels and not spec.arguments.get("token_head"):
             raise UserError(
                 "token_labels needs a pair whose transformer has token_head: true; choose another pair or setting."
             )
+
+    def build(self, ctx: Context) -> CoarseToFineViT:
+        """The pair's transformer with a coarse pass."""
+        c = self.config
+        arguments = {"alpha": c.alpha, "beta": c.beta, "first_layer": c.first_layer, "thresholds": list(c.thresholds)}
         spec = ModelSpec("coarse_to_fine_vit", {"backbone": ctx.spec.arguments, **arguments})
         return network_of(ctx.build(spec), CoarseToFineViT)
 

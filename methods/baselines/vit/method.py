@@ -24,10 +24,12 @@ class PlainViT(Method):
 
     config: Config
 
+    def check(self, network: Network) -> None:
+        if network.spec.architecture != "vit":
+            raise UserError(f"vit needs the architecture vit, not {network.spec.architecture}; choose another pair.")
+
     def compress(self, ctx: Context) -> Network:
         recipe, c = ctx.recipes.scratch, self.config
-        if ctx.spec.architecture != "vit":
-            raise UserError(f"vit needs the architecture vit, not {ctx.spec.architecture}; choose another pair.")
         model = ctx.build(ModelSpec("vit", ctx.spec.arguments | {"shrink": c.shrink}))
         seed = derive_seed(ctx.seed, "mixing")
         return ctx.fit(
