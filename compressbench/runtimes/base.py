@@ -47,6 +47,15 @@ class Runtime(ABC):
         """
 
 
+def tolerance(exact: bool) -> float:
+    """The largest relative error in the 2-norm of outputs that are still the model's.
+
+    Not `exact` are models with quantizers: they turn the last bit of their input into a whole step now and then, and two
+    bits in a gate amplify that. Only a gross difference counts there.
+    """
+    return 1e-3 if exact else 0.3
+
+
 def last_line(error: Exception) -> str:
     """Of a library's message, which ends with what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -19,7 +19,7 @@ from compressbench.finite import finite
 from compressbench.kernels.autotune import Call
 from compressbench.layers.deployment import deploy, simulated_kinds
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
-from compressbench.runtimes.base import Skip
+from compressbench.runtimes.base import Skip, tolerance
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.seeding import derive_seed, generator
 from compressbench.training.layout import channels_last
@@ -212,13 +212,12 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 class _Subject:
     """A model to be timed and the output that every runtime must reproduce.
 
-    Not `exact` are models with quantizers: they turn the last bit of their input into a whole step now and then, and
-    two bits in a gate amplify that. Only a gross difference counts there, and it costs this runtime alone.
+    Where it is not `exact` (see `tolerance`), a difference costs this runtime alone.
     """
 
     def __init__(self, label: str, model: nn.Module, example: Tensor, exact: bool = True) -> None:
         self.label, self.model, self.exact = label, model.eval(), exact
-        self.tolerance = 1e-3 if exact else 0.3
+        self.tolerance = tolerance(exact)
         with torch.no_grad():
             self.expected = finite(self.model(example), f"the {label} model")
 
