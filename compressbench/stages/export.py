@@ -84,6 +84,8 @@ def _info(job: Job) -> DatasetInfo:
 
 def _export(model: nn.Module, images: Tensor, kind: Format, path: Path, job: Job) -> str:
     preprocessing = preprocessing_of(job)
+    with torch.no_grad():
+        expected = model(images)  # first, for a quantizer that reads its state once
     ready = portable(model, preprocessing)
     free = {0: "batch"} | ({2: "height", 3: "width"} if _info(job).task == "super_resolution" else {})
     pixels = preprocessing.pixels(images)
@@ -92,7 +94,7 @@ def _export(model: nn.Module, images: Tensor, kind: Format, path: Path, job: Job
     except UserError as error:
         raise UserError(f"{job.run.name} cannot be exported: {error}; try another format.") from error
     with torch.no_grad():
-        difference = compare(kind.load(content)(pixels), model(images), ready.exact)
+        difference = compare(kind.load(content)(pixels), expected, ready.exact)
     write_bytes(path, content)
     write_json(path.with_suffix(".json"), _description(job, preprocessing, ready, difference, pixels))
     return f"{path} ({ready.arithmetic}, {len(content):,} bytes): {difference}"

@@ -52,7 +52,9 @@ class CFViT(Method):
     config: Config
 
     def check(self, network: Network) -> None:
-        spec = network.spec
+        self._check(network.spec)
+
+    def _check(self, spec: ModelSpec) -> None:
         if spec.architecture != "vit":
             raise UserError(f"cf_vit starts from the architecture vit, not {spec.architecture}; choose another pair.")
         if self.config.token_labels and not spec.arguments.get("token_head"):
@@ -63,6 +65,7 @@ class CFViT(Method):
     def build(self, ctx: Context) -> CoarseToFineViT:
         """The pair's transformer with a coarse pass."""
         c = self.config
+        self._check(ctx.spec)
         arguments = {"alpha": c.alpha, "beta": c.beta, "first_layer": c.first_layer, "thresholds": list(c.thresholds)}
         spec = ModelSpec("coarse_to_fine_vit", {"backbone": ctx.spec.arguments, **arguments})
         return network_of(ctx.build(spec), CoarseToFineViT)

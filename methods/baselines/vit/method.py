@@ -25,11 +25,16 @@ class PlainViT(Method):
     config: Config
 
     def check(self, network: Network) -> None:
-        if network.spec.architecture != "vit":
-            raise UserError(f"vit needs the architecture vit, not {network.spec.architecture}; choose another pair.")
+        self._check(network.spec)
+
+    @staticmethod
+    def _check(spec: ModelSpec) -> None:
+        if spec.architecture != "vit":
+            raise UserError(f"vit needs the architecture vit, not {spec.architecture}; choose another pair.")
 
     def compress(self, ctx: Context) -> Network:
         recipe, c = ctx.recipes.scratch, self.config
+        self._check(ctx.spec)
         model = ctx.build(ModelSpec("vit", ctx.spec.arguments | {"shrink": c.shrink}))
         seed = derive_seed(ctx.seed, "mixing")
         return ctx.fit(
