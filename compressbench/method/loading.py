@@ -33,12 +33,13 @@ def resolve(root: Path, name: str, setting: str, scale: str, declared: Declarati
 
     declared: what the method declares, where the scale's file says more of it than the method's own.
     """
+    also = "" if declared is None else f" and config/{scale}.yaml (methods.{name})"
     declared = declared or declaration(root, name)
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
     at_scale = declared.scales.get(scale)
     merged = (at_scale.config if at_scale else {}) | declared.settings[setting].hyperparameters
-    where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale})"
+    where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale}){also}"
     config = parse(method_class(root, name).Config, merged, where)
     _require_level(declared, setting, config, where)
     return config

@@ -131,7 +131,9 @@ class Plan:
         at_scale = declared.scales.get(self.scale_name) if declared else None
         if at_scale is None or run.setting not in at_scale.recipes:
             return pair
-        where = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"  # type: ignore[union-attr]
+        own_file = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}"  # type: ignore[union-attr]
+        file = f"config/{self.scale_name}.yaml, methods.{run.method}" if run.method in self.scale.methods else own_file
+        where = f"{file}.recipes.{run.setting}"
         own: dict[str, Recipe] = {
             name: parse(Recipe, getattr(pair, name).model_dump() | changes, f"{where}.{name}")
             for name, changes in at_scale.recipes[run.setting].items()

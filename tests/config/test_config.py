@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -493,3 +494,52 @@ def test_a_run_is_timed_itself_where_the_setting_that_stands_for_it_does_not_run
     run = next(r for r in plan.runs if r.setting == "p30_w6")
     plan.declarations["udfc"] = plan.declarations["udfc"].model_copy(update={"latency_from": {"p30_w6": "w3"}})
     assert plan.timed[run] == run
+
+
+@pytest.fixture
+def own_scale(tmp_path: Path) -> Callable[..., Plan]:
+    """A plan of config/own.yaml, whose `methods` a test chooses; no method knows this scale."""
+    (tmp_path / "methods").symlink_to(ROOT / "methods")
+    (tmp_path / "data.dvc").symlink_to(ROOT / "data.dvc")
+    recipe = {"epochs": 5, "batch_size": 64, "lr": 0.1}
+    scale = {
+        "seeds": [0],
+        "comparisons": {"mine": ["digits/plain"]},
+        "pairs": {
+            "digits/plain": {"architecture": "plain", **dict.fromkeys(("scratch", "pretrain", "finetune"), recipe)}
+        },
+    }
+
+    def plan(methods: dict[str, Any]) -> Plan:
+        (tmp_path / "config").mkdir(exist_ok=True)
+        (tmp_path / "config/own.yaml").write_text(yaml.safe_dump(scale | {"methods": methods}), encoding="utf-8")
+        return Plan(tmp_path, "own")
+
+    return plan
+
+
+def test_a_scale_says_what_methods_run_there(own_scale: Callable[..., Plan]) -> None:
+    at_finetune = {"global_p90": {"finetune": {"lr": 0.02}}}
+    plan = own_scale({
+        "magnitude": {"runs": {"mine": ["global_p90"]}, "config": {"keep_last": True}, "recipes": at_finetune},
+        "dense": {"runs": {"mine": ["checkpoint"]}},
+    })  # fmt: skip
+    plan.validate()
+    dense, pruned = plan.runs
+    assert [(run.method, run.setting, run.pair) for run in plan.runs] == [
+        ("dense", "checkpoint", "digits/plain"), ("magnitude", "global_p90", "digits/plain")
+    ]  # fmt: skip
+    job = plan.job(pruned, "compress")
+    assert (job.configuration.keep_last, job.configuration.sparsity) == (True, 0.9)  # type: ignore[union-attr]
+    assert (plan.pair(pruned).finetune.lr, plan.pair(dense).finetune.lr) == (0.02, 0.1)
+
+
+@pytest.mark.parametrize("methods, message", [
+    ({"magnitud": {"runs": {"mine": []}}}, r"config/own\.yaml: key methods: unknown method 'magnitud'; methods/ has: "),
+    ({"snip": {"runs": {"mine": ["p1"]}}}, r"config/own\.yaml: key methods\.snip names the unknown setting 'p1'; known: p90"),
+    ({"snip": {"runs": {"yours": ["p90"]}}}, r"methods\.snip\.runs names the unknown comparison 'yours'; known: mine"),
+    ({"snip": {"runs": {"mine": ["p90"]}, "config": {"x": 1}}}, r"and config/own\.yaml \(methods\.snip\): key x: Extra inputs"),
+])  # fmt: skip
+def test_wrong_methods_of_a_scale_are_named(own_scale: Callable[..., Plan], methods: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        own_scale(methods).validate()
