@@ -1,6 +1,5 @@
 """A static fp32 ONNX graph of a model."""
 
-import contextlib
 import io
 import logging
 import warnings
@@ -34,7 +33,7 @@ def export(model: nn.Module, example: Tensor, free: Mapping[int, str] | None = N
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):  # it prints graphs
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             names: Any = {"input_names": ["input"], "output_names": ["output"]}
             if free:
