@@ -6,7 +6,7 @@ from torch import Tensor
 
 from compressbench.errors import UserError
 from compressbench.finite import finite
-from compressbench.runtimes.base import tolerance
+from compressbench.runtimes.base import GROSS, Runtime
 
 
 class Difference(NamedTuple):
@@ -30,9 +30,10 @@ def compare(outputs: Tensor, expected: Tensor, exact: bool) -> Difference:
         raise UserError(f"the file gives {list(outputs.shape)}, the model {list(expected.shape)}; nothing was written.")
     difference = (finite(outputs, "the exported network") - expected).double()
     relative = float(difference.norm() / expected.double().norm().clamp_min(1e-6))
-    if not relative <= tolerance(exact):
+    limit = Runtime.tolerance if exact else GROSS
+    if not relative <= limit:
         raise UserError(
-            f"the exported network differs from the model by {relative:.2g} (relative), above {tolerance(exact):g}; nothing "
+            f"the exported network differs from the model by {relative:.2g} (relative), above {limit:g}; nothing "
             "was written: try the other format, and report the layer that differs."
         )
     agreement = 100 * float((outputs.argmax(1) == expected.argmax(1)).double().mean()) if outputs.dim() == 2 else None

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+GROSS = 0.3
+"""How far, relative in the 2-norm, the outputs of a model with quantizers may be from its own: they turn the last bit of their input
+into a whole step now and then, and two bits in a gate amplify that. Only a gross difference counts there."""
+
+
 class Skip(Exception):
     """This runtime cannot run this model; the reason is recorded and shown."""
 
@@ -26,6 +31,9 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     """How configurations and results call it: a plain string, for it is read without importing the module."""
+
+    tolerance: ClassVar[float] = 1e-3
+    """How far its output may be from the model's, relative in the 2-norm."""
 
     def objection(self, compressed: "nn.Module") -> str:
         """Why there is no point in timing this model here; empty when there is. Asked before anything is prepared."""
@@ -45,15 +53,6 @@ class Runtime(ABC):
 
         Where layers run in different forms, also {"layers": how many in which}.
         """
-
-
-def tolerance(exact: bool) -> float:
-    """The largest relative error in the 2-norm of outputs that are still the model's.
-
-    Not `exact` are models with quantizers: they turn the last bit of their input into a whole step now and then, and two
-    bits in a gate amplify that. Only a gross difference counts there.
-    """
-    return 1e-3 if exact else 0.3
 
 
 def last_line(error: Exception) -> str:
