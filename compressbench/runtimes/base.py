@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 GROSS = 0.3
-"""How far, relative in the 2-norm, the outputs of a model with quantizers may be from its own: they turn the last bit of their input
-into a whole step now and then, and two bits in a gate amplify that. Only a gross difference counts there."""
+"""How far, relative in the 2-norm, the outputs of a model with quantizers may be from its own. They turn the last bit of their
+input into a whole step now and then, and two bits in a gate amplify that: only a gross difference counts there."""
 
 
 class Skip(Exception):
