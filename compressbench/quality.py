@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -49,7 +49,7 @@ def top1_of_each(
     was_training, device = model.training, _device(model)
     model.eval()
     hits: Counter[str] = Counter()
-    for images, truth in zip(split.images.split(batch), split.labels.split(batch), strict=True):
+    for images, truth in split.in_batches(batch):
         for name, logits in predict(images.to(device)).items():
             found = best_class(logits, f"{name} of {title(model)}" if name else title(model))
             hits[name] += int((found.cpu() == truth.cpu()).sum())
@@ -57,12 +57,19 @@ def top1_of_each(
     return {name: 100 * count / len(split.labels) for name, count in hits.items()}
 
 
+def in_parts(inputs: Tensor | Split, batch: int) -> Iterator[Tensor]:
+    """The rows of a tensor or the images of a split, `batch` at a time."""
+    return (
+        iter(inputs.split(batch)) if isinstance(inputs, Tensor) else (images for images, _ in inputs.in_batches(batch))
+    )
+
+
 @torch.no_grad()
-def predictions(model: nn.Module, inputs: Tensor, batch: int = 100, name: str = "") -> Tensor:
+def predictions(model: nn.Module, inputs: Tensor | Split, batch: int = 100, name: str = "") -> Tensor:
     """The label of the largest output, int16 [N], in eval mode; the model's mode is left as it was. `name`: for errors."""
     was_training, device = model.training, _device(model)
     model.eval()
-    found = torch.cat([best_class(model(x.to(device)), name or title(model)).cpu() for x in inputs.split(batch)])
+    found = torch.cat([best_class(model(x.to(device)), name or title(model)).cpu() for x in in_parts(inputs, batch)])
     model.train(was_training)
     return found.short()
 

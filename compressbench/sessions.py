@@ -16,18 +16,19 @@ from compressbench.seeding import derive_seed
 
 
 @torch.no_grad()
-def features(network: GrowingClassifier, images: Tensor, batch: int = 100) -> Tensor:
+def features(network: GrowingClassifier, images: Tensor | Split, batch: int = 100) -> Tensor:
     """What a frozen backbone makes of the images, in eval mode: [N, F], on the network's device."""
     network.eval()
     device = next(network.parameters()).device
-    parts = [finite(network.features(part.to(device)), title(network)) for part in images.split(batch)]
+    batches = quality.in_parts(images, batch)
+    parts = [finite(network.features(part.to(device)), title(network)) for part in batches]
     return torch.cat(parts)
 
 
 def through_sessions(
     ctx: Context,
     start: AnyModule,
-    test: Tensor,
+    test: Tensor | Split,
     learn: Callable[[AnyModule, Split, int, int], AnyModule],
     form: Callable[[AnyModule], nn.Module] = lambda network: network,
 ) -> list[AnyModule]:

@@ -1,5 +1,6 @@
 """Classification data: whole data sets as tensors, and batches that are a pure function of (seed, step)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -26,6 +27,18 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def images_at(self, indices: Tensor | slice) -> Tensor:
+        """The images at int64 [n] or at a slice, float32 [n, C, H, W], as a network sees them in evaluation."""
+        return self.images[indices]
+
+    def in_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [B, C, H, W] and labels [B] in their order, `size` at a time; the last batch may be smaller."""
+        return zip(self.images.split(size), self.labels.split(size), strict=True)
+
+    def take(self, indices: Tensor | slice) -> "Split":
+        """The part of the split at int64 [n] or at a slice."""
+        return Split(self.images[indices], self.labels[indices], self.black)
 
 
 @dataclass(frozen=True)

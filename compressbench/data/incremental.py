@@ -74,13 +74,9 @@ def in_sessions(source: ClassificationData, protocol: Protocol, seed: int, about
         ]
     else:
         chosen = [[_published(train, new, row) for new, row in zip(sessions, protocol.few_shot, strict=True)]]
-    few_shot = tuple(tuple(_take(train, index) for index in rows) for rows in chosen)
-    base, held_out = (_take(part, torch.nonzero(part.labels < ends[0]).flatten()) for part in (train, validation))
+    few_shot = tuple(tuple(train.take(index) for index in rows) for rows in chosen)
+    base, held_out = (part.take(torch.nonzero(part.labels < ends[0]).flatten()) for part in (train, validation))
     return ClassIncrementalData(about, base, held_out, test, protocol, few_shot)
-
-
-def _take(split: Split, index: Tensor) -> Split:
-    return Split(split.images[index], split.labels[index], split.black)
 
 
 def _drawn(train: Split, classes: Sequence[int], shots: int, seed: int, draw: int) -> Tensor:

@@ -69,7 +69,7 @@ def real_images(ctx: Context, count: int, generator: torch.Generator) -> Synthet
     """A random sample of the training images."""
     train = ctx.data.train
     chosen = torch.randperm(len(train.labels), generator=generator)[:count]
-    return SyntheticImages(train.images[chosen].to(ctx.device), train.labels[chosen].to(ctx.device))
+    return SyntheticImages(train.images_at(chosen).to(ctx.device), train.labels[chosen].to(ctx.device))
 
 
 def teacher_hash(ctx: Context) -> str | None:

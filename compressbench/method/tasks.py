@@ -63,8 +63,8 @@ class Classification(Task):
         return lambda model, batch: F.cross_entropy(model(batch[0]), batch[1], label_smoothing=recipe.label_smoothing)
 
     def held_out(self, loaded: Any) -> Split:
-        split = loaded.validation
-        return Split(split.images[:VALIDATION_IMAGES], split.labels[:VALIDATION_IMAGES])
+        held_out: Split = loaded.validation.take(slice(VALIDATION_IMAGES))
+        return held_out
 
     def trained_classes(self, loaded: Any) -> int:
         return loaded.info.classes

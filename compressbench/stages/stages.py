@@ -21,6 +21,7 @@ from compressbench.seeding import make_deterministic
 from compressbench.stages.runner import Stage, running
 
 KEPT = "kept.safetensors"
+MACS_BATCH = 100
 
 
 def run_stage(root: Path, run: Run, stage: str) -> None:
@@ -152,7 +153,8 @@ def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folde
         raise UserError(f"{folder.relative_to(ctx.root)}: {error}") from error
     costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))
     if isinstance(network, ImageDependent):
-        costs = accounting.with_mean_macs(costs, network.mean_macs(ctx.data.test.images))
+        test = (images for images, _ in ctx.data.test.in_batches(MACS_BATCH))
+        costs = accounting.with_mean_macs(costs, network.mean_macs(test))
     return {"quality": scores} | asdict(costs)
 
 
@@ -167,6 +169,10 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
     compressed = storage.load_model(folder)
     ctx = _context(root, job, running_stage)
 
+    def test_images(batch: int) -> Tensor:
+        images: Tensor = ctx.data.test.images_at(slice(latency.timed_images(batch)))
+        return images
+
     def measure(network: nn.Module) -> dict[str, Any]:
         return latency.measure(
             dense,
@@ -176,13 +182,13 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
             rounds=options.rounds,
             warmup=options.warmup,
             seed=seed,
-            images=ctx.data.test.images if isinstance(network, ImageDependent) else None,
+            images=test_images(1) if isinstance(network, ImageDependent) else None,
         )
 
     def add_throughput(results: dict[str, Any], networks: dict[str, nn.Module]) -> None:
         for batch in job.batches:
             timed = latency.throughput(
-                {"dense": dense, **networks}, ctx.data.test.images, batch, options.rounds, options.warmup, seed
+                {"dense": dense, **networks}, test_images(batch), batch, options.rounds, options.warmup, seed
             )
             for name, own in results.items():
                 own.setdefault("throughput", []).append(timed[name])

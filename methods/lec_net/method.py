@@ -89,7 +89,7 @@ class LECNet(Method):
         def learn(head: GrowingHead, shots: Split, session: int, draw: int) -> GrowingHead:
             return self.learn(ctx, base, head, shots, session, draw)
 
-        test = features(base, ctx.data.test.images)
+        test = features(base, ctx.data.test)
         heads = through_sessions(ctx, base.classifier, test, learn, self.form)
         self._record(ctx, heads)
         return base.with_head(self.form(heads[0]))
@@ -98,7 +98,7 @@ class LECNet(Method):
         self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
     ) -> GrowingHead:
         """One session on the features of its shots, changing `head`."""
-        x, labels = features(base, shots.images), shots.labels.to(ctx.device)
+        x, labels = features(base, shots), shots.labels.to(ctx.device)
         with torch.no_grad():
             old = head.eval()(x)
         self.expand(head, x, labels)

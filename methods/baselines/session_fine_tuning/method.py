@@ -33,7 +33,7 @@ class SessionFineTuning(Method):
 
     def compress(self, ctx: Context) -> Network:
         base = network_of(ctx.dense(), GrowingClassifier)
-        test = ctx.data.test.images
+        test = ctx.data.test
         if self.config.trained == "head":
             learn = partial(self.learn_head, ctx, base)
             return base.with_head(through_sessions(ctx, base.classifier, features(base, test), learn)[0])
@@ -45,7 +45,7 @@ class SessionFineTuning(Method):
     ) -> GrowingClassifier:
         """One session; batch norms keep the statistics of the base session."""
         network.eval().classifier.grow(len(shots.labels.unique()), rows=0)
-        self._train(ctx, network, shots.images.to(ctx.device), shots.labels)
+        self._train(ctx, network, shots.images_at(slice(None)).to(ctx.device), shots.labels)
         return network
 
     def learn_head(
@@ -53,7 +53,7 @@ class SessionFineTuning(Method):
     ) -> GrowingHead:
         """One session on the features of a frozen backbone."""
         head.grow(len(shots.labels.unique()), rows=0)
-        self._train(ctx, head, features(base, shots.images), shots.labels)
+        self._train(ctx, head, features(base, shots), shots.labels)
         return head
 
     def _train(self, ctx: Context, network: nn.Module, inputs: Tensor, labels: Tensor) -> None:
