@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench import data, storage
-from compressbench.data import DatasetInfo
+from compressbench import storage
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.data.super_resolution import centre_crop
 from compressbench.errors import UserError
@@ -17,9 +16,10 @@ from compressbench.export.check import Difference, compare
 from compressbench.export.formats import FORMATS, Format
 from compressbench.export.portable import Portable, portable
 from compressbench.files import write_bytes, write_json
+from compressbench.method import Context
 from compressbench.method.operating_points import Adaptive, ImageDependent
-from compressbench.method.tasks import TASKS
 from compressbench.plan import Job, Plan, Run, provenance
+from compressbench.stages.stages import context_of
 
 IMAGES = 32
 """Test images on which the outputs are compared."""
@@ -39,6 +39,8 @@ def export_run(root: Path, run: Run, form: str, out: Path | None = None) -> Iter
         UserError: there is no such result, it has no graph, or the file computes something else.
     """
     plan = Plan(root, run.scale, [run.method], [run.seed])
+    if run.pair not in plan.scale.pairs:
+        raise UserError(f"{run.pair} is not a pair of config/{run.scale}.yaml; known: {', '.join(plan.scale.pairs)}.")
     job = plan.job(run, plan.final_stage(run))
     if not provenance.is_current(root, job):
         raise UserError(
@@ -47,47 +49,39 @@ def export_run(root: Path, run: Run, form: str, out: Path | None = None) -> Iter
         )
     kind = FORMATS[form]
     path = out or root / run.folder("export") / f"model{kind.suffix}"
-    model, images = storage.load_model(root / job.folder), test_images(root, job)
+    ctx, model = context_of(root, job), storage.load_model(root / job.folder)
     if not isinstance(model, Adaptive):
-        yield _export(model, images, kind, path, job)
+        yield _export(ctx, model, kind, path, job)
         return
     for point in model.operating_points:
         network, place = model.at(point), path.with_name(f"{path.stem}_{point}{path.suffix}")
         if isinstance(network, ImageDependent):
             yield f"{place} is left out: the arithmetic of this operating point depends on the image and has no graph"
         else:
-            yield _export(network, images, kind, place, job)
+            yield _export(ctx, network, kind, place, job)
 
 
-def test_images(root: Path, job: Job) -> Tensor:
-    """Some test images [N, C, H, W] as the network reads them; for super-resolution the middle of the smallest one."""
-    info = _info(job)
-    scale = job.workload.arguments.get("scale", 2)
-    loaded: Any = data.load(
-        job.workload.data or job.run.dataset, root / "data", job.workload.images, scale, job.run.seed
-    )
-    if info.task != "super_resolution":
-        return loaded.test.images[:IMAGES].contiguous()  # type: ignore[no-any-return]
-    side = TASKS[info.task].image_shape(info, job.workload)[-1]
-    return torch.stack([centre_crop(pair.low.float(), side) for pair in loaded.test[:IMAGES]])
+def sample_images(ctx: Context) -> Tensor:
+    """Some test images [N, C, H, W] as the network reads them; for super-resolution the middle of each."""
+    if ctx.info.task != "super_resolution":
+        return ctx.data.test.images_at(slice(IMAGES)).contiguous()  # type: ignore[no-any-return]
+    side = ctx.task.image_shape(ctx.info, ctx.pair)[-1]
+    return torch.stack([centre_crop(pair.low.float(), side) for pair in ctx.data.test[:IMAGES]])
 
 
-def preprocessing_of(job: Job) -> Preprocessing:
-    """What the images of a job go through before its network."""
-    info = _info(job)
-    return Preprocessing(info.size, info.size, info.mean, info.std)
+def preprocessing_of(ctx: Context) -> Preprocessing:
+    """What test images go through: of files, what their split does to them; those in memory have the network's size."""
+    info = ctx.info
+    own: Preprocessing | None = getattr(ctx.data.test, "preprocessing", None)
+    return own or Preprocessing(info.size, info.size, info.mean, info.std)
 
 
-def _info(job: Job) -> DatasetInfo:
-    return data.info(job.workload.data or job.run.dataset)
-
-
-def _export(model: nn.Module, images: Tensor, kind: Format, path: Path, job: Job) -> str:
-    preprocessing = preprocessing_of(job)
+def _export(ctx: Context, model: nn.Module, kind: Format, path: Path, job: Job) -> str:
+    preprocessing, images = preprocessing_of(ctx), sample_images(ctx)
     with torch.no_grad():
         expected = model(images)  # first, for a quantizer that reads its state once
     ready = portable(model, preprocessing)
-    free = {0: "batch"} | ({2: "height", 3: "width"} if _info(job).task == "super_resolution" else {})
+    free = {0: "batch"} | ({2: "height", 3: "width"} if ctx.info.task == "super_resolution" else {})
     pixels = preprocessing.pixels(images)
     try:
         content = kind.write(ready.network, pixels, free)
@@ -96,19 +90,21 @@ def _export(model: nn.Module, images: Tensor, kind: Format, path: Path, job: Job
     with torch.no_grad():
         difference = compare(kind.load(content)(pixels), expected, ready.exact)
     write_bytes(path, content)
-    write_json(path.with_suffix(".json"), _description(job, preprocessing, ready, difference, pixels))
+    write_json(
+        path.with_name(f"{path.name}.json"), _description(job, ctx.info.task, preprocessing, ready, difference, pixels)
+    )
     return f"{path} ({ready.arithmetic}, {len(content):,} bytes): {difference}"
 
 
 def _description(
-    job: Job, preprocessing: Preprocessing, ready: Portable, difference: Difference, pixels: Tensor
+    job: Job, task: str, preprocessing: Preprocessing, ready: Portable, difference: Difference, pixels: Tensor
 ) -> dict[str, Any]:
     """What somebody who runs the file has to know: `before` it images are resized and cropped, `inside` they are normalised."""
     raw, steps, inside = preprocessing.is_raw, asdict(preprocessing), ("mean", "std")
     return {
         "run": job.run.name,
         "configuration_hash": job.digest,
-        "task": _info(job).task,
+        "task": task,
         "arithmetic": ready.arithmetic,
         "input": {
             "type": "float32",

@@ -48,7 +48,7 @@ def test_the_file_computes_what_the_model_does_from_pixels(root: Path) -> None:
     (sentence,) = export_run(root, run, "onnx")
     folder = root / "results/smoke/digits/resnet_mini/dense/checkpoint/seed0/export"
     assert str(folder / "model.onnx") in sentence and "the same class for 100 % of the images" in sentence
-    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    about = json.loads((folder / "model.onnx.json").read_text(encoding="utf-8"))
     inside = {name: torch.tensor(values) for name, values in about["inside"].items()}
     test = load("digits", root / "data").test
     pixels = test.images[:5] * inside["std"] + inside["mean"]
@@ -64,7 +64,7 @@ def test_the_file_computes_what_the_model_does_from_pixels(root: Path) -> None:
 def test_the_file_may_lie_elsewhere(root: Path) -> None:
     run, _ = finished(root)
     list(export_run(root, run, "torch", root / "elsewhere/net.pt2"))
-    assert {path.name for path in (root / "elsewhere").iterdir()} == {"net.pt2", "net.json"}
+    assert {path.name for path in (root / "elsewhere").iterdir()} == {"net.pt2", "net.pt2.json"}
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_super_resolution_reads_raw_pixels_of_any_size(root: Path) -> None:
     run, _ = finished(root, "photographs/edsr_mini")
     (sentence,) = export_run(root, run, "onnx", root / "sr.onnx")
     assert "the same class" not in sentence
-    about = json.loads((root / "sr.json").read_text(encoding="utf-8"))
+    about = json.loads((root / "sr.onnx.json").read_text(encoding="utf-8"))
     assert (about["input"]["range"], about["input"]["size"], about["inside"], about["before"]) == (
         [0, 255],
         None,
@@ -95,6 +95,11 @@ def test_super_resolution_reads_raw_pixels_of_any_size(root: Path) -> None:
     )
     session = onnxruntime.InferenceSession(str(root / "sr.onnx"))
     assert session.run(None, {"input": torch.zeros(1, 3, 10, 20).numpy()})[0].shape == (1, 3, 20, 40)
+
+
+def test_a_pair_of_another_scale_is_named(root: Path) -> None:
+    with pytest.raises(UserError, match=r"digits/vgg is not a pair of config/smoke\.yaml; known: digits/resnet_mini, "):
+        list(export_run(root, Run("smoke", "digits", "vgg", "dense", "checkpoint", 0), "onnx"))
 
 
 def test_a_result_of_another_configuration_is_not_exported(root: Path) -> None:
