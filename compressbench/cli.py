@@ -191,6 +191,23 @@ def latency(run: RunName) -> None:
 
 
 @command
+def export(
+    run: RunName,
+    form: Annotated[str, typer.Option("--format", help="onnx, or torch for PyTorch's ExportedProgram")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="default: results/RUN/export/model.onnx or model.pt2")] = None,
+) -> None:
+    """Write the compressed network of a run as a file that runs without this package, and check what it computes."""
+    from compressbench.export.formats import FORMATS
+    from compressbench.plan import parse_run
+    from compressbench.stages.export import export_run
+
+    if form not in FORMATS:
+        raise UserError(f"--format {form} is unknown; known: {', '.join(FORMATS)}.")
+    for sentence in export_run(ROOT, parse_run(run), form, out):
+        typer.echo(sentence)
+
+
+@command
 def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
     """Measure our kernels against the best dense forms, by layer, in sequence and end to end. NETWORKS is comma-separated."""
     from compressbench import machine

@@ -258,6 +258,18 @@ class Latency(Frozen):
     )
 
 
+class MethodScale(Frozen):
+    """What a method runs at one scale."""
+
+    runs: dict[str, tuple[Name, ...]] = Field(
+        {}, description="comparison -> settings; a derived scale has those of the scale that it is derived from"
+    )
+    config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
+    recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
+        {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
+    )
+
+
 class Scale(Frozen):
     """config/{scale}.yaml: which pairs are for which comparisons, with which budgets and seeds."""
 
@@ -279,6 +291,9 @@ class Scale(Frozen):
         description="data sets of one's own by the name that pairs give them; one of the suite's names replaces it here",
     )
     pairs: dict[PairName, Pair]
+    methods: dict[Name, MethodScale] = Field(
+        {}, description="method -> what it runs here, in the place of what its own config.yaml says of this scale"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scale":
@@ -286,6 +301,11 @@ class Scale(Frozen):
             raise ValueError(
                 f"datasets.{min(unread)} is read by no pair; name a pair {min(unread)}/NETWORK, or remove it"
             )
+        for method, own in self.methods.items():
+            if unknown := sorted(set(own.runs) - set(self.comparisons)):
+                raise ValueError(
+                    f"methods.{method}.runs names the unknown comparison {unknown[0]!r}; known: {', '.join(self.comparisons)}"
+                )
         for comparison, pairs in self.comparisons.items():
             for pair in pairs:
                 if pair not in self.pairs:
@@ -318,18 +338,6 @@ class Setting(BaseModel):
     def hyperparameters(self) -> dict[str, Any]:
         """All other keys."""
         return self.model_extra or {}
-
-
-class MethodScale(Frozen):
-    """What a method runs at one scale."""
-
-    runs: dict[str, tuple[Name, ...]] = Field(
-        {}, description="comparison -> settings; a derived scale has those of the scale that it is derived from"
-    )
-    config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
-    recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
-        {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
-    )
 
 
 class Declaration(Frozen):

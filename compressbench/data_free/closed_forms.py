@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.layers.folding import ModulesAsLeaves, convolution_norm_pairs, running_statistics, scale_and_shift
+from compressbench.layers.folding import convolution_norm_pairs, running_statistics, scale_and_shift, traced
 from compressbench.layers.quantized import quantize_layer
 from compressbench.layers.quantizers import make_grid, minmax_range
 from compressbench.layers.registry import replace_modules
@@ -71,13 +71,13 @@ def consecutive_pairs(model: Network) -> list[LayerPair]:
     norms = dict(convolution_norm_pairs(model))
     found = []
     for coupling in model.inner_couplings():
-        if len(coupling.consumers) > 1 or coupling.followers or coupling.gates:
+        if len(coupling.consumers) > 1 or coupling.followers or coupling.gates or coupling.activation is None:
             continue
         layer, (reader,) = coupling.producer, coupling.consumers
         if layer not in norms:
             raise UserError(f"{layer} has no batch norm, from which a data-free method could know its output.")
         read, written = (model.get_parameter(f"{name}.weight") for name in (reader, layer))
-        activation = type(model.get_submodule(str(coupling.activation)))
+        activation = type(model.get_submodule(coupling.activation))
         if read.shape[1] == len(written) and activation in CEILINGS:
             found.append(LayerPair(layer, norms[layer], reader, norms.get(reader), CEILINGS[activation]))
     if not found:
@@ -138,7 +138,8 @@ class _Propagation(fx.Interpreter):
     """Runs a network on `Signal`s. What follows a layer without batch norm is unknown: None."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(fx.GraphModule(model, ModulesAsLeaves().trace(model)))
+        super().__init__(fx.GraphModule(model, traced(model)))
+        self.extra_traceback = False  # which would follow the sentence of a UserError
         self.inputs: dict[str, Signal | None] = {}
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signal | None:

@@ -101,12 +101,17 @@ def check_teacher(ctx: Context) -> None:
 def frozen_teacher(ctx: Context) -> Network:
     """The dense model, frozen; without batch norms there is nothing to match."""
     teacher = channels_last(ctx.dense().requires_grad_(False))
-    if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules()):
+    check_norms(teacher)
+    return teacher
+
+
+def check_norms(network: Network) -> None:
+    """UserError where no batch normalisation remembers what the network was trained on."""
+    if not any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
         raise UserError(
             "this method matches the statistics that batch normalisation keeps in the teacher; "
-            f"{ctx.spec.architecture} has none, choose another pair."
+            f"{network.spec.architecture} has none, choose another pair."
         )
-    return teacher
 
 
 def write_preview(images: Tensor, labels: Tensor, path: Path) -> None:

@@ -4,9 +4,9 @@ import copy
 
 import torch
 from torch import nn
-from torch.fx.proxy import TraceError
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressbench.errors import UserError
 from compressbench.layers.folding import convolution_norm_pairs, fold_norm
 from compressbench.layers.masked import MaskedConv2d, MaskedLinear
 from compressbench.layers.registry import CompressedLayer, replace_modules
@@ -38,7 +38,7 @@ def foldable_pairs(model: nn.Module) -> list[tuple[str, str]]:
     """`convolution_norm_pairs`; none when the forward pass cannot be traced."""
     try:
         return convolution_norm_pairs(model)
-    except (TraceError, TypeError, RuntimeError):
+    except UserError:
         return []
 
 

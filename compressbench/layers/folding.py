@@ -5,8 +5,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressbench.errors import UserError
 from compressbench.layers.registry import compressed_layer
 from compressbench.layers.replaceable import BATCH_NORM, CONVOLUTION
 from compressbench.models.structure import AnyModule, submodule
@@ -35,6 +37,18 @@ class ModulesAsLeaves(fx.Tracer):
         return not any(True for _ in m.children())
 
 
+def traced(model: nn.Module) -> fx.Graph:
+    """The forward pass as a graph of modules; UserError where it has none, as it branches on values or sizes."""
+    try:
+        return ModulesAsLeaves().trace(model)
+    except (TraceError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"torch.fx cannot trace the network's forward pass ({reason}), as this method needs it; take branches on values "
+            "and sizes out of it, or choose another method."
+        ) from error
+
+
 def only_argument(node: fx.Node) -> fx.Node | None:
     """What a call reads, where that is one value and it is given nothing else."""
     (source,) = node.args if len(node.args) == 1 and not node.kwargs else (None,)
@@ -45,9 +59,10 @@ def convolution_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     """(convolution, batch norm) by name, each once, in forward order.
 
     The norm is the only reader of the convolution and reads nothing else, wherever they are used, and has running statistics.
+    UserError where the forward pass cannot be traced.
     """
     calls: dict[str, list[fx.Node]] = defaultdict(list)
-    for node in ModulesAsLeaves().trace(model).nodes:
+    for node in traced(model).nodes:
         if node.op == "call_module":
             calls[str(node.target)].append(node)
     names = Counter(module for _, module in model.named_modules(remove_duplicate=False))

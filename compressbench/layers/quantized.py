@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressbench.errors import UserError
+from compressbench.layers.folding import traced
 from compressbench.layers.quantizers import (
     Grid,
     Scheme,
@@ -194,6 +196,20 @@ def track_ranges(model: nn.Module, tracking: bool) -> None:
     for module in model.modules():
         if isinstance(module, QuantizedActivation):
             module.tracking = tracking
+
+
+def check_activations(model: nn.Module) -> None:
+    """UserError where `insert_quantizers` would leave an activation in float: one that is a function, not a module."""
+    if not any(type(m) in (nn.ReLU, nn.ReLU6) for m in model.modules()):
+        raise UserError(
+            "this method quantizes what an nn.ReLU or nn.ReLU6 leaves, and the network has none; write some."
+        )
+    functions = (F.relu, F.relu6, torch.relu, "relu", "relu_")
+    if any(node.target in functions for node in traced(model).nodes if node.op != "call_module"):
+        raise UserError(
+            "this method quantizes what an nn.ReLU or nn.ReLU6 leaves, and the network also calls one as a function; write a "
+            "module in its place."
+        )
 
 
 def insert_quantizers(

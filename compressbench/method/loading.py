@@ -28,17 +28,19 @@ def method_class(root: Path, name: str) -> type[Method]:
     return classes[0]
 
 
-def resolve(root: Path, name: str, setting: str, scale: str, derived_from: str | None = None) -> MethodConfig:
+def resolve(root: Path, name: str, setting: str, scale: str, declared: Declaration | None = None) -> MethodConfig:
     """The method's configuration: the paper's defaults < scales[scale].config < settings[setting].
 
-    derived_from: the scale that `scale` is derived from.
+    declared: what the method declares, where the scale's file says more of it than the method's own.
     """
-    declared = declaration(root, name)
+    own = declaration(root, name)
+    also = "" if declared is None or scale in own.scales else f" and config/{scale}.yaml (methods.{name})"
+    declared = declared or own
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
-    at_scale = declared.at(scale, derived_from)
+    at_scale = declared.scales.get(scale)
     merged = (at_scale.config if at_scale else {}) | declared.settings[setting].hyperparameters
-    where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale})"
+    where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale}){also}"
     config = parse(method_class(root, name).Config, merged, where)
     _require_level(declared, setting, config, where)
     return config

@@ -51,6 +51,8 @@ class Coupling:
     """The key of channels that several convolutions share."""
     offset: int = 0
     """The first of these channels in a concatenation that the consumers read."""
+    pixels: int = 1
+    """The columns of a consumer that belong to one channel: the pixels of a map that a linear layer reads flattened."""
     padded: bool = False
     """A shortcut pads these channels with zeros: their number is free, their choice and order are not."""
 

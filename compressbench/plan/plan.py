@@ -9,17 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from compressbench.config import (
-    Declaration,
-    MethodConfig,
-    MethodScale,
-    Pair,
-    Recipe,
-    Scale,
-    discovery,
-    load_scale,
-    parse,
-)
+from compressbench.config import Declaration, MethodConfig, Pair, Recipe, Scale, discovery, load_scale, parse
 from compressbench.config.forms import Latency
 from compressbench.errors import UserError
 from compressbench.files import read_json
@@ -81,7 +71,10 @@ class Plan:
         self.scale: Scale = load_scale(root, scale)
         self.pairs = tuple(self.scale.pairs) if pairs is None else tuple(dict.fromkeys(map(self._known_pair, pairs)))
         chosen = list(discovery.files(root) if methods is None else methods)
-        self.declarations: dict[str, Declaration] = {name: discovery.declaration(root, name) for name in chosen}
+        with self._naming("methods"):
+            for name in self.scale.methods:
+                discovery.declaration(root, name)
+        self.declarations: dict[str, Declaration] = {name: self._declaration(name) for name in chosen}
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
@@ -98,6 +91,22 @@ class Plan:
             )
         return int(value)
 
+    def _declaration(self, name: str) -> Declaration:
+        """What the method declares, with what it runs here: as the scale's file says, or as at the scale that this one is
+        derived from."""
+        declared = discovery.declaration(self.root, name)
+        if own := self.scale.methods.get(name):
+            for setting in {setting for run in own.runs.values() for setting in run} | set(own.recipes):
+                if setting not in declared.settings:
+                    raise UserError(
+                        f"config/{self.scale_name}.yaml: key methods.{name} names the unknown setting {setting!r}; "
+                        f"known: {', '.join(declared.settings)}."
+                    )
+        at_scale = own or declared.at(self.scale_name, self.scale.derived_from)
+        if at_scale is None or at_scale is declared.scales.get(self.scale_name):
+            return declared
+        return declared.model_copy(update={"scales": {**declared.scales, self.scale_name: at_scale}})
+
     def _known_pair(self, name: str) -> str:
         if name not in self.scale.pairs:
             raise UserError(
@@ -107,7 +116,7 @@ class Plan:
 
     def _runs(self) -> Iterable[Run]:
         for method, declared in self.declarations.items():
-            if (at_scale := self._at_scale(method)) is None:
+            if (at_scale := declared.scales.get(self.scale_name)) is None:
                 continue
             for comparison, settings in at_scale.runs.items():
                 if comparison not in self.scale.comparisons:
@@ -142,27 +151,19 @@ class Plan:
     def pair(self, run: Run) -> Pair:
         """The pair's budgets, with what the run's setting trains otherwise."""
         pair = self.scale.pairs[run.pair]
-        at_scale = self._at_scale(run.method)
+        declared = self.declarations.get(run.method)
+        at_scale = declared.scales.get(self.scale_name) if declared else None
         if at_scale is None or run.setting not in at_scale.recipes:
             return pair
-        package = self.declarations[run.method].package.replace(".", "/")
-        where = f"{package}/config.yaml, scales.{self.scale_name}.recipes.{run.setting}"
+        own_file = f"{declared.package.replace('.', '/')}/config.yaml, scales.{self.scale_name}"  # type: ignore[union-attr]
+        file = f"config/{self.scale_name}.yaml, methods.{run.method}" if run.method in self.scale.methods else own_file
+        where = f"{file}.recipes.{run.setting}"
         own: dict[str, Recipe] = {
             name: parse(Recipe, (base.model_dump() if base else {}) | changes, f"{where}.{name}")
             for name, changes in at_scale.recipes[run.setting].items()
             for base in (getattr(pair, name),)
         }
         return self.scale.budgets.of(pair.model_copy(update=own))
-
-    def _at_scale(self, method: str) -> MethodScale | None:
-        """What a method runs here; None for what is no method (a teacher, say) and where it is no part of the scale."""
-        declared = self.declarations.get(method)
-        return declared.at(self.scale_name, self.scale.derived_from) if declared else None
-
-    def _configuration(self, method: str, setting: str) -> MethodConfig:
-        """A method's hyper-parameters, with their defaults."""
-        config = loading.resolve(self.root, method, setting, self.scale_name, self.scale.derived_from)
-        return self.scale.budgets.within(config)
 
     def _require_budgets(self, run: Run) -> None:
         """UserError where a pair of pretrained weights lacks the recipe that a run trains by."""
@@ -271,6 +272,11 @@ class Plan:
             files={str(value): self._file_hash(value) for _, value in configuration if isinstance(value, Path)},
         )
 
+    def _configuration(self, method: str, setting: str) -> MethodConfig:
+        """A method's hyper-parameters, with their defaults."""
+        declared = self.declarations[method]
+        return self.scale.budgets.within(loading.resolve(self.root, method, setting, self.scale_name, declared))
+
     def _inputs(self, run: Run, stage: str) -> dict[str, Job]:
         """What a stage of the method itself reads."""
         declared, found = self.declarations[run.method], {}
@@ -355,7 +361,7 @@ class Plan:
         """UserError where image files are augmented as they cannot be."""
         pair = self.pair(run)
         recipes = {name: getattr(pair, name) for name in ("scratch", "pretrain", "finetune")}
-        padded = [name for name, recipe in recipes.items() if recipe.augmentation == "crop_flip"]
+        padded = [name for name, own in recipes.items() if own and own.augmentation == "crop_flip"]
         if padded and self.data.of(run).of_files:
             raise UserError(
                 f"config/{self.scale_name}.yaml: key pairs.{run.pair}.{padded[0]}.augmentation (or what {run.method} says "

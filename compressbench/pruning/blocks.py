@@ -4,6 +4,7 @@ Blocks are numbered with the input channel as the slow index and the output grou
 block = c * (c_out / N) + r holds weight[r N : (r + 1) N, c].
 """
 
+import contextlib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from compressbench.errors import UserError
+from compressbench.method import Context
+from compressbench.models import Network
 from compressbench.models.structure import Coupling
 from compressbench.pruning.masks import keep_largest
 
@@ -170,7 +173,7 @@ def connected_share(masks: Mapping[str, Tensor], couplings: Iterable[Coupling]) 
     reads its output channel. Idle kernels are stored and computed, and do nothing for the image.
     """
     kernels = {name: mask.flatten(2).any(2) if mask.dim() > 2 else mask.clone() for name, mask in masks.items()}
-    links = [c for c in couplings if c.group is None and kernels.keys() >= {c.producer, *c.consumers}]
+    links = [c for c in couplings if c.group is None and c.pixels == 1 and kernels.keys() >= {c.producer, *c.consumers}]
     kept = connected = sum(int(k.sum()) for k in kernels.values())
     before = None
     while before != connected:
@@ -184,6 +187,12 @@ def connected_share(masks: Mapping[str, Tensor], couplings: Iterable[Coupling]) 
                 kernels[name][:, columns] &= alive
         connected = sum(int(k.sum()) for k in kernels.values())
     return connected / max(kept, 1)
+
+
+def record_connected(ctx: Context, model: Network, masks: Mapping[str, Tensor]) -> None:
+    """Record `connected_share`, unless nobody knows which layers read which."""
+    with contextlib.suppress(UserError):
+        ctx.record("connected", connected_share(masks, model.couplings()))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,15 @@ def couplings_like(model: Network, patterns: Sequence[str]) -> dict[str, Couplin
     return {key: c for key, c in couplings.items() if any(fnmatchcase(key, p) for p in patterns)}
 
 
+def check_free(model: Network) -> None:
+    """UserError where no channel of the network can be removed."""
+    if not model.couplings():
+        raise UserError(
+            f"no width of the architecture {model.spec.architecture} is free, so that no filter can be removed; choose another "
+            "pair, or a method that leaves the channels alone."
+        )
+
+
 def inner_keys(model: Network) -> list[str]:
     """The widths of single convolutions: what can be narrowed without touching a residual sum."""
     return [coupling.key for coupling in model.inner_couplings()]

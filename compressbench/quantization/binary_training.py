@@ -7,8 +7,10 @@ import torch
 from pydantic import Field
 
 from compressbench.config import MethodConfig
+from compressbench.errors import UserError
 from compressbench.layers.binary import binary_layers, one_bit, ties
 from compressbench.method import Context
+from compressbench.models import ARCHITECTURES, Network
 from compressbench.models.structure import AnyModule
 from compressbench.quantization.latent_weights import before_and_after, describe_latent, in_tail
 from compressbench.training import Hook, LearningRate, State, stepwise_cosine
@@ -43,6 +45,15 @@ class Flips(Hook):
         tail = torch.cat([self.before[name][1].flatten() for name in layers])
         state.metrics["flips"] = 100 * changed.float().mean().item()
         state.metrics["tail_flips"] = 100 * changed[tail].float().mean().item() if tail.any() else 0.0
+
+
+def check_network(network: Network) -> None:
+    """UserError where an architecture has no binary form."""
+    if not network.binary_convolutions():
+        raise UserError(
+            f"architecture {network.spec.architecture} names no convolutions to make binary; choose one that has a "
+            f"binary form: {', '.join(name for name in ARCHITECTURES if name.startswith('binary_'))}."
+        )
 
 
 def train_binary(

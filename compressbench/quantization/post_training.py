@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.layers.folding import fold_norms
+from compressbench.layers.folding import convolution_norm_pairs, fold_norms
 from compressbench.layers.quantized import quantize_layer
 from compressbench.layers.quantizers import Scheme, make_grid, minmax_range, mse_range, percentile_range
 from compressbench.layers.registry import replace_modules
@@ -106,14 +106,26 @@ def observe(
     return ranges
 
 
-@contextmanager
-def normalising_by_batch(model: nn.Module) -> Iterator[None]:
-    """Batch norms use the statistics of the batch and remember nothing."""
+def check_network(network: nn.Module, config: PostTrainingConfig) -> None:
+    """UserError where the batch norms cannot be folded, or there is none to set the ranges."""
+    convolution_norm_pairs(network)
+    if config.calibration == "bn":
+        _norms(network)
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         raise UserError(
             "calibration: bn needs batch normalisation in the network; choose calibration: gaussian or real."
         )
+    return norms
+
+
+@contextmanager
+def normalising_by_batch(model: nn.Module) -> Iterator[None]:
+    """Batch norms use the statistics of the batch and remember nothing."""
+    norms = _norms(model)
     remembered = [(norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:
         norm.training, norm.track_running_stats = True, False

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+GROSS = 0.3
+"""How far, relative in the 2-norm, the outputs of a model with quantizers may be from its own. They turn the last bit of their
+input into a whole step now and then, and two bits in a gate amplify that: only a gross difference counts there."""
+
+
 class Skip(Exception):
     """This runtime cannot run this model; the reason is recorded and shown."""
 

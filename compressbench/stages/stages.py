@@ -121,6 +121,11 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
     )
 
 
+def context_of(root: Path, job: Job) -> Context:
+    """What the stage of a finished job read, for those who look at its result."""
+    return _context(root, job, Stage(root / job.folder, None))  # type: ignore[arg-type]  # nothing is logged
+
+
 def _pretrain(root: Path, job: Job, running_stage: Stage) -> None:
     """The shared dense model: trained here, or somebody else's weights, with pretrained.json about where they came from."""
     ctx = _context(root, job, running_stage)

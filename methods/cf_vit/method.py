@@ -54,18 +54,22 @@ class CFViT(Method):
     def undivided(self) -> str:
         return "MixToken exchanges patches between all images of a batch" if self.config.token_labels else ""
 
-    def build(self, ctx: Context) -> CoarseToFineViT:
-        """The pair's transformer with a coarse pass."""
-        c = self.config
-        if ctx.spec.architecture != "vit":
-            raise UserError(
-                f"cf_vit starts from the architecture vit, not {ctx.spec.architecture}; choose another pair."
-            )
-        arguments = {"alpha": c.alpha, "beta": c.beta, "first_layer": c.first_layer, "thresholds": list(c.thresholds)}
-        if c.token_labels and not ctx.spec.arguments.get("token_head"):
+    def check(self, network: Network) -> None:
+        self._check(network.spec)
+
+    def _check(self, spec: ModelSpec) -> None:
+        if spec.architecture != "vit":
+            raise UserError(f"cf_vit starts from the architecture vit, not {spec.architecture}; choose another pair.")
+        if self.config.token_labels and not spec.arguments.get("token_head"):
             raise UserError(
                 "token_labels needs a pair whose transformer has token_head: true; choose another pair or setting."
             )
+
+    def build(self, ctx: Context) -> CoarseToFineViT:
+        """The pair's transformer with a coarse pass."""
+        c = self.config
+        self._check(ctx.spec)
+        arguments = {"alpha": c.alpha, "beta": c.beta, "first_layer": c.first_layer, "thresholds": list(c.thresholds)}
         spec = ModelSpec("coarse_to_fine_vit", {"backbone": ctx.spec.arguments, **arguments})
         return network_of(ctx.build(spec), CoarseToFineViT)
 

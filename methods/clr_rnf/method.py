@@ -17,6 +17,7 @@ from compressbench.models.structure import submodule
 from compressbench.pruning.filters import (
     Shape,
     Widths,
+    check_free,
     cost_of,
     couplings_like,
     from_scratch,
@@ -80,6 +81,10 @@ class CLRRNF(Method):
             return 1 - (self.macs_reduction or 0)
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_free(network)
+        couplings_like(network, self.config.layers)
 
     def compress(self, ctx: Context) -> Network:
         dense = ctx.dense()

@@ -15,7 +15,8 @@ def relative_costs(model: nn.Module, shape: tuple[int, int, int], units: Sequenc
     """c_l: operations of the convolutions, biases and batch norms of every unit (a module), over those of the first unit.
 
     Layers in no unit count for the next one, as the stem does for the first residual block; what follows the last
-    unit counts for none. An output costs its multiply-accumulates, 1 for a bias and 4 for a batch norm.
+    unit counts for none. Convolutions of the same unit cost the same. An output costs its multiply-accumulates, 1 for a
+    bias and 4 for a batch norm.
     """
     convention = accounting.CONVENTIONS["with_bn_logged"]
     costs, waiting = dict.fromkeys(units, 0.0), 0.0
@@ -27,8 +28,7 @@ def relative_costs(model: nn.Module, shape: tuple[int, int, int], units: Sequenc
         if unit is not None:
             costs[unit] += waiting
             waiting = 0.0
-    values = list(costs.values())
-    return [value / values[0] for value in values]
+    return [costs[unit] / costs[units[0]] for unit in units]
 
 
 def cross_layer_rates(groups: Groups, costs: Mapping[str, float], power: float, ratio: float) -> dict[str, float]:

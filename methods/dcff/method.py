@@ -12,7 +12,15 @@ from compressbench.errors import UserError
 from compressbench.method import Context, Method, PublishedCount, Structure
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming, submodule
-from compressbench.pruning.filters import Widths, inner_keys, macs, uniform_widths, widths_from_rates, widths_within
+from compressbench.pruning.filters import (
+    Widths,
+    check_free,
+    inner_keys,
+    macs,
+    uniform_widths,
+    widths_from_rates,
+    widths_within,
+)
 from compressbench.pruning.surgery import build_narrow
 from compressbench.seeding import derive_seed
 from compressbench.training import Hook, State
@@ -112,6 +120,10 @@ class DCFF(Method):
             return 1 - (self.macs_reduction or 0)
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_free(network)
+        fused_names(network)
 
     def compress(self, ctx: Context) -> Network:
         recipe, config = ctx.recipes.scratch, self.config

@@ -57,6 +57,11 @@ class DFMPC(Method):
 
     config: Config
 
+    def check(self, network: Network) -> None:
+        if self.config.low_bits is not None:
+            input_signals(network)
+            mixed_pairs(network, self.config.low_layers)
+
     @torch.no_grad()
     def compress(self, ctx: Context) -> Network:
         model = ctx.dense()

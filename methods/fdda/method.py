@@ -11,9 +11,9 @@ from compressbench.config import Recipe
 from compressbench.data import SyntheticImages
 from compressbench.data_free.boxes import Boxes, random_boxes
 from compressbench.data_free.generator import Generator
-from compressbench.data_free.synthesis import SyntheticBatches, check_teacher, frozen_teacher
+from compressbench.data_free.synthesis import SyntheticBatches, check_norms, check_teacher, frozen_teacher
 from compressbench.errors import UserError
-from compressbench.layers.quantized import insert_quantizers, track_ranges
+from compressbench.layers.quantized import check_activations, insert_quantizers, track_ranges
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.seeding import generator
@@ -32,6 +32,10 @@ class FDDA(Method):
 
     Config = FDDAConfig
     config: FDDAConfig
+
+    def check(self, network: Network) -> None:
+        check_norms(network)
+        check_activations(network)
 
     def undivided(self) -> str:
         return "they hold noise, statistics and images, which have different numbers of rows"

@@ -15,7 +15,7 @@ from compressbench.training import Hook, State
 from compressbench.training.distillation import attention_loss, normalised_mse, peer_accuracies, softened_divergence
 from methods.ffsd import counts
 from methods.ffsd.attention_shift import diversity_loss, shift
-from methods.ffsd.networks import Cohort, Decoder, Seen
+from methods.ffsd.networks import Cohort, Decoder, Seen, check_taps
 
 
 def ramp(epoch: int, length: int) -> float:
@@ -70,6 +70,9 @@ class FFSD(Method):
         decoder_weight_decay: float = Field(1e-4, ge=0, description="L2 penalty")
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_taps(network)
 
     def compress(self, ctx: Context) -> Network:
         recipe, cohort = ctx.recipes.scratch, Cohort.build(ctx, self.config.students)

@@ -138,6 +138,15 @@ class Cohort(PeerNetworks):
         return {"leader": leader.logits, "fusion": fused} | peer_logits([student.logits for student in students])
 
 
+def check_taps(network: Network) -> None:
+    """UserError where there are no feature maps to compare."""
+    if len(network.taps()) < 2:
+        raise UserError(
+            f"architecture {network.spec.architecture} does not say where its feature maps are; give it a method `taps`, which "
+            "returns the names of at least two modules, shallow to deep."
+        )
+
+
 @torch.no_grad()
 def tap_channels(network: Network, image_shape: Sequence[int]) -> list[int]:
     """Channels of the feature maps, shallow to deep; UserError unless each is half as high and wide as the last."""
@@ -146,8 +155,7 @@ def tap_channels(network: Network, image_shape: Sequence[int]) -> list[int]:
     was_training = network.training
     _, maps = forward_with_taps(network.eval(), torch.zeros(1, *image_shape, device=device))
     network.train(was_training)
-    if len(maps) < 2:
-        raise UserError(f"architecture {architecture} does not say where its feature maps are; give it `taps`.")
+    check_taps(network)
     sizes = [tuple(f.shape[2:]) for f in maps]
     if any(a != tuple(2 * side for side in b) for a, b in pairwise(sizes)):
         shown = ", ".join("x".join(map(str, size)) for size in sizes)

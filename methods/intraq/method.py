@@ -9,12 +9,13 @@ from compressbench import quality
 from compressbench.data import SyntheticImages
 from compressbench.data_free.synthesis import (
     SyntheticBatches,
+    check_norms,
     check_teacher,
     frozen_teacher,
     labelled_by,
     real_images,
 )
-from compressbench.layers.quantized import insert_quantizers, track_ranges
+from compressbench.layers.quantized import check_activations, insert_quantizers, track_ranges
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
@@ -55,6 +56,10 @@ class IntraQ(Method):
 
     Config = IntraQConfig
     config: IntraQConfig
+
+    def check(self, network: Network) -> None:
+        check_norms(network)
+        check_activations(network)
 
     def synthesize(self, ctx: Context) -> SyntheticImages:
         teacher = frozen_teacher(ctx)

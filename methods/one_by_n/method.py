@@ -18,10 +18,10 @@ from compressbench.pruning.blocks import (
     block_mask,
     block_statistics,
     check_network,
-    connected_share,
     prunable_layers,
     rearranged_block_mask,
     rearrangement,
+    record_connected,
     removed_blocks,
     weights_of,
 )
@@ -50,8 +50,10 @@ class OneByN(Method):
 
     config: Config
 
-    def check(self, network: nn.Module) -> None:
+    def check(self, network: Network) -> None:
         config = self.config
+        if config.rearrange:
+            network.couplings()  # says what it lacks
         straddle = config.straddle and config.rows != "uniform"
         check_network(network, prunable_layers(network, config.prune_classifier), config.n, straddle)
 
@@ -62,7 +64,7 @@ class OneByN(Method):
         aligned = [(weights[name], mask) for name, mask in masks.items() if mask.shape[0] % self.config.n == 0]
         for name, value in block_statistics(aligned, self.config.n).items():
             ctx.record(name, value)
-        ctx.record("connected", connected_share(masks, model.couplings()))
+        record_connected(ctx, model, masks)
         self.apply(model, masks)
         record_untrained_quality(ctx, model)
         return model

@@ -11,7 +11,7 @@ from compressbench.layers.binary import binarise, binary_layers
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.quantization.binary_counts import counts_of_binary_networks
-from compressbench.quantization.binary_training import BinaryConfig, Flips, train_binary
+from compressbench.quantization.binary_training import BinaryConfig, Flips, check_network, train_binary
 from compressbench.quantization.latent_weights import bit_entropy
 from compressbench.training import Hook, State
 from methods.recu.layer import RectifiedClampConv2d
@@ -77,6 +77,9 @@ class ReCU(Method):
             return self
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_network(network)
 
     def compress(self, ctx: Context) -> Network:
         config, model = self.config, self.network(ctx)

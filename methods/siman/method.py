@@ -11,7 +11,7 @@ from compressbench.layers.binary import binarise, binary_layers
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.quantization.binary_counts import BINARY_NETWORKS, counts_of_binary_networks
-from compressbench.quantization.binary_training import BinaryConfig, train_binary
+from compressbench.quantization.binary_training import BinaryConfig, check_network, train_binary
 from compressbench.training import Hook, State
 from methods.siman.layer import MagnitudeConv2d
 
@@ -67,6 +67,9 @@ class SiMaN(Method):
         )
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_network(network)
 
     def compress(self, ctx: Context) -> Network:
         config, model = self.config, self.network(ctx)

@@ -13,7 +13,7 @@ from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming
-from compressbench.pruning.blocks import block_mask, block_statistics, check_network, connected_share, weights_of
+from compressbench.pruning.blocks import block_mask, block_statistics, check_network, record_connected, weights_of
 from compressbench.pruning.config import record_densities
 from compressbench.seeding import derive_seed
 from methods.subp import counts
@@ -119,7 +119,7 @@ class SUBP(Method):
         for name, value in block_statistics([(m.weight, m.mask) for m in layers.values()], n).items():
             ctx.record(name, value)
         masks = {name: layer.mask for name, layer in layers.items()}
-        ctx.record("connected", connected_share(masks, model.couplings()))
+        record_connected(ctx, model, masks)
 
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressbench.data_free.closed_forms import recalibrated
+from compressbench.data_free.closed_forms import consecutive_pairs, recalibrated
 from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
@@ -32,6 +32,9 @@ class UDFC(Method):
         )
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        consecutive_pairs(network)
 
     def compress(self, ctx: Context) -> Network:
         left: list[float] = []

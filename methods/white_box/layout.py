@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
+from compressbench.errors import UserError
 from compressbench.models import Coupling, Network
 from compressbench.pruning.filters import couplings_like, inner_keys, producer_weights
 from methods.white_box.voting import FlopsAtWidths, RandomLayer, largest_cut
@@ -37,11 +38,20 @@ class Layout:
         return {name: scores[name] for name in [*self.voters, *self.outer]}
 
     def sites(self, before_norm: Sequence[str]) -> dict[str, str]:
-        """Key -> the module whose output the mask scales: the activation, or the convolution where a pattern matches."""
-        return {
-            key: c.producer if any(fnmatchcase(key, p) for p in before_norm) else str(c.activation)
-            for key, c in self.masked.items()
-        }
+        """Key -> the module whose output the mask scales: the activation, or the convolution where a pattern matches.
+
+        UserError where there is no such module.
+        """
+        found = {}
+        for key, coupling in self.masked.items():
+            site = coupling.producer if any(fnmatchcase(key, p) for p in before_norm) else coupling.activation
+            if site is None:
+                raise UserError(
+                    f"white_box scales what an activation leaves, but that of {key} is no module; make it an nn.ReLU, or let a "
+                    "pattern of before_norm match."
+                )
+            found[key] = site
+        return found
 
     def largest_cut(self, network: Network, flops: FlopsAtWidths, min_preserve: float) -> float:
         """The fraction of the FLOPs that the vote can remove at most."""

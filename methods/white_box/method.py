@@ -11,7 +11,7 @@ from compressbench.errors import UserError
 from compressbench.finite import best_class
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
-from compressbench.pruning.filters import from_scratch, producer_weights, random_filters, strongest_filters
+from compressbench.pruning.filters import check_free, from_scratch, producer_weights, random_filters, strongest_filters
 from compressbench.pruning.surgery import keep_filters
 from compressbench.seeding import derive_seed
 from methods.white_box.class_masks import ClassMasks, class_loss
@@ -74,6 +74,12 @@ class WhiteBox(Method):
             return self
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_free(network)
+        config = self.config
+        layout = lay_out(network, config.layers, config.outer, config.last == "random", config.last_width)
+        layout.sites(config.before_norm)
 
     def compress(self, ctx: Context) -> Network:
         network = ctx.build()

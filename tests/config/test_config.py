@@ -414,7 +414,7 @@ def test_planning_names_method_setting_and_pair_that_do_not_fit(monkeypatch: pyt
     declared = plan.declarations["random_blocks"]
     wide = {run.setting: Setting(**declared.settings[run.setting].hyperparameters | {"n": 8})}
     changed = declared.model_copy(update={"settings": declared.settings | wide})
-    monkeypatch.setattr(loading, "declaration", lambda root, name: changed)
+    monkeypatch.setitem(plan.declarations, "random_blocks", changed)
     with pytest.raises(UserError, match=f"random_blocks, setting {run.setting}, on {run.pair}: body.1.conv: n = 8"):
         plan.validate()
     broken = pair.model_copy(update={"architecture": "vit", "arguments": {"image_size": 30, "patch": 4}})
@@ -664,3 +664,52 @@ def test_without_labels_the_dense_model_is_read_by_the_evaluation(tree: Path) ->
     assert plan.job(RUN, "evaluate").inputs == {"model": plan.job(RUN, "compress"), "dense": dense}
     assert plan.unlabelled == (RUN.pair,) and plan.stages(RUN) == ["compress", "evaluate"]
     assert plan.job(RUN, "evaluate").data == "photographs"
+
+
+@pytest.fixture
+def own_scale(tmp_path: Path) -> Callable[..., Plan]:
+    """A plan of config/own.yaml, whose `methods` a test chooses; no method knows this scale."""
+    (tmp_path / "methods").symlink_to(ROOT / "methods")
+    (tmp_path / "data.dvc").symlink_to(ROOT / "data.dvc")
+    recipe = {"epochs": 5, "batch_size": 64, "lr": 0.1}
+    scale = {
+        "seeds": [0],
+        "comparisons": {"mine": ["digits/plain"]},
+        "pairs": {
+            "digits/plain": {"architecture": "plain", **dict.fromkeys(("scratch", "pretrain", "finetune"), recipe)}
+        },
+    }
+
+    def plan(methods: dict[str, Any]) -> Plan:
+        (tmp_path / "config").mkdir(exist_ok=True)
+        (tmp_path / "config/own.yaml").write_text(yaml.safe_dump(scale | {"methods": methods}), encoding="utf-8")
+        return Plan(tmp_path, "own")
+
+    return plan
+
+
+def test_a_scale_says_what_methods_run_there(own_scale: Callable[..., Plan]) -> None:
+    at_finetune = {"global_p90": {"finetune": {"lr": 0.02}}}
+    plan = own_scale({
+        "magnitude": {"runs": {"mine": ["global_p90"]}, "config": {"keep_last": True}, "recipes": at_finetune},
+        "dense": {"runs": {"mine": ["checkpoint"]}},
+    })  # fmt: skip
+    plan.validate()
+    dense, pruned = plan.runs
+    assert [(run.method, run.setting, run.pair) for run in plan.runs] == [
+        ("dense", "checkpoint", "digits/plain"), ("magnitude", "global_p90", "digits/plain")
+    ]  # fmt: skip
+    job = plan.job(pruned, "compress")
+    assert (job.configuration.keep_last, job.configuration.sparsity) == (True, 0.9)  # type: ignore[union-attr]
+    assert (plan.pair(pruned).finetune.lr, plan.pair(dense).finetune.lr) == (0.02, 0.1)
+
+
+@pytest.mark.parametrize("methods, message", [
+    ({"magnitud": {"runs": {"mine": []}}}, r"config/own\.yaml: key methods: unknown method 'magnitud'; methods/ has: "),
+    ({"snip": {"runs": {"mine": ["p1"]}}}, r"config/own\.yaml: key methods\.snip names the unknown setting 'p1'; known: p90"),
+    ({"snip": {"runs": {"yours": ["p90"]}}}, r"methods\.snip\.runs names the unknown comparison 'yours'; known: mine"),
+    ({"snip": {"runs": {"mine": ["p90"]}, "config": {"x": 1}}}, r"and config/own\.yaml \(methods\.snip\): key x: Extra inputs"),
+])  # fmt: skip
+def test_wrong_methods_of_a_scale_are_named(own_scale: Callable[..., Plan], methods: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        own_scale(methods).validate()

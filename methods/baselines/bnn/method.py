@@ -5,7 +5,7 @@ import torch
 from compressbench.layers.binary import SignConv2d, binarise, binary_layers
 from compressbench.method import Context, Method
 from compressbench.models import Network
-from compressbench.quantization.binary_training import Flips, train_binary
+from compressbench.quantization.binary_training import Flips, check_network, train_binary
 from compressbench.training import Hook, State
 
 
@@ -20,6 +20,9 @@ class ClipLatent(Hook):
 
 class BNN(Method):
     """One run from random latent weights, in the network of ReCU (hardtanh)."""
+
+    def check(self, network: Network) -> None:
+        check_network(network)
 
     def compress(self, ctx: Context) -> Network:
         settings = {"scaling": "none"}

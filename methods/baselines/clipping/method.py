@@ -4,7 +4,12 @@ from typing import Literal
 
 from compressbench.method import Context, Method
 from compressbench.models import Network
-from compressbench.quantization.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
+from compressbench.quantization.post_training import (
+    PostTrainingConfig,
+    calibration_ranges,
+    check_network,
+    quantize_post_training,
+)
 
 
 class Clipping(Method):
@@ -16,6 +21,9 @@ class Clipping(Method):
         rule: Literal["percentile", "mse"] = "mse"
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_network(network, self.config)
 
     def compress(self, ctx: Context) -> Network:
         model = ctx.dense()

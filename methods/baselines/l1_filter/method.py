@@ -13,10 +13,11 @@ from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, Method
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
-from compressbench.pruning.blocks import connected_share, prunable_layers, weights_of
+from compressbench.pruning.blocks import prunable_layers, record_connected, weights_of
 from compressbench.pruning.filters import (
     Shape,
     Widths,
+    check_free,
     cost_of,
     from_scratch,
     inner_keys,
@@ -98,6 +99,10 @@ class L1Filter(Method):
 
     config: Config
 
+    def check(self, network: Network) -> None:
+        if self.config.form == "physical":
+            check_free(network)
+
     def compress(self, ctx: Context) -> Network:
         dense = ctx.dense()
         model = self._masked(ctx, dense) if self.config.form == "masked" else self._narrow(ctx, dense)
@@ -109,7 +114,7 @@ class L1Filter(Method):
         counts = {name: len(w) - removed_count(len(w), self.config.sparsity) for name, w in weights.items()}
         model = masked_filters(dense, self._kept(ctx, weights, counts))
         masks = {name: layer.mask for name, layer in masked_layers(model).items()}
-        ctx.record("connected", connected_share(masks, model.couplings()))
+        record_connected(ctx, model, masks)
         return model
 
     def _narrow(self, ctx: Context, dense: Network) -> Network:

@@ -2,7 +2,12 @@
 
 from compressbench.method import Context, Method
 from compressbench.models import Network
-from compressbench.quantization.post_training import PostTrainingConfig, calibration_ranges, quantize_post_training
+from compressbench.quantization.post_training import (
+    PostTrainingConfig,
+    calibration_ranges,
+    check_network,
+    quantize_post_training,
+)
 
 
 class MinMax(Method):
@@ -10,6 +15,9 @@ class MinMax(Method):
 
     Config = PostTrainingConfig
     config: PostTrainingConfig
+
+    def check(self, network: Network) -> None:
+        check_network(network, self.config)
 
     def compress(self, ctx: Context) -> Network:
         model = ctx.dense()

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressbench.data_free.closed_forms import recalibrated
+from compressbench.data_free.closed_forms import consecutive_pairs, recalibrated
 from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
 from compressbench.layers.folding import running_statistics
 from compressbench.layers.quantizers import positive
@@ -87,6 +87,9 @@ class NeuronMerging(Method):
         sigma: Sigma = Field("deviation", description="variance: as the authors' code")
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        consecutive_pairs(network)
 
     def compress(self, ctx: Context) -> Network:
         model = prune_and_quantize(ctx.dense(), self.config, self.mixing)

@@ -10,9 +10,9 @@ from compressbench.pruning.blocks import (
     Rows,
     block_statistics,
     check_network,
-    connected_share,
     prunable_layers,
     random_block_mask,
+    record_connected,
     weights_of,
 )
 from compressbench.pruning.masks import apply_masks
@@ -44,7 +44,7 @@ class RandomBlocks(Method):
         }
         for name, value in block_statistics([(weights[name], mask) for name, mask in masks.items()], config.n).items():
             ctx.record(name, value)
-        ctx.record("connected", connected_share(masks, model.couplings()))
+        record_connected(ctx, model, masks)
         apply_masks(model, masks, block=config.n)
         record_untrained_quality(ctx, model)
         return model

@@ -24,10 +24,17 @@ class PlainViT(Method):
 
     config: Config
 
+    def check(self, network: Network) -> None:
+        self._check(network.spec)
+
+    @staticmethod
+    def _check(spec: ModelSpec) -> None:
+        if spec.architecture != "vit":
+            raise UserError(f"vit needs the architecture vit, not {spec.architecture}; choose another pair.")
+
     def compress(self, ctx: Context) -> Network:
         recipe, c = ctx.recipes.scratch, self.config
-        if ctx.spec.architecture != "vit":
-            raise UserError(f"vit needs the architecture vit, not {ctx.spec.architecture}; choose another pair.")
+        self._check(ctx.spec)
         model = ctx.build(ModelSpec("vit", ctx.spec.arguments | {"shrink": c.shrink}))
         seed = derive_seed(ctx.seed, "mixing")
         return ctx.fit(

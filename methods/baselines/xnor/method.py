@@ -6,7 +6,7 @@ from compressbench.config import MethodConfig
 from compressbench.layers.binary import ScaleGradient, SignConv2d, binarise
 from compressbench.method import Context, Method
 from compressbench.models import Network
-from compressbench.quantization.binary_training import Flips, train_binary
+from compressbench.quantization.binary_training import Flips, check_network, train_binary
 
 
 class XNOR(Method):
@@ -18,6 +18,9 @@ class XNOR(Method):
         scale_gradient: ScaleGradient = Field("exact", description="chain rule; as the paper prints it; or not at all")
 
     config: Config
+
+    def check(self, network: Network) -> None:
+        check_network(network)
 
     def compress(self, ctx: Context) -> Network:
         settings = {"scaling": "mean", "scale_gradient": self.config.scale_gradient}

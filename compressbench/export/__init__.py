@@ -1,0 +1,1 @@
+"""Compressed networks as files that run without the suite."""
