@@ -1,16 +1,19 @@
-"""Builds the CPU kernels with the package: one library that holds a build per instruction set.
+"""Builds the CPU kernels with the package: one library that holds a build of every kernel per instruction set.
 
 Without a C++ compiler the package installs all the same, and says at run time that its kernels are missing.
 """
 
 import platform
 import subprocess
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-NATIVE = "compressbench/kernels/native"
-SOURCES = [f"{NATIVE}/{name}.cpp" for name in ("convolution", "depthwise", "binary")]
+NATIVE = Path("compressbench/kernels/native")
+DISPATCH = NATIVE / "dispatch.cpp"
+KERNELS = sorted(set(NATIVE.glob("*.cpp")) - {DISPATCH})
+CHECKS = sorted(Path("tests/kernels/native").glob("*.cpp"))
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", *WARNINGS]
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512vpopcntdq", "-mfma", "-mprefer-vector-width=512"]
@@ -23,38 +26,47 @@ class BuildKernels(build_ext):
     """Compiles the same sources once per instruction set, which setuptools alone cannot."""
 
     def build_extension(self, ext: Extension) -> None:
+        objects = self.compiled([DISPATCH], "dispatch")
+        for isa in BUILDS:
+            objects += self.compiled(KERNELS, isa, *for_isa(isa))
         path = self.get_ext_fullpath(ext.name)
-        self.compiler.link_shared_object(self.objects(), path, extra_postargs=["-fopenmp"], target_lang="c++")
+        self.compiler.link_shared_object(objects, path, extra_postargs=["-fopenmp"], target_lang="c++")
 
-    def objects(self, *extra: str) -> list[str]:
-        """Every build in a folder of its own, and the dispatcher between them."""
-        objects = self.compiled([f"{NATIVE}/dispatch.cpp"], "dispatch", *["-DWITH_X86"][: len(BUILDS) - 1], *extra)
-        for name, flags in BUILDS.items():
-            objects += self.compiled(SOURCES, name, *flags, f"-DISA={name}", *extra)
-        return objects
-
-    def compiled(self, sources: list[str], name: str, *flags: str) -> list[str]:
+    def compiled(self, sources: list[Path], folder: str, *flags: str) -> list[str]:
+        """The object files, each build's in a folder of its own."""
         return self.compiler.compile(
-            sources, output_dir=f"{self.build_temp}/{name}", include_dirs=[NATIVE], extra_postargs=[*FLAGS, *flags]
-        )
+            [str(source) for source in sources], output_dir=f"{self.build_temp}/{folder}", include_dirs=[str(NATIVE)],
+            extra_postargs=[*FLAGS, *flags],
+        )  # fmt: skip
 
 
 class Sanitize(BuildKernels):
-    """`python setup.py sanitize`: the kernels against plain loops under the address and undefined-behaviour sanitizers."""
+    """`python setup.py sanitize`: the kernels against plain loops under the address and undefined-behaviour sanitizers.
+
+    Every file in tests/kernels/native is a program that checks one kernel, in each build that the processor runs.
+    """
 
     def build_extension(self, ext: Extension) -> None:
         ext.optional = False
         flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g"]
         self.build_temp += "-sanitize"
-        objects = self.objects(*flags) + self.compiled(["tests/kernels/native_test.cpp"], "test", *flags)
-        self.compiler.link_executable(
-            objects, "native_test", self.build_temp, extra_postargs=["-fopenmp", *flags], target_lang="c++"
-        )
-        subprocess.run([f"{self.build_temp}/native_test"], check=True)
+        dispatch = self.compiled([DISPATCH], "dispatch", *flags)
+        for isa in BUILDS:
+            for check in self.compiled(CHECKS, isa, *for_isa(isa), *flags):
+                program = check.removesuffix(".o")
+                self.compiler.link_executable(
+                    [*dispatch, check], program, extra_postargs=["-fopenmp", *flags], target_lang="c++"
+                )
+                subprocess.run([program], check=True)
 
     def copy_extensions_to_source(self) -> None:
         """Nothing to install."""
 
 
-optional = Extension("compressbench.kernels._native", [f"{NATIVE}/dispatch.cpp"], language="c++", optional=True)
+def for_isa(isa: str) -> list[str]:
+    """The flags of one build."""
+    return [*BUILDS[isa], f"-DISA={isa}"]
+
+
+optional = Extension("compressbench.kernels._native", [str(DISPATCH)], language="c++", optional=True)
 setup(ext_modules=[optional], cmdclass={"build_ext": BuildKernels, "sanitize": Sanitize})

@@ -1,5 +1,6 @@
 """1xN block-sparse convolution on the CPU: plans a layer for one input size and calls the C++ kernel."""
 
+import ctypes
 import functools
 import itertools
 from collections.abc import Sequence
@@ -9,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressbench.kernels import native
 from compressbench.kernels.autotune import fastest
 from compressbench.kernels.native import (
-    Convolution,
     Isa,
     Step,
     best_isa,
     check_tensor,
-    library,
     output_for,
     output_size,
     per_channel,
@@ -29,12 +29,32 @@ INFINITY = float("inf")
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32)
 
 
+class Convolution(ctypes.Structure):
+    """`cb_convolution` of block_sparse.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("c_in", "height", "width", "c_out", "out_height", "out_width")),
+        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding", "n")),
+        *((name, ctypes.c_void_p) for name in ("indptr", "offsets", "weights", "bias")),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+        ("vectors", ctypes.c_int32),
+        ("group", ctypes.c_int32),
+        ("even_rows", ctypes.c_int32),
+    )
+
+
+SIZE = ctypes.CFUNCTYPE(ctypes.c_int)
+VECTORS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+WORKSPACE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.POINTER(Convolution))
+
+
 class BlockSparseConv2d:
     """y = clip(conv2d(x, W) + bias + residual) with W in 1xN blocks, planned for one input size; fp32, NCHW.
 
     blocks: W as [c_out, c_in * k * k] in (N, 1) blocks (`compression.blocks.encode_bsr`).
     input_size: (c_in, height, width). clip: (low, high), (0, inf) for ReLU, (0, 6) for ReLU6.
-    vectors, group: the register tile and the tiles per group (see kernels.h); by default what fits registers and cache.
+    vectors, group: the register tile and the tiles per group (see block_sparse.cpp); by default what fits registers and cache.
     even_rows: threads take equally many block rows, which is fair for uniform rows only; by default equal work.
     Where the library could not be built, PyTorch computes the same with all the zeros (`isa` TORCH).
     """
@@ -65,9 +85,9 @@ class BlockSparseConv2d:
             weight = blocks.decode().reshape(c_out, c_in, kernel, kernel)
             self._convolve = functools.partial(F.conv2d, weight=weight, bias=self._bias, stride=stride, padding=padding)
             return
-        lib = library()
-        rows = min(n, lib.cb_rows(self.isa))
-        most = lib.cb_max_vectors(self.isa, rows)
+        rows = min(n, native.kernel("block_sparse_rows", self.isa, SIZE)())
+        most = most_vectors(self.isa, rows)
+        lanes = native.kernel("block_sparse_lanes", self.isa, SIZE)()
         if vectors is not None and not 1 <= vectors <= most:
             raise ValueError(f"a register tile of {rows} channels takes 1 to {most} vectors, not {vectors}")
         self.rows = rows
@@ -77,10 +97,10 @@ class BlockSparseConv2d:
         self._layer = Convolution(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
             self._indptr.data_ptr(), self._offsets.data_ptr(), self._weights.data_ptr(), self._bias.data_ptr(),
-            *clip, vectors or most, group or _group(c_in * kernel, most * lib.cb_lanes(self.isa)),
+            *clip, vectors or most, group or _group(c_in * kernel, most * lanes),
             even_rows,
         )  # fmt: skip
-        self._workspace = torch.empty(lib.cb_workspace(self._layer))
+        self._workspace = torch.empty(native.kernel("block_sparse_workspace", self.isa, WORKSPACE)(self._layer))
 
     @property
     def tile(self) -> str:
@@ -91,7 +111,7 @@ class BlockSparseConv2d:
         """Choose the register tile and its groups by a short trial on one random image."""
         if self.isa is Isa.TORCH:
             return self
-        most = library().cb_max_vectors(self.isa, self.rows)
+        most = most_vectors(self.isa, self.rows)
         x, out = torch.randn(1, *self.input_shape), torch.empty(1, *self.output_shape)
 
         def trial(vectors: int, group: int) -> None:
@@ -111,12 +131,17 @@ class BlockSparseConv2d:
         if self.isa is Isa.TORCH:
             y = self._convolve(x)
             return torch.clamp(y if residual is None else y + residual, *self.clip, out=out)
-        program(self.isa, [self.step(x, out, residual)])()
+        program([self.step(x, out, residual)])()
         return out
 
     def step(self, x: Tensor, out: Tensor, residual: Tensor | None = None) -> Step:
         """The call on these tensors, which must fit, for `native.program`."""
-        return Step.on(0, self._layer, x, out, self._workspace, residual, self)
+        return Step.on(native.kernel("block_sparse", self.isa), self._layer, x, out, self._workspace, residual, self)
+
+
+def most_vectors(isa: Isa, rows: int) -> int:
+    """Most vectors of positions in a register tile of `rows` output channels."""
+    return int(native.kernel("block_sparse_vectors", isa, VECTORS)(rows))
 
 
 def _check(blocks: BlockSparse, c_in: int, kernel: int, n: int) -> None:
@@ -137,7 +162,7 @@ def _check(blocks: BlockSparse, c_in: int, kernel: int, n: int) -> None:
 
 
 def _column_offsets(c_in: int, kernel: int, stride: int, out_height: int, out_width: int) -> Tensor:
-    """Where output position 0 finds its value for each im2col column, in the copies that kernels.h describes."""
+    """Where output position 0 finds its value for each im2col column, in the copies that block_sparse.cpp describes."""
     phases = min(stride, kernel)
     rows = torch.tensor([out_height + (kernel - 1 - phase) // stride for phase in range(phases)])
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), (rows * kernel * out_width).cumsum(0)])

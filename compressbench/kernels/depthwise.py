@@ -1,5 +1,6 @@
 """Depthwise convolution on the CPU: what a network spends its time in when its pointwise convolutions are sparse."""
 
+import ctypes
 import functools
 from collections.abc import Sequence
 
@@ -9,11 +10,10 @@ from torch.nn import functional as F
 
 from compressbench.kernels.block_sparse import INFINITY
 from compressbench.kernels.native import (
-    Depthwise,
     Isa,
     Step,
     best_isa,
-    library,
+    kernel,
     output_for,
     output_size,
     per_channel,
@@ -23,6 +23,21 @@ from compressbench.kernels.native import (
 
 KERNELS = (3, 5)
 STRIDES = (1, 2)
+
+
+class Depthwise(ctypes.Structure):
+    """`cb_depthwise` of depthwise.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("channels", "height", "width", "out_height", "out_width")),
+        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding")),
+        *((name, ctypes.c_void_p) for name in ("weights", "bias")),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+    )
+
+
+WORKSPACE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.POINTER(Depthwise), ctypes.c_int32)
 
 
 class DepthwiseConv2d:
@@ -45,13 +60,13 @@ class DepthwiseConv2d:
     ) -> None:
         self.isa = runnable(isa, best_isa())
         channels, height, width = map(int, input_size)
-        kernel = weight.shape[-1]
-        if weight.shape != (channels, 1, kernel, kernel) or kernel not in KERNELS or stride not in STRIDES:
+        size = weight.shape[-1]
+        if weight.shape != (channels, 1, size, size) or size not in KERNELS or stride not in STRIDES:
             raise ValueError(
                 f"weight {tuple(weight.shape)} with stride {stride}: the depthwise kernel wants [{channels}, 1, k, k], "
                 "k 3 or 5, and stride 1 or 2"
             )
-        out_height, out_width = output_size(height, width, kernel, stride, padding)
+        out_height, out_width = output_size(height, width, size, stride, padding)
         self.input_shape, self.output_shape = (channels, height, width), (channels, out_height, out_width)
         self.clip = clip
         self._weight = weight.detach().float().contiguous()
@@ -60,7 +75,7 @@ class DepthwiseConv2d:
             F.conv2d, weight=self._weight, bias=self._bias, stride=stride, padding=padding, groups=channels
         )
         self._layer = Depthwise(
-            channels, height, width, out_height, out_width, kernel, stride, padding, self._weight.data_ptr(),
+            channels, height, width, out_height, out_width, size, stride, padding, self._weight.data_ptr(),
             self._bias.data_ptr(), *clip,
         )  # fmt: skip
         self._workspace = torch.empty(0)
@@ -70,11 +85,12 @@ class DepthwiseConv2d:
         out = output_for(x, self.input_shape, self.output_shape, out)
         if self.isa is Isa.TORCH:
             return torch.clamp(self._torch(x), *self.clip, out=out)
-        program(self.isa, [self.step(x, out)])()
+        program([self.step(x, out)])()
         return out
 
     def step(self, x: Tensor, out: Tensor) -> Step:
         """The call on these tensors, which must fit, for `native.program` with the present number of threads."""
-        if self._workspace.numel() < (needed := library().cb_depthwise_workspace(self._layer, torch.get_num_threads())):
+        needed = kernel("depthwise_workspace", self.isa, WORKSPACE)(self._layer, torch.get_num_threads())
+        if self._workspace.numel() < needed:
             self._workspace = torch.empty(needed)
-        return Step.on(1, self._layer, x, out, self._workspace, owner=self)
+        return Step.on(kernel("depthwise", self.isa), self._layer, x, out, self._workspace, owner=self)

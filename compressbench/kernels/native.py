@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -22,52 +22,24 @@ class Isa(IntEnum):
     AVX512 = 2
 
 
-class Convolution(ctypes.Structure):
-    """`cb_convolution` of kernels.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("c_in", "height", "width", "c_out", "out_height", "out_width")),
-        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding", "n")),
-        *((name, ctypes.c_void_p) for name in ("indptr", "offsets", "weights", "bias")),
-        ("low", ctypes.c_float),
-        ("high", ctypes.c_float),
-        ("vectors", ctypes.c_int32),
-        ("group", ctypes.c_int32),
-        ("even_rows", ctypes.c_int32),
-    )
-
-
-class Depthwise(ctypes.Structure):
-    """`cb_depthwise` of kernels.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("channels", "height", "width", "out_height", "out_width")),
-        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding")),
-        *((name, ctypes.c_void_p) for name in ("weights", "bias")),
-        ("low", ctypes.c_float),
-        ("high", ctypes.c_float),
-    )
-
-
-class Mean(ctypes.Structure):
-    """`cb_mean` of kernels.h."""
-
-    _fields_ = (("channels", ctypes.c_int32), ("pixels", ctypes.c_int32))
+CONDITION = ctypes.CFUNCTYPE(ctypes.c_int)
+RUN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
+"""A kernel that takes part in programs: (its step, threads)."""
 
 
 class Step(ctypes.Structure):
-    """`cb_step` of kernels.h."""
+    """`cb_step` of isa.h: one layer of a program."""
 
     _fields_ = (
-        ("kind", ctypes.c_int32),
-        ("batch", ctypes.c_int32),
+        ("run", RUN),
         *((name, ctypes.c_void_p) for name in ("layer", "x", "workspace", "residual", "y")),
+        ("batch", ctypes.c_int32),
     )
 
     @classmethod
     def on(
         cls,
-        kind: int,
+        run: Callable[..., None],
         layer: ctypes.Structure,
         x: Tensor,
         out: Tensor,
@@ -75,25 +47,14 @@ class Step(ctypes.Structure):
         residual: Tensor | None = None,
         owner: object = None,
     ) -> Self:
-        """A step on these tensors, which live as long as it does, and its `owner`, to whose memory `layer` points."""
+        """A step on these tensors, which live as long as it does, and its `owner`, to whose memory `layer` points.
+
+        run: the kernel, `kernel(name, isa)`.
+        """
         pointers = [None if t is None else t.data_ptr() for t in (x, workspace, residual, out)]
-        step = cls(kind, x.shape[0], ctypes.addressof(layer), *pointers)
+        step = cls(run, ctypes.addressof(layer), *pointers, x.shape[0])
         step.kept = (layer, x, workspace, residual, out, owner)
         return step
-
-
-class Binary(ctypes.Structure):
-    """`cb_binary` of kernels.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("c_in", "height", "width", "c_out", "out_height", "out_width")),
-        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding")),
-        *((name, ctypes.c_void_p) for name in ("weights", "base", "row_class", "column_class")),
-        ("column_classes", ctypes.c_int32),
-        ("factor", ctypes.c_int32),
-        ("scale", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-    )
 
 
 def is_built() -> bool:
@@ -109,42 +70,46 @@ def library() -> ctypes.CDLL:
         raise UserError(
             "the CPU kernels are not built: install a C++ compiler (such as g++) and install compressbench again."
         )
-    lib = ctypes.CDLL(str(file))
-    lib.cb_workspace.restype = ctypes.c_int64
-    lib.cb_workspace.argtypes = [ctypes.POINTER(Convolution)]
-    lib.cb_run.restype = None
-    lib.cb_run.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
-    lib.cb_spin.restype = ctypes.c_float
-    lib.cb_spin.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_float]
-    lib.cb_depthwise_workspace.restype = ctypes.c_int64
-    lib.cb_depthwise_workspace.argtypes = [ctypes.POINTER(Depthwise), ctypes.c_int32]
-    lib.cb_convolve_binary.restype = None
-    lib.cb_convolve_binary.argtypes = [
-        ctypes.c_int, ctypes.POINTER(Binary), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32,
-    ]  # fmt: skip
-    return lib
+    return ctypes.CDLL(str(file))
 
 
-def program(isa: Isa, steps: Sequence[Step]) -> Callable[[], None]:
+@functools.cache
+def kernel(name: str, isa: Isa, prototype: type = RUN) -> Callable[..., Any]:
+    """The C function `KERNEL(..., name)` of isa.h in this build.
+
+    Args:
+        prototype: its result and arguments, as `ctypes.CFUNCTYPE(result, *arguments)`.
+
+    Raises:
+        UserError: the library was not built, or it is older than the kernel.
+    """
+    symbol = _symbol(name, isa)
+    if not hasattr(library(), symbol):
+        raise UserError(f"the built CPU kernels do not have {symbol}: install compressbench again.")
+    function: Callable[..., Any] = prototype((symbol, library()))
+    return function
+
+
+def program(steps: Sequence[Step]) -> Callable[[], None]:
     """A call that runs layers one after the other, with `torch.get_num_threads()` threads, without Python in between."""
     run, array, kept = library().cb_run, (Step * len(steps))(*steps), list(steps)
-    return lambda: run(isa, array, len(kept), torch.get_num_threads())
+    return lambda: run(array, len(kept), torch.get_num_threads())
 
 
-def best_isa() -> Isa:
-    """The fastest build that this processor runs; TORCH without the library."""
-    return Isa(library().cb_best_isa()) if is_built() else Isa.TORCH
+def best_isa(name: str = "") -> Isa:
+    """The fastest build that this processor runs, of the kernel `name` if it asks for more; TORCH without the library."""
+    return max((isa for isa in Isa if isa is not Isa.TORCH and _runs(isa, name)), default=Isa.TORCH)
 
 
-def best_binary_isa() -> Isa:
-    """The fastest build of the binary kernels that this processor runs; TORCH without the library."""
-    return Isa(library().cb_best_binary_isa()) if is_built() else Isa.TORCH
+def _runs(isa: Isa, name: str) -> bool:
+    if not is_built() or not kernel("runs", isa, CONDITION)():
+        return False
+    asks_more = hasattr(library(), _symbol(f"{name}_runs", isa))
+    return not asks_more or bool(kernel(f"{name}_runs", isa, CONDITION)())
 
 
-def peak_call(iterations: int = 1_000_000) -> tuple[Callable[[], float], int]:
-    """(a call that does nothing but multiply-adds, its floating-point operations): what one core can do at most."""
-    lib, isa = library(), best_isa()
-    return (lambda: float(lib.cb_spin(isa, iterations, 0.5))), 2 * 12 * lib.cb_lanes(isa) * iterations
+def _symbol(name: str, isa: Isa) -> str:
+    return f"cb_{name}_{isa.name.lower()}"
 
 
 def runnable(isa: Isa | None, best: Isa) -> Isa:

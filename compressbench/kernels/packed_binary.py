@@ -1,5 +1,6 @@
 """Convolution of one-bit weights with one-bit activations on the CPU, 64 channels to a word (XNOR-Net, arXiv 1603.05279)."""
 
+import ctypes
 import functools
 from collections.abc import Sequence
 
@@ -7,17 +8,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressbench.kernels import native
 from compressbench.kernels.native import (
-    Binary,
     Isa,
-    best_binary_isa,
-    library,
+    best_isa,
     output_for,
     output_size,
     per_channel,
     runnable,
 )
 from compressbench.layers.binary import Encoding, sign_ste
+
+
+class Binary(ctypes.Structure):
+    """`cb_binary` of packed_binary.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("c_in", "height", "width", "c_out", "out_height", "out_width")),
+        *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding")),
+        *((name, ctypes.c_void_p) for name in ("weights", "base", "row_class", "column_class")),
+        ("column_classes", ctypes.c_int32),
+        ("factor", ctypes.c_int32),
+        ("scale", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+    )
+
+
+NAME = "packed_binary"
+CHANNELS = ctypes.CFUNCTYPE(ctypes.c_int)
+CONVOLVE = ctypes.CFUNCTYPE(
+    None, ctypes.POINTER(Binary), *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32
+)  # (layer, x, workspace, y, batch, threads)
 
 
 class PackedBinaryConv2d:
@@ -40,7 +61,7 @@ class PackedBinaryConv2d:
         encoding: Encoding = "signs",
         isa: Isa | None = None,
     ) -> None:
-        self.isa = runnable(isa, best_binary_isa())
+        self.isa = runnable(isa, best_isa(NAME))
         if bits.dtype != torch.bool or bits.dim() != 4 or bits.shape[2] != bits.shape[3]:
             raise ValueError(f"bits must be bool [c_out, c_in, k, k], not {bits.dtype} {tuple(bits.shape)}")
         c_out, c_in, kernel, _ = bits.shape
@@ -53,7 +74,7 @@ class PackedBinaryConv2d:
             weight = bits.float() if encoding == "ones" else 2 * bits.float() - 1
             self._convolve = functools.partial(F.conv2d, weight=weight, stride=stride, padding=padding)
             return
-        group = library().cb_binary_channels(self.isa)
+        group = native.kernel("packed_binary_channels", self.isa, CHANNELS)()
         self._weights = pack_weights(bits, group)
         base, self._row_class, self._column_class = _border(bits, height, width, stride, padding, encoding)
         self._base, self._scale, self._bias = (F.pad(t, (0, -c_out % group)) for t in (base, self._scale, self._bias))
@@ -62,6 +83,7 @@ class PackedBinaryConv2d:
             self._base.data_ptr(), self._row_class.data_ptr(), self._column_class.data_ptr(), self._base.shape[1],
             -2 if encoding == "signs" else 2, self._scale.data_ptr(), self._bias.data_ptr(),
         )  # fmt: skip
+        self._run = native.kernel(NAME, self.isa, CONVOLVE)
         words = (height + 2 * padding) * (width + 2 * padding) * -(-c_in // 64)
         self._workspace = torch.empty(words, dtype=torch.int64)
 
@@ -76,10 +98,9 @@ class PackedBinaryConv2d:
         if self.isa is Isa.TORCH:
             signs = sign_ste(x).permute(0, 3, 1, 2)
             return torch.addcmul(self._bias, self._convolve(signs).permute(0, 2, 3, 1), self._scale, out=out)
-        library().cb_convolve_binary(
-            self.isa, self._layer, x.data_ptr(), self._workspace.data_ptr(), out.data_ptr(), x.shape[0],
-            torch.get_num_threads(),
-        )  # fmt: skip
+        self._run(
+            self._layer, x.data_ptr(), self._workspace.data_ptr(), out.data_ptr(), x.shape[0], torch.get_num_threads()
+        )
         return out
 
 
@@ -99,7 +120,7 @@ def pack_weights(bits: Tensor, group: int) -> Tensor:
 def _border(
     bits: Tensor, height: int, width: int, stride: int, padding: int, encoding: Encoding
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(base int32 [row classes, column classes, c_out], row class, column class): see `cb_binary` in kernels.h."""
+    """(base int32 [row classes, column classes, c_out], row class, column class): see `cb_binary` in packed_binary.cpp."""
     row_taps, row_class = _valid_taps(height, bits.shape[2], stride, padding)
     column_taps, column_class = _valid_taps(width, bits.shape[3], stride, padding)
     ones = torch.einsum("ocuv,ru,sv->rso", bits.double(), row_taps, column_taps)

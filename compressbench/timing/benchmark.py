@@ -26,6 +26,7 @@ from compressbench.kernels.autotune import Call, fastest
 from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.kernels.onednn import packed_convolution
 from compressbench.kernels.packed_binary import PackedBinaryConv2d
+from compressbench.kernels.peak import peak_call
 from compressbench.pruning.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.masks import apply_masks
 from compressbench.runtimes.discovery import make_runtime
@@ -275,7 +276,7 @@ def _candidates(
 ) -> Iterator[tuple[Call, dict[str, Any]]]:
     weight, x, y = _weight(shape), torch.randn(shape.inputs), torch.empty(shape.outputs)
     none = {"n": 0, "sparsity": 0.0, "tile": "", "isa": ""}
-    spin, operations = native.peak_call(20_000)
+    spin, operations = peak_call(20_000)
     yield spin, {"form": "peak", **none, "operations": operations}
     for name, call in dense_forms(shape, weight, x, y).items():
         yield call, {"form": name, **none, "operations": shape.operations}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from compressbench.kernels import native
-from compressbench.kernels.block_sparse import BLOCK_SIZES, BlockSparseConv2d
+from compressbench.kernels.block_sparse import BLOCK_SIZES, BlockSparseConv2d, most_vectors
 from compressbench.pruning.blocks import BlockSparse, encode_bsr, random_block_mask
 
 INF = float("inf")
@@ -67,7 +67,7 @@ def test_every_register_tile_gives_the_same_result() -> None:
     for n in BLOCK_SIZES[:5]:
         blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), n)
         rows = BlockSparseConv2d(blocks, None, x.shape[1:]).rows
-        most = native.library().cb_max_vectors(native.best_isa(), rows)
+        most = most_vectors(native.best_isa(), rows)
         for vectors in range(1, most + 1):
             for group in (1, 3, 100):
                 convolution = BlockSparseConv2d(blocks, None, x.shape[1:], vectors=vectors, group=group)

@@ -1,8 +1,10 @@
 """The library of kernels: what is chosen, and what happens where it cannot be built."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +31,7 @@ def test_without_the_library_pytorch_stands_in_and_says_so(monkeypatch: pytest.M
     monkeypatch.setattr(native, "_file", lambda: None)
     native.library.cache_clear()
     try:
-        assert native.best_isa() is native.best_binary_isa() is native.Isa.TORCH
+        assert native.best_isa() is native.best_isa("packed_binary") is native.Isa.TORCH
         assert "slow" in native.label(native.best_isa())
         with pytest.raises(UserError, match="install a C\\+\\+ compiler"):
             native.library()
@@ -49,9 +51,88 @@ def test_a_program_keeps_alive_what_it_points_to() -> None:
     expected = torch.nn.functional.conv2d(x, weight)
     blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), 8)
     step = BlockSparseConv2d(blocks, None, (16, 32, 32)).step(x.clone(), out)
-    call = native.program(native.best_isa(), [step])
+    call = native.program([step])
     del step, blocks
     junk = [torch.full((16, 32, 32), torch.nan) for _ in range(50)]
     call()
     torch.testing.assert_close(out, expected)
     assert junk
+
+
+def test_a_kernel_that_the_library_lacks_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="do not have cb_no_such_kernel_portable: install compressbench again"):
+        native.kernel("no_such_kernel", native.Isa.PORTABLE)
+
+
+SOURCE = """
+#include "isa.h"
+
+struct cb_negation {
+  int32_t values;
+};
+
+KERNEL(void, negation)(const cb_step *step, int32_t) {
+  const int64_t count = static_cast<int64_t>(step->batch) * static_cast<const cb_negation *>(step->layer)->values;
+  for (int64_t i = 0; i < count; ++i) step->y[i] = -step->x[i];
+}
+
+KERNEL(int, negation_width)() { return VECTOR_BYTES; }
+
+KERNEL(int, negation_runs)() { return VECTOR_BYTES < 64; }
+"""
+FACE = '''
+"""-x."""
+
+import ctypes
+
+from torch import Tensor, empty_like
+
+from compressbench.kernels.native import Isa, Step, kernel, program
+
+WIDTH = ctypes.CFUNCTYPE(ctypes.c_int)
+
+
+class Negation(ctypes.Structure):
+    """`cb_negation` of negation.cpp."""
+
+    _fields_ = (("values", ctypes.c_int32),)
+
+
+def negate(x: Tensor, isa: Isa) -> tuple[Tensor, int]:
+    """(-x, bytes of a vector)."""
+    y = empty_like(x)
+    program([Step.on(kernel("negation", isa), Negation(x[0].numel()), x, y)])()
+    return y, kernel("negation_width", isa, WIDTH)()
+'''
+CALL = """
+import torch
+from compressbench.kernels import native
+from compressbench.kernels.negation import negate
+
+x = torch.randn(3, 5)
+for isa in native.Isa:
+    if native.Isa.TORCH < isa <= native.best_isa():
+        y, width = negate(x, isa)
+        assert torch.equal(y, -x)
+        print(isa.name, width, isa <= native.best_isa("negation"))
+"""
+
+
+@pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
+def test_a_source_and_its_face_in_the_folders_are_a_kernel_in_every_build(tmp_path: Path) -> None:
+    kernels = tmp_path / "compressbench/kernels"
+    others = shutil.ignore_patterns("__pycache__", "*.so", "block_sparse.cpp", "depthwise.cpp", "packed_binary.cpp")
+    shutil.copytree(ROOT / "compressbench", tmp_path / "compressbench", ignore=others)  # without what compiles for long
+    shutil.copy2(ROOT / "setup.py", tmp_path)
+    (kernels / "native/negation.cpp").write_text(SOURCE, encoding="utf-8")
+    (kernels / "negation.py").write_text(FACE, encoding="utf-8")
+    build = ["setup.py", "--quiet", "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path / "build")]
+    for command in (build, ["-c", CALL]):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=False,
+            capture_output=True, encoding="utf-8",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    widths = {native.Isa.PORTABLE: 16, native.Isa.AVX2: 32, native.Isa.AVX512: 64}
+    expected = [f"{isa.name} {width} {width < 64}" for isa, width in widths.items() if isa <= native.best_isa()]
+    assert done.stdout.splitlines() == expected

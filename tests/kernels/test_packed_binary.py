@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from compressbench.kernels import native
 from compressbench.kernels.packed_binary import PackedBinaryConv2d, pack_bits
 
-ISAS = [isa for isa in native.Isa if isa <= native.best_binary_isa()]
+ISAS = [isa for isa in native.Isa if isa <= native.best_isa("packed_binary")]
 
 
 @st.composite

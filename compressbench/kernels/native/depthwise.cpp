@@ -5,7 +5,21 @@
 #include "isa.h"
 #include "vectors.h"
 
+// A convolution in which every channel has a 3x3 or 5x5 kernel of its own, with stride 1 or 2. NCHW, fp32.
+struct cb_depthwise {
+  int32_t channels, height, width;
+  int32_t out_height, out_width;
+  int32_t kernel, stride, padding;
+  const float *weights;  // [channels][kernel][kernel]
+  const float *bias;     // [channels]
+  float low, high;       // the output is clipped to this range
+};
+
 namespace {
+
+// The padded image of one channel; its columns are sorted by their remainder modulo the stride: [row][remainder][pitch].
+int64_t padded_pitch(const cb_depthwise &layer) { return (layer.width + 2 * layer.padding + layer.stride - 1) / layer.stride; }
+int64_t padded_size(const cb_depthwise &layer) { return (layer.height + 2 * layer.padding) * layer.stride * padded_pitch(layer); }
 
 // R output rows: K x K taps, stride S, by vectors of W columns, of which the last overlaps.
 template <int K, int S, int W, int R>
@@ -39,7 +53,7 @@ void rows_by(const cb_depthwise &layer, const float *weights, float bias, const 
 
 template <int K, int S, int W>
 void channel_by(const cb_depthwise &layer, const float *weights, float bias, const float *in, float *y) {
-  const int64_t pitch = isa::padded_pitch(layer), step = S * S * pitch;
+  const int64_t pitch = padded_pitch(layer), step = S * S * pitch;
   int32_t row = 0;
   for (; row + 4 <= layer.out_height; row += 4) rows_by<K, S, W, 4>(layer, weights, bias, in + row * step, pitch, y + row * layer.out_width);
   for (; row + 2 <= layer.out_height; row += 2) rows_by<K, S, W, 2>(layer, weights, bias, in + row * step, pitch, y + row * layer.out_width);
@@ -49,7 +63,7 @@ void channel_by(const cb_depthwise &layer, const float *weights, float bias, con
 // All but the padding, which stays zero. Every row has at least W columns of every remainder.
 template <int S, int W>
 void pad_by(const cb_depthwise &layer, const float *in, float *padded) {
-  const int64_t pitch = isa::padded_pitch(layer);
+  const int64_t pitch = padded_pitch(layer);
   padded += layer.padding * S * pitch;
   for (int32_t y = 0; y < layer.height; ++y, in += layer.width, padded += S * pitch)
 #pragma GCC unroll 2
@@ -84,13 +98,13 @@ Steps steps(const cb_depthwise &layer) {
 }
 
 void convolve(const cb_depthwise &layer, const float *x, float *workspace, float *y, int32_t batch, int32_t threads) {
-  const int64_t pixels = static_cast<int64_t>(layer.height) * layer.width, size = isa::padded_size(layer);
+  const int64_t pixels = static_cast<int64_t>(layer.height) * layer.width, size = padded_size(layer);
   const int64_t positions = static_cast<int64_t>(layer.out_height) * layer.out_width;
   const int64_t planes = static_cast<int64_t>(batch) * layer.channels;
   const Steps step = steps(layer);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    const int32_t part = isa::thread(), parts = isa::threads();
+    const int32_t part = thread(), parts = threads_running();
     float *padded = workspace + part * size;
     for (int64_t i = 0; i < size; ++i) padded[i] = 0;
     for (int64_t plane = planes * part / parts; plane < planes * (part + 1) / parts; ++plane) {
@@ -103,4 +117,10 @@ void convolve(const cb_depthwise &layer, const float *x, float *workspace, float
 
 }  // namespace
 
-const isa::DepthwiseKernels isa::depthwise::ISA{convolve};
+// y = clip(conv(x) + bias). x, y: [batch, channels, height, width].
+KERNEL(void, depthwise)(const cb_step *step, int32_t threads) {
+  convolve(*static_cast<const cb_depthwise *>(step->layer), step->x, step->workspace, step->y, step->batch, threads);
+}
+
+// Floats of workspace.
+KERNEL(int64_t, depthwise_workspace)(const cb_depthwise *layer, int32_t threads) { return padded_size(*layer) * threads; }

@@ -1,70 +1,41 @@
-// What the kernels of one instruction set offer to the dispatcher, and the sizes that both must agree on.
+// What every kernel is made of. Each .cpp of this folder but dispatch.cpp is compiled once per instruction set (setup.py): ISA
+// names the build, VECTOR_BYTES is the width of its vectors. Python finds a function by name and build (native.py).
+//
+// Everything but KERNELs lies in an anonymous namespace or is static: the linker must not hand code for one instruction set to
+// another.
 #ifndef COMPRESSBENCH_ISA_H
 #define COMPRESSBENCH_ISA_H
+
+#include <stdint.h>
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
-#include "kernels.h"
+// `KERNEL(void, mine)(...) {...}` defines the C function cb_mine_ISA. A kernel `mine` whose build asks more of the processor than
+// dispatch.cpp does also defines `KERNEL(int, mine_runs)()`, which says whether it is there.
+#define KERNEL(result, name) extern "C" result KERNEL_OF(name, ISA)
+#define KERNEL_OF(name, isa) KERNEL_JOINED(name, isa)
+#define KERNEL_JOINED(name, isa) cb_##name##_##isa
 
-namespace isa {
-
-struct Kernels {
-  void (*convolve)(const cb_convolution &, const float *, float *, const float *, float *, int32_t, int32_t);
-  float (*spin)(int64_t, float);
-  int rows, lanes;
-  int (*most_vectors)(int rows);
+// One layer of a program: what runs it, its description (a struct of the kernel's own), and where it reads and writes. A kernel that
+// takes part in programs is `KERNEL(void, mine)(const cb_step *step, int32_t threads)`. What it does not use is null.
+struct cb_step {
+  void (*run)(const cb_step *, int32_t threads);
+  const void *layer;
+  const float *x;        // [batch, ...], contiguous
+  float *workspace;      // as many floats as the kernel asks for
+  const float *residual; // added to the output
+  float *y;              // [batch, ...], contiguous
+  int32_t batch;
 };
-
-struct DepthwiseKernels {
-  void (*convolve)(const cb_depthwise &, const float *, float *, float *, int32_t, int32_t);
-};
-
-struct BinaryKernels {
-  void (*convolve)(const cb_binary &, const float *, uint64_t *, float *, int32_t, int32_t);
-  int channels;
-};
-
-extern const Kernels portable, avx2, avx512;
-
-namespace depthwise {
-extern const DepthwiseKernels portable, avx2, avx512;
-}
-
-namespace binary {
-extern const BinaryKernels portable, avx2, avx512;
-}
-
-// Static, so that every file has its own copy: the linker must not hand code for one instruction set to another.
-static inline int64_t channel_pitch(const cb_convolution &layer) {
-  const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
-  int64_t rows = 0;
-  for (int32_t phase = 0; phase < phases; ++phase) rows += layer.out_height + (layer.kernel - 1 - phase) / layer.stride;
-  return rows * layer.kernel * layer.out_width;
-}
-
-static inline int64_t workspace(const cb_convolution &layer) {
-  const bool direct = layer.kernel == 1 && layer.stride == 1 && layer.padding == 0;
-  return direct ? 0 : channel_pitch(layer) * layer.c_in;
-}
-
-// The padded image of one channel; its columns are sorted by their remainder modulo the stride: [row][remainder][pitch].
-static inline int64_t padded_pitch(const cb_depthwise &layer) {
-  return (layer.width + 2 * layer.padding + layer.stride - 1) / layer.stride;
-}
-static inline int64_t padded_size(const cb_depthwise &layer) {
-  return (layer.height + 2 * layer.padding) * layer.stride * padded_pitch(layer);
-}
 
 #ifdef _OPENMP
 static inline int thread() { return omp_get_thread_num(); }
-static inline int threads() { return omp_get_num_threads(); }
+static inline int threads_running() { return omp_get_num_threads(); }
 #else
 static inline int thread() { return 0; }
-static inline int threads() { return 1; }
+static inline int threads_running() { return 1; }
 #endif
-
-}  // namespace isa
 
 #endif

@@ -47,7 +47,7 @@ class Execution:
         for step in steps:
             x, *residual = (places[node] for node in step.inputs)
             calls.append(step.planned.step(x, places[step.node], *residual))  # type: ignore[union-attr]
-        call = native.program(native.best_isa(), calls)
+        call = native.program(calls)
         return [functools.partial(_run_program, call, {step.node: places[step.node] for step in steps})]
 
     def _one_by_one(self, steps: Iterable[Step]) -> list[Action]:

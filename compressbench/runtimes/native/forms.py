@@ -159,7 +159,7 @@ class _ChannelsLast(nn.Module):
 def _as_run(form: Form, values: Sequence[Tensor], out: Tensor) -> Call:
     """What a trial times: the form as a forward pass calls it."""
     if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH:
-        return native.program(form.isa, [form.step(values[0], out, *values[1:])])
+        return native.program([form.step(values[0], out, *values[1:])])
     return functools.partial(form, *values)
 
 

@@ -8,6 +8,23 @@
 
 #include "isa.h"
 
+// A convolution of one-bit weights with the signs of its input (bit 1: positive), planned for one input size. NHWC.
+//
+// y = scale * (base + factor * count) + bias, where count is the number of ones in XOR (factor -2: bits mean -1 and +1) or in
+// AND (factor 2: weights mean 0 and +1) of the padded bit image with the weights. `base` holds what makes that exact, also at
+// the zero padding, whose bits are 0: it depends on the output channel and on which taps fall outside the image.
+struct cb_binary {
+  int32_t c_in, height, width;
+  int32_t c_out, out_height, out_width;
+  int32_t kernel, stride, padding;
+  const uint64_t *weights;  // [group of packed_binary_channels][tap][word of 64 c_in][channel of the group]
+  const int32_t *base;      // [row class][column class][c_out, up to a whole group]
+  const int32_t *row_class, *column_class;  // [out_height], [out_width]
+  int32_t column_classes;
+  int32_t factor;            // -2 or 2
+  const float *scale, *bias; // [c_out, up to a whole group]
+};
+
 namespace {
 
 constexpr int LANES = VECTOR_BYTES / 8;
@@ -159,7 +176,7 @@ void convolve(const cb_binary &layer, const float *x, uint64_t *workspace, float
   const int32_t rows = layer.height + 2 * layer.padding, groups = (layer.c_out + CHANNELS - 1) / CHANNELS;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    const int32_t part = isa::thread(), parts = isa::threads();
+    const int32_t part = thread(), parts = threads_running();
     for (int32_t image = 0; image < batch; ++image) {
       pack(layer, x + image * static_cast<int64_t>(layer.height) * layer.width * layer.c_in, workspace, rows * part / parts,
            rows * (part + 1) / parts);
@@ -175,4 +192,20 @@ void convolve(const cb_binary &layer, const float *x, uint64_t *workspace, float
 
 }  // namespace
 
-const isa::BinaryKernels isa::binary::ISA{convolve, CHANNELS};
+// x: float [batch, height, width, c_in]; y: float [batch, out_height, out_width, c_out]; workspace: the packed image,
+// (height + 2 padding) * (width + 2 padding) * ceil(c_in / 64) words.
+KERNEL(void, packed_binary)(const cb_binary *layer, const float *x, uint64_t *workspace, float *y, int32_t batch, int32_t threads) {
+  convolve(*layer, x, workspace, y, batch, threads);
+}
+
+// Output channels that are computed together.
+KERNEL(int, packed_binary_channels)() { return CHANNELS; }
+
+// The AVX-512 build counts bits with VPOPCNTDQ, which not every such processor has.
+KERNEL(int, packed_binary_runs)() {
+#ifdef __AVX512VPOPCNTDQ__
+  return __builtin_cpu_supports("avx512vpopcntdq");
+#else
+  return 1;
+#endif
+}

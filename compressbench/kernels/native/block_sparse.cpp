@@ -6,7 +6,39 @@
 #include "isa.h"
 #include "vectors.h"
 
+// A convolution with weights in 1xN blocks, planned for one input size. NCHW, fp32, batch normalisation folded.
+//
+// A kernel-sized neighbourhood is never gathered: the input is laid out in copies (one per row phase of the stride and
+// per column of the kernel) in which the value that output position p needs for one column of the im2col matrix lies
+// at offset + p. `offsets` holds that offset for every stored (N, 1) block. A 1x1 convolution of stride 1 reads its input directly.
+struct cb_convolution {
+  int32_t c_in, height, width;           // input image
+  int32_t c_out, out_height, out_width;  // output image
+  int32_t kernel, stride, padding;
+  int32_t n;               // output channels of a block: 1, 2, 4, 8, 16, 32
+  const int32_t *indptr;   // [c_out / n + 1] first block of every block row
+  const int32_t *offsets;  // [blocks]
+  const float *weights;    // [block row][pass of R channels][block][R], R = min(n, block_sparse_rows)
+  const float *bias;       // [c_out]
+  float low, high;         // the output is clipped to this range: fused ReLU, ReLU6, or nothing
+  int32_t vectors;         // vectors of positions in a register tile
+  int32_t group;           // register tiles per group: block rows run outside, the tiles of a group inside
+  int32_t even_rows;       // 1: threads take equally many block rows, whatever they hold; 0: equal work
+};
+
 namespace {
+
+int64_t channel_pitch(const cb_convolution &layer) {
+  const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
+  int64_t rows = 0;
+  for (int32_t phase = 0; phase < phases; ++phase) rows += layer.out_height + (layer.kernel - 1 - phase) / layer.stride;
+  return rows * layer.kernel * layer.out_width;
+}
+
+int64_t workspace_of(const cb_convolution &layer) {
+  const bool direct = layer.kernel == 1 && layer.stride == 1 && layer.padding == 0;
+  return direct ? 0 : channel_pitch(layer) * layer.c_in;
+}
 
 constexpr int AHEAD = 4;  // blocks to prefetch: the input of a group lives in the second-level cache
 
@@ -194,7 +226,7 @@ void shift_plane(const cb_convolution &layer, const float *in, float *out, int32
 // Channels [first, last) of the copies that `cb_convolution` describes.
 void lay_out(const cb_convolution &layer, const float *image, float *copies, int32_t first, int32_t last) {
   const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
-  const int64_t pitch = isa::channel_pitch(layer);
+  const int64_t pitch = channel_pitch(layer);
   for (int32_t c = first; c < last; ++c) {
     const float *in = image + static_cast<int64_t>(c) * layer.height * layer.width;
     float *out = copies + c * pitch;
@@ -246,12 +278,12 @@ void convolve(const cb_convolution &layer, const float *x, float *workspace, con
   const int rows = layer.n < ROWS ? layer.n : ROWS;
   const int64_t positions = static_cast<int64_t>(layer.out_height) * layer.out_width;
   const Cut cut(positions, layer.vectors, rows);
-  const bool copied = isa::workspace(layer) > 0;
+  const bool copied = workspace_of(layer) > 0;
   // Enough tiles: threads share the positions and are balanced whatever the rows hold. Few tiles: they share the rows.
   const bool by_position = cut.units() >= 4 * threads && !layer.even_rows;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    const int32_t part = isa::thread(), parts = isa::threads();
+    const int32_t part = thread(), parts = threads_running();
     for (int32_t image = 0; image < batch; ++image) {
       const float *source = x + image * static_cast<int64_t>(layer.c_in) * layer.height * layer.width;
       if (copied) {
@@ -275,18 +307,17 @@ void convolve(const cb_convolution &layer, const float *x, float *workspace, con
   }
 }
 
-// Enough independent multiply-adds to keep every unit busy: the peak that the tiles are measured against.
-float spin(int64_t iterations, float factor) {
-  vec sum[12];
-  for (int n = 0; n < 12; ++n) sum[n] = static_cast<float>(n) - vec{};  // equal chains would be merged into one
-  for (int64_t i = 0; i < iterations; ++i)
-    for (vec &s : sum) s = s * factor + factor;
-  float total = 0;
-  for (const vec &s : sum)
-    for (int lane = 0; lane < V; ++lane) total += s[lane];
-  return total;
-}
-
 }  // namespace
 
-const isa::Kernels isa::ISA{convolve, spin, ROWS, V, most_vectors};
+// y = clip(conv(x) + bias + residual); residual may be null. x, y: [batch, channels, height, width].
+KERNEL(void, block_sparse)(const cb_step *step, int32_t threads) {
+  convolve(*static_cast<const cb_convolution *>(step->layer), step->x, step->workspace, step->residual, step->y, step->batch, threads);
+}
+
+// Floats of workspace that one image needs; 0 where the input is read directly.
+KERNEL(int64_t, block_sparse_workspace)(const cb_convolution *layer) { return workspace_of(*layer); }
+
+// Most output channels in a register tile, most vectors of positions in a tile of `rows` channels, and floats in a vector.
+KERNEL(int, block_sparse_rows)() { return ROWS; }
+KERNEL(int, block_sparse_vectors)(int rows) { return most_vectors(rows); }
+KERNEL(int, block_sparse_lanes)() { return V; }
