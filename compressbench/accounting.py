@@ -2,8 +2,9 @@
 
 Nothing here knows a method. A compressed layer tells what it saves by attributes that are read with their defaults:
 `mask` (bool, shape of the weight, True = kept), `block` (N: stored as blocks of N output rows x 1 column),
-`weight_bits` and `input_bits` (32). MACs count convolutions, linear layers, and products of activations (attention), wherever
-a network multiplies matrices; the FLOPs that papers print are named conventions in CONVENTIONS.
+`weight_bits` and `input_bits` (32), `stored_bits` (of a stored weight: `weight_bits`). MACs count convolutions, linear
+layers, and products of activations (attention), wherever a network multiplies matrices; the FLOPs that papers print are
+named conventions in CONVENTIONS.
 
 How a class of modules is counted stands in COUNTERS (`counter` registers one), or it says so itself by a method
 `product_macs(inputs, output)`. Nothing is passed over: matrix products outside of such modules count as they are, and a
@@ -176,6 +177,12 @@ CONVENTIONS: dict[str, Convention] = {
 def weight_layers(model: nn.Module) -> Iterator[tuple[str, WeightLayer]]:
     """(name, module) of every convolution and linear layer."""
     return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, WEIGHT_LAYERS))
+
+
+def stored_bits(layer: object) -> int:
+    """Bits of each stored weight."""
+    bits: int = getattr(layer, "stored_bits", getattr(layer, "weight_bits", 32))
+    return bits
 
 
 def kept_count(layer: WeightLayer) -> int:
@@ -423,7 +430,7 @@ def macs_per_pixel(model: nn.Module) -> int:
 
 
 def dense_bytes(layer: WeightLayer) -> int:
-    """Every weight, packed at `weight_bits`."""
+    """Every weight, packed at `stored_bits`."""
     return _packed_bytes(layer.weight.numel(), layer)
 
 
@@ -474,7 +481,7 @@ def stored_bytes(model: nn.Module, form: Format = "best", rest: bool = True) -> 
 
 
 def _packed_bytes(count: int, layer: WeightLayer) -> int:
-    return math.ceil(count * getattr(layer, "weight_bits", 32) / 8)
+    return math.ceil(count * stored_bits(layer) / 8)
 
 
 def _index_bytes(count: int) -> int:

@@ -60,6 +60,12 @@ def dual_bounds_values(x: Tensor, upper: Tensor, lower: Tensor, bits: int) -> Te
     return (torch.round(s * clipped - z) + z) / s
 
 
+def dual_bounds_levels(upper: Tensor, lower: Tensor, bits: int) -> Tensor:
+    """How many values `dual_bounds_values` has: 2^bits at most, or 2^bits + 1 where upper = -lower is a half-way tie."""
+    s, z = _scale_and_offset(upper, lower, bits)
+    return torch.round(s * upper - z) - torch.round(s * lower - z) + 1
+
+
 class _DualBounds(torch.autograd.Function):
     """The gradients of `dual_bounds_values` with identity gradient through both roundings.
 

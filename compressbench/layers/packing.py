@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressbench.accounting import stored_bits
 from compressbench.layers.quantizers import positive
 
 
@@ -49,11 +50,12 @@ class PackedWeight(NamedTuple):
 
 @torch.no_grad()
 def pack_weight(layer: QuantizedWeight) -> PackedWeight:
-    """The weight of a layer with at most 8 bits. ValueError when it is not finite, or not on the grid that the layer claims.
+    """The weight of a layer with at most 8 bits, in its `accounting.stored_bits`.
 
-    Every channel is judged by its own step. One of a single value (dead, or constant) is stored as `low`, whatever its step.
+    ValueError when it is not finite, or not on the grid that the layer claims. Every channel is judged by its own step. One of
+    a single value (dead, or constant) is stored as `low`, whatever its step.
     """
-    weight, step, bits = layer.effective_weight().detach(), layer.weight_step().detach(), layer.weight_bits
+    weight, step, bits = layer.effective_weight().detach(), layer.weight_step().detach(), stored_bits(layer)
     if not 1 <= bits <= 8:
         raise ValueError(f"weights of {bits} bits cannot be packed: 1 to 8 bits can")
     if not weight.isfinite().all():

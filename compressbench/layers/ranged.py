@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from compressbench.layers.bounds import percentiles, quantize_weight
+from compressbench.layers.bounds import dual_bounds_levels, percentiles, quantize_weight
 from compressbench.layers.quantizers import straight_through, symmetric_parameters
 from compressbench.layers.registry import ReplacedLayer, compressed_layer
 
@@ -58,6 +58,14 @@ class RangedConv2d(WeightQuantizedConv2d):
             scale = self.weight_step()
             return straight_through(weight, torch.round(values / scale) * scale)
         return quantize_weight(weight, *self._bounds(values), self.weight_bits)
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of a stored weight: one more than `weight_bits` where the range is ± one number and has 2^bits + 1 levels."""
+        if self.weight_range == "symmetric" or self.weight_bits == 32 or self.weight.is_meta:
+            return self.weight_bits
+        levels = dual_bounds_levels(*self._bounds(self.weight.detach()), self.weight_bits)
+        return self.weight_bits + bool(levels > 2**self.weight_bits)
 
     def weight_step(self) -> Tensor:
         values = self.weight.detach()

@@ -43,6 +43,25 @@ def test_a_packed_weight_comes_back_and_has_the_bytes_that_accounting_counts(bit
         assert stored.packed.numel() == accounting.layer_bytes(layer), name
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("weight_range", ["percentile", "minmax"])
+def test_a_range_of_plus_and_minus_one_number_is_stored_with_one_bit_more(bits: int, weight_range: str) -> None:
+    """2^bits + 1 values: half-way ties at both bounds round away from each other."""
+    half = torch.rand(150, generator=torch.Generator().manual_seed(bits))
+    half[:10] = 1.0  # both bounds, as an extreme and as a percentile
+    convolution = nn.Conv2d(6, 50, 1)
+    convolution.weight.data = torch.cat([half, -half]).reshape(50, 6, 1, 1)
+    settings = {"weight_bits": bits, "input_bits": bits, "percentile": 99.0, "weight_range": weight_range}
+    layer = RangedConv2d.rebuild(convolution, settings)
+    assert len(layer.effective_weight().unique()) == 2**bits + 1
+    stored = pack_weight(layer)
+    torch.testing.assert_close(stored.weight(), layer.effective_weight().detach())
+    assert stored.bits == layer.stored_bits == bits + 1
+    assert stored.packed.numel() == accounting.layer_bytes(layer) == -(-300 * (bits + 1) // 8)
+    layer.weight.data[:2] *= 2
+    assert layer.stored_bits == accounting.stored_bits(layer) == bits, "the range is no longer symmetric"
+
+
 def special_filters() -> nn.Conv2d:
     """A convolution whose first filters are dead, constant and tiny."""
     layer = nn.Conv2d(7, 5, 3)
