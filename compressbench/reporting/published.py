@@ -10,6 +10,7 @@ import pandas as pd
 from compressbench.errors import UserError
 from compressbench.files import read_json
 from compressbench.reporting.groups import Group
+from compressbench.reporting.shapes import damage
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
@@ -67,7 +68,10 @@ def counts_table(path: Path, published: pd.DataFrame) -> pd.DataFrame:
     columns = ["method", "model", "setting", "metric", "published", "recomputed", "difference", "verdict", "source"]
     if not path.exists():
         return pd.DataFrame(columns=columns)
-    recomputed = pd.DataFrame(read_json(path), columns=COUNT_COLUMNS)
+    content = read_json(path)
+    if reason := damage("counts.json", content):
+        raise UserError(f"{path} is damaged ({reason}); delete it and recompute the published counts.")
+    recomputed = pd.DataFrame(content, columns=COUNT_COLUMNS)
     recomputed = recomputed.rename(columns={"value": "recomputed"})
     keys = ["method", "model", "setting", "metric"]
     printed = published.rename(columns={"value": "published"})[[*keys, "published", "source"]].drop_duplicates(keys)

@@ -115,8 +115,8 @@ def _distances(folders: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
     for folder in folders:
         try:
             described = read_json(folder / "synthetic.json")["distance_within_class"]
-        except (UserError, OSError, ValueError, KeyError):
+            synthetic, true = ([float(v) for v in described[kind] if v is not None] for kind in ("synthetic", "real"))
+        except (UserError, OSError, ValueError, KeyError, TypeError):
             continue
-        made += [v for v in described["synthetic"] if v is not None]
-        real += [v for v in described["real"] if v is not None]
+        made, real = made + synthetic, real + true
     return np.array(made), np.array(real)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from compressbench.reporting.shapes import damage
+
 if TYPE_CHECKING:
     from compressbench.plan import Run
 
@@ -24,13 +26,15 @@ class Content(NamedTuple):
 
 
 def read(path: Path) -> Content:
-    """The content of a JSON file: one damaged file must not cost the report of all others."""
+    """The content of a result file, as `shapes` says: one damaged file must not cost the report of all others."""
     try:
-        return Content(json.loads(path.read_text(encoding="utf-8")))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Content(None, "not there")
     except (OSError, ValueError) as error:
         return Content(None, f"damaged: {error}")
+    reason = damage(path.name, value)
+    return Content(None, f"damaged: {reason}") if reason else Content(value)
 
 
 def stage_folder(root: Path, run: "Run", stage: str) -> Path:
@@ -85,7 +89,7 @@ class RunFiles:
     def seconds(self) -> float:
         """Wall time of the method's own stages, without starting Python; NaN where no stage left its run.json."""
         described = [read(self.folder(stage) / "run.json").value for stage in OWN_STAGES]
-        times = [d["wall_seconds"] for d in described if d and "wall_seconds" in d]
+        times = [seconds for d in described if d and (seconds := d.get("wall_seconds")) is not None]
         return float(sum(times)) if times else float("nan")
 
 
@@ -97,7 +101,8 @@ def read_history(path: Path) -> pd.DataFrame | None:
         frame = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
         return None
-    if "epoch" not in frame or "loss" not in frame:
-        return None
     validated = next((name for name in ("validation_top1", "validation_psnr") if name in frame), None)
+    wanted = ["epoch", "loss", *([validated] if validated else [])]
+    if not all(name in frame and pd.api.types.is_numeric_dtype(frame[name]) for name in wanted):
+        return None
     return frame.assign(quality=frame[validated] if validated else float("nan"))

@@ -14,6 +14,7 @@ from compressbench.config import discovery
 from compressbench.errors import UserError
 from compressbench.files import read_json
 from compressbench.plan import Run
+from compressbench.reporting.shapes import damage
 
 KIND, RUN, STAGE = "kind", "run", "stage"  # tags; the kind is RUN or STAGE
 RESULT = "result"  # tag: folder and hash of run.json: tells a logged result from one that is not in the store yet
@@ -176,16 +177,16 @@ def finite(values: dict[str, Any]) -> dict[str, float]:
 
 def final_metrics(folder: Path) -> dict[str, float]:
     """The single numbers of a result: of run.json, record.json, metrics.json and latency.json."""
-    run = read_json(folder / "run.json")
+    run = _read(folder / "run.json")
     values: dict[str, float] = {key: run[key] for key in ("wall_seconds", "peak_memory_mb") if key in run}
     if (folder / "record.json").exists():
-        values |= read_json(folder / "record.json")
+        values |= _read(folder / "record.json")
     if (folder / "metrics.json").exists():
-        for at, measured in _by_point(read_json(folder / "metrics.json")):
+        for at, measured in _by_point(_read(folder / "metrics.json")):
             numbers = {**measured, **measured.get("quality", {})}
             values |= {at + k: v for k, v in numbers.items() if isinstance(v, int | float)}
     if (folder / "latency.json").exists():
-        for at, measured in _by_point(read_json(folder / "latency.json")):
+        for at, measured in _by_point(_read(folder / "latency.json")):
             values |= {name: times["median"] for name, times in measured.get("switching", {}).items()}
             if "blocks" in measured:
                 values["block_sums_rank_correlation"] = measured["blocks"]["rank_correlation"]
@@ -193,6 +194,14 @@ def final_metrics(folder: Path) -> dict[str, float]:
                 name = f"{at}{m['runtime']}.{m['threads']}"
                 values |= {f"{name}.ms": m["compressed_ms"]["median"], f"{name}.speedup": m["speedup"]["median"]}
     return values
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The content of a result file. UserError names it when it is damaged."""
+    content: dict[str, Any] = read_json(file)
+    if reason := damage(file.name, content):
+        raise UserError(f"{file} is damaged ({reason}); delete it and run its stage again.")
+    return content
 
 
 def _by_point(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from compressbench.plan import Run
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.groups import Group, group_runs
 from compressbench.reporting.published import read_published
-from compressbench.reporting.quantization import PANELS, _width, _with_bits, diversity, quality_against_bits
+from compressbench.reporting.quantization import PANELS, _distances, _width, _with_bits, diversity, quality_against_bits
 from compressbench.reporting.summary import summarize
 
 
@@ -84,3 +84,12 @@ def test_without_descriptions_the_figure_says_so(tmp_path: Path, results: Result
 
 def folder(report: SimpleNamespace, run: Run) -> Path:
     return report.results / run.folder("synthesize").relative_to("results")
+
+
+@pytest.mark.parametrize(
+    "content", [[], {"distance_within_class": 3}, {"distance_within_class": {"synthetic": ["far"]}}]
+)
+def test_a_description_of_another_shape_is_left_out(tmp_path: Path, content: object) -> None:
+    (tmp_path / "synthetic.json").write_text(json.dumps(content), encoding="utf-8")
+    synthetic, real = _distances([tmp_path])
+    assert len(synthetic) == len(real) == 0

@@ -139,7 +139,7 @@ def test_history_has_the_epochs_of_both_stages(tmp_path: Path, column: str) -> N
     assert (third["stage"], third["epoch"], third["quality"]) == ("finetune", 1, 90.0)
 
 
-@pytest.mark.parametrize("text", ["", "epoch,lr\n0,0.1\n", "epoch,loss\n0,1\n0,1,2,3\n"])
+@pytest.mark.parametrize("text", ["", "epoch,lr\n0,0.1\n", "epoch,loss\n0,1\n0,1,2,3\n", "epoch,loss\n0,high\n"])
 def test_a_damaged_history_has_no_rows(tmp_path: Path, text: str) -> None:
     assert list(readers.history(write(tmp_path, "finetune", "history.csv", text))) == []
 

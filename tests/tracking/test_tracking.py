@@ -19,7 +19,7 @@ import pytest
 
 from compressbench import tracking
 from compressbench.errors import UserError
-from compressbench.tracking import mirror, store, views, writing
+from compressbench.tracking import mirror, results, store, views, writing
 from compressbench.tracking.gate import VARIABLE
 from compressbench.tracking.live import Tracker
 from tests.conftest import ROOT
@@ -525,3 +525,10 @@ def test_a_stage_that_is_being_written_is_left_alone(root: Path) -> None:
     Tracker(root, TAGS | {"stage": "compress"}, {}).metrics({"loss": 1.0})
     tracking.synchronise(root)
     assert {run.info.status for run in logged(root)} == {"RUNNING"}
+
+
+def test_a_result_of_another_shape_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path, "evaluate")
+    (folder / "metrics.json").write_text('{"quality": [81.25]}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"metrics\.json is damaged \(quality: .*\); delete it and run its stage again"):
+        results.final_metrics(folder)
