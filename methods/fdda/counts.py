@@ -10,6 +10,7 @@ from compressbench.data_free.generator import Generator
 from compressbench.layers.quantized import insert_quantizers
 from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
+from compressbench.quantization.quantized_counts import dense_counts, size_counts
 from methods.fdda.centres import first_aligned_layer
 
 SIZE = 224
@@ -25,18 +26,12 @@ class Published(PublishedNetwork):
         network = self.build()
         counts = accounting.account(network, self.shape)
         channels = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-        kinds, first = [type(m) for m in network.modules()], first_aligned_layer(len(channels))
-        dense = {
-            "params": counts.params,
-            "weights": counts.weights,
-            "macs": counts.macs,
-            "weight_layers": kinds.count(nn.Conv2d) + kinds.count(nn.Linear),
-            "activation_quantizers": kinds.count(nn.ReLU) + kinds.count(nn.ReLU6),
-            "norm_layers": len(channels),
+        first = first_aligned_layer(len(channels))
+        dense = dense_counts(network, counts) | {
             "norm_channels": sum(channels),
             "first_aligned_layer": first,
             "aligned_channels": sum(channels[first:]),
-            "size_mb": counts.params * 4 / 1e6,
+            "size_mb": size_counts(counts, counts.weights * 32)["size_mb"],
         }
         found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting, (bits, ends) in BITS.items():
@@ -47,12 +42,7 @@ class Published(PublishedNetwork):
         student = insert_quantizers(self.build(), bits, bits, end_weight_bits=ends, end_activation_bits=ends)
         layers = [layer for _, layer in accounting.weight_layers(student)]
         weight_bits = sum(layer.weight.numel() * getattr(layer, "weight_bits", 32) for layer in layers)
-        stored = (weight_bits + (counts.params - counts.weights) * 32) / 8
-        values = {
-            "weight_bits": weight_bits,
-            "size_mb": stored / 1e6,
-            "compression": counts.params * 4 / stored,
-        }
+        values = {"weight_bits": weight_bits} | size_counts(counts, weight_bits)
         if ends is None:
             values["bit_operations"] = counts.macs * bits**2
         return [PublishedCount(self.name, setting, metric, value) for metric, value in values.items()]

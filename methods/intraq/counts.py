@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from compressbench import accounting
 from compressbench.data_free.generator import Generator
 from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
+from compressbench.quantization.quantized_counts import dense_counts, size_counts
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,11 @@ class Published(PublishedNetwork):
         """Size counts k bits per quantized weight and 32 per other parameter; scales are not counted. MB = 10⁶ bytes."""
         network = self.build()
         counts = accounting.account(network, self.shape)
-        kinds = [type(m) for m in network.modules()]
-        dense = {
-            "params": counts.params,
-            "weights": counts.weights,
-            "macs": counts.macs,
-            "weight_layers": kinds.count(nn.Conv2d) + kinds.count(nn.Linear),
-            "activation_quantizers": kinds.count(nn.ReLU) + kinds.count(nn.ReLU6),
-            "norm_layers": kinds.count(nn.BatchNorm2d),
-        }
+        dense = dense_counts(network, counts)
         found = [PublishedCount(self.name, "dense", metric, value) for metric, value in dense.items()]
         for setting, bits in self.bits.items():
-            stored = (counts.weights * bits + (counts.params - counts.weights) * 32) / 8
-            found += [
-                PublishedCount(self.name, setting, "size_mb", stored / 1e6),
-                PublishedCount(self.name, setting, "compression", counts.params * 4 / stored),
-                PublishedCount(self.name, setting, "bit_operations", counts.macs * bits**2),
-            ]
+            values = size_counts(counts, counts.weights * bits) | {"bit_operations": counts.macs * bits**2}
+            found += [PublishedCount(self.name, setting, metric, value) for metric, value in values.items()]
         return found
 
 
