@@ -61,23 +61,23 @@ def expand_blocks(kept: Tensor, shape: torch.Size, n: int) -> Tensor:
     return kernels.reshape(c_out, c_in, *[1] * (len(shape) - 2)).expand(shape).contiguous()
 
 
-def removed_blocks(blocks: int, rate: float) -> int:
-    """floor(rate * blocks) in double precision, as the authors compute it.
+def removed_blocks(blocks: int, sparsity: float) -> int:
+    """floor(sparsity * blocks) in double precision, as the authors compute it.
 
     0.7 * B rounds to just below the whole number for some layers, which then lose one block less; their counts say so.
     """
-    if not 0 <= rate <= 1:
-        raise ValueError(f"the rate is a fraction of the blocks, between 0 and 1, not {rate}")
-    return math.floor(rate * blocks)
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"sparsity is a fraction of the blocks, between 0 and 1, not {sparsity}")
+    return math.floor(sparsity * blocks)
 
 
-def kept_blocks(scores: Tensor, rate: float, groups: int, rows: Rows = "ranked") -> Tensor:
-    """scores [blocks] -> bool [blocks] without the floor(rate * blocks) smallest; of equal ones the earlier is dropped.
+def kept_blocks(scores: Tensor, sparsity: float, groups: int, rows: Rows = "ranked") -> Tensor:
+    """scores [blocks] -> bool [blocks] without the floor(sparsity * blocks) smallest; of equal ones the earlier is dropped.
 
     rows: "ranked" ranks all blocks of the layer; "uniform" drops equally many (give or take one) from each of the
     `groups` output groups, the smallest of each, so that no output group is emptied while others stay full.
     """
-    removed = removed_blocks(scores.numel(), rate)
+    removed = removed_blocks(scores.numel(), sparsity)
     if rows == "ranked":
         return keep_largest(scores, removed)
     order = scores.argsort(stable=True)
@@ -86,23 +86,23 @@ def kept_blocks(scores: Tensor, rate: float, groups: int, rows: Rows = "ranked")
 
 
 def block_mask(
-    weight: Tensor, n: int, rate: float, rows: Rows = "ranked", straddle: bool = False, name: str = "weight"
+    weight: Tensor, n: int, sparsity: float, rows: Rows = "ranked", straddle: bool = False, name: str = "weight"
 ) -> Tensor:
     """The 1xN mask by l1 norm: weight [c_out, c_in, ...] -> bool of the same shape, constant on every block."""
     scores = block_scores(weight, n, straddle, name)
     if rows == "uniform":
         check_blocks(weight, n, name=name)
-    return expand_blocks(kept_blocks(scores, rate, weight.shape[0] // n, rows), weight.shape, n)
+    return expand_blocks(kept_blocks(scores, sparsity, weight.shape[0] // n, rows), weight.shape, n)
 
 
 def random_block_mask(
-    weight: Tensor, n: int, rate: float, generator: torch.Generator, rows: Rows = "ranked", name: str = "weight"
+    weight: Tensor, n: int, sparsity: float, generator: torch.Generator, rows: Rows = "ranked", name: str = "weight"
 ) -> Tensor:
-    """Like `block_mask` with blocks drawn at random without replacement: exactly floor(rate * blocks) are removed."""
+    """Like `block_mask` with blocks drawn at random without replacement: exactly floor(sparsity * blocks) are removed."""
     check_blocks(weight, n, name=name)
     groups = weight.shape[0] // n
     scores = torch.rand(groups * weight.shape[1], generator=generator).to(weight.device)
-    return expand_blocks(kept_blocks(scores, rate, groups, rows), weight.shape, n)
+    return expand_blocks(kept_blocks(scores, sparsity, groups, rows), weight.shape, n)
 
 
 def rearrangement(weight: Tensor) -> Tensor:
@@ -111,12 +111,12 @@ def rearrangement(weight: Tensor) -> Tensor:
 
 
 def rearranged_block_mask(
-    weight: Tensor, n: int, rate: float, rows: Rows = "ranked", straddle: bool = False, name: str = "weight"
+    weight: Tensor, n: int, sparsity: float, rows: Rows = "ranked", straddle: bool = False, name: str = "weight"
 ) -> Tensor:
     """The mask of the rearranged filters, scattered back to their original order ("virtual" rearrangement)."""
     order = rearrangement(weight)
     mask = torch.empty_like(weight, dtype=torch.bool)
-    mask[order] = block_mask(weight[order], n, rate, rows, straddle, name)
+    mask[order] = block_mask(weight[order], n, sparsity, rows, straddle, name)
     return mask
 
 

@@ -101,7 +101,7 @@ COMPARISON = (
     Column("params", "params", lambda r: quantity(r.params), once=True),
     Column(
         "density",
-        "weights kept",
+        "density",
         lambda r: f"{number(100 * r.density, 1)} %" if is_number(r.density) else DASH,
         once=True,
     ),

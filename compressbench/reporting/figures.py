@@ -296,7 +296,9 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
     runtimes = list(latency.groupby("runtime").speedup.max().sort_values(ascending=False).index)[:4]
     dense_macs = summary.dense_macs.max()
     points = (
-        summary[~summary.reference].assign(sparsity=lambda t: 100 * (1 - t.macs / dense_macs)).drop(columns="speedup")
+        summary[~summary.reference]
+        .assign(macs_removed=lambda t: 100 * (1 - t.macs / dense_macs))
+        .drop(columns="speedup")
     )
     note = (
         "A panel per runtime; each compares with the dense network on the same runtime. One image, one thread. "
@@ -311,7 +313,7 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
     for empty in list(grid.flat)[len(runtimes) :]:
         empty.set_visible(False)
     palette, markers = method_colors(group), level_markers(level_order(points))
-    top = max(latency.high.max() * 1.25, min(20.0, 130 / (100 - points.sparsity.max())))
+    top = max(latency.high.max() * 1.25, min(20.0, 130 / (100 - points.macs_removed.max())))
     ideal = np.linspace(0, 99.5, 400)
     curve = np.column_stack([ideal, 100 / (100 - ideal)])
     curve = curve[curve[:, 1] < top]
@@ -327,9 +329,9 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
         axes.axhline(1, color=GREY, lw=0.8)
         for row in each(shown):
             color = palette[row.method]
-            axes.plot([row.sparsity] * 2, [row.low, row.high], color=color, lw=1)
+            axes.plot([row.macs_removed] * 2, [row.low, row.high], color=color, lw=1)
             axes.plot(
-                row.sparsity,
+                row.macs_removed,
                 row.speedup,
                 markers[row.level],
                 markersize=5.5,
@@ -338,9 +340,9 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
             )
         middle = curve[len(curve) * 3 // 5]
         names = [Label(middle[0], middle[1], "ideal: 1 / density", "#333333"), *_speedup_labels(group, shown, palette)]
-        todo.append((axes, names, np.vstack([shown[["sparsity", "speedup"]].to_numpy(float), curve])))
+        todo.append((axes, names, np.vstack([shown[["macs_removed", "speedup"]].to_numpy(float), curve])))
         axes.set_title(runtime)
-    axes.set_xlim(min(0.0, points.sparsity.min() - 5), 104)
+    axes.set_xlim(min(0.0, points.macs_removed.min() - 5), 104)
     axes.set_yscale("log")
     axes.set_ylim(min(0.45, latency.low.min() * 0.85), top)
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
@@ -359,8 +361,8 @@ def speedup_against_sparsity(group: Group, summary: pd.DataFrame, results: Resul
 
 def _speedup_labels(group: Group, shown: pd.DataFrame, palette: dict[str, str]) -> list[Label]:
     """A name per method at its strongest level."""
-    own = shown[~shown.baseline].sort_values("sparsity", ascending=False).drop_duplicates("method")
-    return [Label(row.sparsity, row.speedup, group.short(row.method), palette[row.method]) for row in each(own)]
+    own = shown[~shown.baseline].sort_values("macs_removed", ascending=False).drop_duplicates("method")
+    return [Label(row.macs_removed, row.speedup, group.short(row.method), palette[row.method]) for row in each(own)]
 
 
 def _seed_range(runs: pd.DataFrame, group: Group) -> dict[Any, tuple[float, float]]:

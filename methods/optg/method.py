@@ -52,7 +52,7 @@ class Schedule:
         """1 / (1 + exp(-beta (e - E/2)))."""
         return 1 / (1 + math.exp(-self.beta * (e - self.epochs / 2)))
 
-    def removed(self, e: int) -> float:
+    def sparsity_at(self, e: int) -> float:
         """P(e) = P sigma(e); exactly P in the last epoch."""
         return self.sparsity if e == self.epochs - 1 else self.sparsity * self.sigma(e)
 
@@ -75,8 +75,8 @@ class MaskOptimiser(Hook):
 
     def on_epoch_start(self, state: State) -> None:
         e, schedule = state.epoch, self.schedule
-        state.metrics["regrown"] = rank(state.model, schedule.removed(e))
-        state.metrics["sparsity"] = schedule.removed(e)
+        state.metrics["regrown"] = rank(state.model, schedule.sparsity_at(e))
+        state.metrics["sparsity"] = schedule.sparsity_at(e)
         weights, score = state.optimizers[0].param_groups
         weights["lr"], score["lr"] = schedule.lr(e), schedule.score_lr(e)
 

@@ -17,14 +17,14 @@ CUBIC = {0: 0, 10: 0.2439, 25: 0.5203125, 50: 0.7875, 75: 0.8859375, 100: 0.9, 5
 
 @pytest.mark.parametrize(("step", "sparsity"), CUBIC.items())
 def test_schedule_is_the_published_cubic(step: int, sparsity: float) -> None:
-    assert CubicSchedule(final=0.9, start=0, span=100).sparsity(step) == pytest.approx(sparsity, abs=1e-12)
+    assert CubicSchedule(sparsity=0.9, start=0, span=100).sparsity_at(step) == pytest.approx(sparsity, abs=1e-12)
 
 
 @pytest.mark.parametrize("steps", [10, 99, 429, 2574])
 def test_the_last_update_reaches_the_target_by_three_quarters_of_the_run(steps: int) -> None:
     schedule = CubicSchedule.over(0.95, steps, start=steps // 6, end=0.75, updates=100)
     updates = [t for t in range(steps) if schedule.updates(t)]
-    sparsities = [schedule.sparsity(t) for t in updates]
+    sparsities = [schedule.sparsity_at(t) for t in updates]
     assert sparsities == sorted(sparsities)
     assert sparsities[0] == 0
     assert sparsities[-1] == 0.95
@@ -47,7 +47,7 @@ class Nested(Hook):
 def test_masks_are_nested_and_removed_weights_stay_zero(scope, data_root: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     ctx, watch = make_context(data_root, tmp_path), Nested()
     model = ctx.build()
-    schedule = CubicSchedule(final=0.9, start=2, span=10, interval=2)
+    schedule = CubicSchedule(sparsity=0.9, start=2, span=10, interval=2)
     ctx.fit(masked(model), ctx.recipes.scratch, hooks=[GradualPruning(schedule, scope), watch])
     for earlier, later in pairwise(watch.masks):
         assert all(not (later[name] & ~earlier[name]).any() for name in later)

@@ -184,13 +184,13 @@ def test_schedule_has_the_published_values(e: int, lr: float, score_lr: float, r
     assert TABLE.lr(e) == pytest.approx(lr, rel=1e-6 if e != 99 else 1e-5)
     assert TABLE.score_lr(e) == pytest.approx(score_lr, rel=2e-5)
     if removed is not None:
-        assert TABLE.removed(e) == pytest.approx(removed, rel=1e-6 if e else 2e-2)
+        assert TABLE.sparsity_at(e) == pytest.approx(removed, rel=1e-6 if e else 2e-2)
 
 
 def test_schedule_is_monotone_centred_and_below_the_weights_rate() -> None:
-    removed = [TABLE.removed(e) for e in range(100)]
+    removed = [TABLE.sparsity_at(e) for e in range(100)]
     assert removed == sorted(removed)
-    assert TABLE.removed(50) == 0.95 / 2
+    assert TABLE.sparsity_at(50) == 0.95 / 2
     assert removed[-1] == 0.95
     assert all(TABLE.score_lr(e) <= TABLE.lr(e) for e in range(100))
 
@@ -204,7 +204,7 @@ def test_sigma_around_the_centre() -> None:
 def test_twenty_slices_or_more_reach_the_target(epochs: int) -> None:
     schedule = Schedule(epochs, 0.95, 0.1, 2)
     assert 1 - schedule.sigma(epochs - 1) < 2e-4
-    assert schedule.removed(epochs - 1) == 0.95
+    assert schedule.sparsity_at(epochs - 1) == 0.95
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,13 @@ def weight(c_out: int = 64, c_in: int = 12, k: int = 3, seed: int = 0) -> Tensor
 
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("n", [1, 2, 4, 8, 16, 32])
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.7, 0.9])
-def test_mask_is_constant_on_every_block_and_removes_the_exact_number(n: int, k: int, rate: float) -> None:
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.7, 0.9])
+def test_mask_is_constant_on_every_block_and_removes_the_exact_number(n: int, k: int, sparsity: float) -> None:
     w = weight(k=k)
-    mask = block_mask(w, n, rate)
+    mask = block_mask(w, n, sparsity)
     blocks = mask.reshape(64 // n, n, 12, k * k)
     assert torch.equal(blocks.all(3).all(1), blocks.any(3).any(1))
-    assert int((~blocks.any(3).any(1)).sum()) == int(rate * (12 * 64 // n))
+    assert int((~blocks.any(3).any(1)).sum()) == int(sparsity * (12 * 64 // n))
 
 
 def test_blocks_of_one_are_kernels_and_blocks_of_all_outputs_are_input_channels() -> None:
@@ -55,10 +55,10 @@ def test_rates_zero_and_one() -> None:
     assert not block_mask(weight(), 4, 1).any()
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.1])
-def test_rates_outside_zero_to_one_are_errors(rate: float) -> None:
+@pytest.mark.parametrize("sparsity", [-0.1, 1.1])
+def test_rates_outside_zero_to_one_are_errors(sparsity: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        block_mask(weight(), 4, rate)
+        block_mask(weight(), 4, sparsity)
 
 
 def test_blocks_that_do_not_fit_are_errors_that_name_the_layer() -> None:

@@ -16,28 +16,28 @@ from compressbench.training import Hook, State
 class CubicSchedule:
     """s(t) = s_f - s_f (1 - (t - t0) / span)^3 between t0 and t0 + span; 0 before, s_f after.
 
-    final: s_f. start: t0. span: n * interval steps. interval: steps between two updates of the masks.
+    sparsity: s_f, at the end. start: t0. span: n * interval steps. interval: steps between two updates of the masks.
     """
 
-    final: float
+    sparsity: float
     start: int
     span: int
     interval: int = 1
 
     @classmethod
-    def over(cls, final: float, steps: int, start: int, end: float, updates: int) -> "CubicSchedule":
+    def over(cls, sparsity: float, steps: int, start: int, end: float, updates: int) -> "CubicSchedule":
         """An update every max(1, steps // updates) of `steps`, the last one by the fraction `end` of the run."""
         interval = max(1, steps // updates)
         span = (int(end * steps) - start) // interval * interval
-        return cls(final, start, span, interval)
+        return cls(sparsity, start, span, interval)
 
-    def sparsity(self, step: int) -> float:
+    def sparsity_at(self, step: int) -> float:
         """Fraction removed at `step`."""
         if step < self.start:
             return 0.0
         if step >= self.start + self.span:
-            return self.final
-        return self.final * (1 - (1 - (step - self.start) / self.span) ** 3)
+            return self.sparsity
+        return self.sparsity * (1 - (1 - (step - self.start) / self.span) ** 3)
 
     def updates(self, step: int) -> bool:
         """Whether the masks are recomputed before this step."""
@@ -58,12 +58,12 @@ class GradualPruning(Hook):
         layers = masked_layers(state.model)
         # removed weights rank below kept ones that happen to be 0, so that the masks are nested
         ranks = {name: layer.weight.abs().masked_fill(~layer.mask, -1.0) for name, layer in layers.items()}
-        for name, mask in ranked_masks(ranks, self.schedule.sparsity(state.step), self.scope).items():
+        for name, mask in ranked_masks(ranks, self.schedule.sparsity_at(state.step), self.scope).items():
             layers[name].mask.copy_(mask)
         zero_removed(state.model, state.optimizers)
 
     def on_epoch_end(self, state: State) -> None:
-        state.metrics["sparsity"] = self.schedule.sparsity(state.step)
+        state.metrics["sparsity"] = self.schedule.sparsity_at(state.step)
 
 
 class GradualMagnitude(Method):
