@@ -99,7 +99,10 @@ class Latency(Frozen):
 
     rounds: int = Field(50, ge=30, description="interleaved rounds of the dense and the compressed model")
     warmup: int = Field(5, ge=1)
-    runtimes: tuple[str, ...] = ("torch_eager", "onnxruntime")
+    runtimes: tuple[str, ...] = Field(
+        ("torch_eager", "onnxruntime"),
+        description="*: every other one of compressbench/runtimes, but those of -PATTERN",
+    )
     seeds: int = Field(
         1, ge=1, description="measure the models of the first so many seeds: latency hardly depends on them"
     )

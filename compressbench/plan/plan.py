@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, load_scale, parse
+from compressbench.config.forms import Latency
 from compressbench.errors import UserError
 from compressbench.method import loading
 from compressbench.plan import Job, Run
@@ -192,7 +193,7 @@ class Plan:
         declared = self.declarations[run.method]
         if stage in ("evaluate", "latency"):
             if stage == "latency":
-                common |= {"latency": self.scale.latency, "batches": declared.batches}
+                common |= {"latency": self.latency, "batches": declared.batches}
             return Job(**common, inputs={"model": self.job(run, self.final_stage(run))})
         configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name)
         return Job(
@@ -231,6 +232,15 @@ class Plan:
                 f"cannot read {path} ({error.strerror}), which a config.yaml names; correct it there."
             ) from error
 
+    @cached_property
+    def latency(self) -> Latency:
+        """How models are timed, with the names of the runtimes."""
+        from compressbench.runtimes import discovery as runtimes
+
+        declared = self.scale.latency
+        with self._naming("latency.runtimes"):
+            return declared.model_copy(update={"runtimes": runtimes.chosen(declared.runtimes)})
+
     def documents(self) -> list[Path]:
         """What the report reads beside the results: titles, levels and families, published numbers, and findings."""
         files = discovery.files(self.root)
@@ -244,8 +254,8 @@ class Plan:
         from compressbench import data, models
         from compressbench.runtimes import discovery as runtimes
 
-        for name in self.scale.latency.runtimes:
-            with self._naming("latency.runtimes"):
+        with self._naming("latency.runtimes"):
+            for name in self.latency.runtimes:
                 runtimes.check(name)
         for name, pair in self.scale.pairs.items():
             with self._naming(f"pairs.{name}"):

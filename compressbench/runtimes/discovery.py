@@ -5,11 +5,13 @@ runtime needs, which may be missing. A module is imported when its runtime is as
 """
 
 import ast
+import fnmatch
 import functools
 import importlib
 import importlib.util
+import itertools
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from compressbench import plugins, runtimes
@@ -34,6 +36,20 @@ def known() -> Mapping[str, tuple[str, str]]:
 def check(name: str) -> None:
     """UserError, which lists the known names, unless there is a runtime of that name."""
     plugins.find("runtime", name, _constructors())
+
+
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """The runtimes that a configuration means: `*` stands for every other one of this folder, without those of `-PATTERN`.
+
+    UserError where a pattern is that of no runtime.
+    """
+    others = set(known()) - set(names)
+    for pattern in (name.removeprefix("-") for name in names if name.startswith("-")):
+        if not (left_out := set(fnmatch.filter(known(), pattern))):
+            check(pattern)
+        others -= left_out
+    named = ([name] if name != "*" else sorted(others) for name in names if not name.startswith("-"))
+    return tuple(itertools.chain.from_iterable(named))
 
 
 def make_runtime(name: str) -> Runtime:

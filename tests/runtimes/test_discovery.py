@@ -11,9 +11,11 @@ from torch import nn
 
 from compressbench import runtimes
 from compressbench.errors import UserError
+from compressbench.plan import Plan
 from compressbench.runtimes import discovery
 from compressbench.runtimes.base import Runtime
 from compressbench.timing.latency import measure
+from tests.conftest import ROOT
 
 BARE = '''
 from typing import ClassVar
@@ -54,6 +56,19 @@ def test_a_file_in_the_folder_is_a_runtime_that_times_a_network(
     result = timed("torch_eager", "bare")
     assert [m["runtime"] for m in result["measurements"]] == ["torch_eager", "bare"]
     assert result["skipped"] == []
+
+
+def test_a_file_in_the_folder_is_timed_wherever_a_scale_says_others(drop: Callable[[str], object]) -> None:
+    before = {scale: Plan(ROOT, scale).latency.runtimes for scale in ("smoke", "desk", "paper")}
+    drop(BARE)
+    for scale, names in before.items():
+        assert Plan(ROOT, scale).latency.runtimes == (*names, "bare")
+    assert discovery.chosen(["onnxruntime", "*", "-bare", "-openvino*", "-torch_compiled"]) == (
+        "onnxruntime", "compressbench", "onnxruntime_int8", "torch_eager"
+    )  # fmt: skip
+    assert discovery.chosen(["torch_eager", "package.module:Own"]) == ("torch_eager", "package.module:Own")
+    with pytest.raises(UserError, match="unknown runtime 'tvm'; choose one of bare, compressbench"):
+        discovery.chosen(["*", "-tvm"])
 
 
 def test_a_runtime_whose_library_is_missing_is_known_and_skipped_with_the_reason(
