@@ -49,6 +49,26 @@ def project(tmp_path: Path, data_root: Path) -> Path:
     return copy_tree(tmp_path, data_root)
 
 
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A folder with a copy of the library alone, without kernels that take long to compile."""
+    slow = ("block_sparse.cpp", "depthwise.cpp", "packed_binary.cpp")
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", *slow)
+    shutil.copytree(ROOT / "compressbench", tmp_path / "compressbench", ignore=ignored)
+    shutil.copy2(ROOT / "setup.py", tmp_path)
+    return tmp_path
+
+
+def run_python(root: Path, *arguments: str) -> str:
+    """What `python ...` prints in a folder whose packages win over the installed ones; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, check=False,
+        capture_output=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 Command = Callable[..., subprocess.CompletedProcess]
 
 

@@ -7,6 +7,7 @@ import pytest
 from compressbench import data
 from compressbench.data.datasets import DATASETS, Dataset, fetchable, remedy
 from compressbench.errors import UserError
+from tests.conftest import run_python
 
 
 def test_unknown_name_lists_the_known_ones():
@@ -37,3 +38,33 @@ def test_nobody_is_told_to_delete_what_cannot_be_fetched() -> None:
         )
     assert "delete" not in remedy(Path("data/external/div2k/a.png"))
     assert set(fetchable()) <= DATASETS.keys()
+
+
+MINE = """
+import numpy as np
+
+from compressbench.data.classification import divide
+from compressbench.data.datasets import Dataset, DatasetInfo
+
+INFO = DatasetInfo("mine", "classification", 1, 8, 2, (0.5,), (0.5,))
+
+
+def load(folder, limit):
+    images, labels = np.zeros((40, 8, 8, 1), np.float32), np.arange(40) % 2
+    return divide(INFO, (images[:30], labels[:30]), (images[30:], labels[30:]), 10, limit)
+
+
+DATASETS = (Dataset(INFO, load),)
+"""
+LOAD = """
+from pathlib import Path
+from compressbench import data
+
+loaded = data.load("mine", Path("data"))
+print(data.info("mine").classes, len(loaded.train.labels), len(loaded.test.labels))
+"""
+
+
+def test_a_module_in_the_folder_is_a_data_set(library: Path) -> None:
+    (library / "compressbench/data/sets/mine.py").write_text(MINE, encoding="utf-8")
+    assert run_python(library, "-c", LOAD) == "2 20 10\n"

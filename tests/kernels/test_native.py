@@ -1,7 +1,6 @@
 """The library of kernels: what is chosen, and what happens where it cannot be built."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from compressbench.errors import UserError
 from compressbench.kernels import native
 from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.pruning.blocks import encode_bsr
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 
 
 def test_a_build_without_a_compiler_succeeds_and_leaves_the_library_out(tmp_path) -> None:
@@ -119,20 +118,10 @@ for isa in native.Isa:
 
 
 @pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
-def test_a_source_and_its_face_in_the_folders_are_a_kernel_in_every_build(tmp_path: Path) -> None:
-    kernels = tmp_path / "compressbench/kernels"
-    others = shutil.ignore_patterns("__pycache__", "*.so", "block_sparse.cpp", "depthwise.cpp", "packed_binary.cpp")
-    shutil.copytree(ROOT / "compressbench", tmp_path / "compressbench", ignore=others)  # without what compiles for long
-    shutil.copy2(ROOT / "setup.py", tmp_path)
-    (kernels / "native/negation.cpp").write_text(SOURCE, encoding="utf-8")
-    (kernels / "negation.py").write_text(FACE, encoding="utf-8")
-    build = ["setup.py", "--quiet", "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path / "build")]
-    for command in (build, ["-c", CALL]):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=False,
-            capture_output=True, encoding="utf-8",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+def test_a_source_and_its_face_in_the_folders_are_a_kernel_in_every_build(library: Path) -> None:
+    (library / "compressbench/kernels/native/negation.cpp").write_text(SOURCE, encoding="utf-8")
+    (library / "compressbench/kernels/negation.py").write_text(FACE, encoding="utf-8")
+    run_python(library, "setup.py", "--quiet", "build_ext", "--build-lib", ".", "--build-temp", "build")
     widths = {native.Isa.PORTABLE: 16, native.Isa.AVX2: 32, native.Isa.AVX512: 64}
     expected = [f"{isa.name} {width} {width < 64}" for isa, width in widths.items() if isa <= native.best_isa()]
-    assert done.stdout.splitlines() == expected
+    assert run_python(library, "-c", CALL).splitlines() == expected

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from compressbench import models
 from compressbench.errors import UserError
+from tests.conftest import run_python
 
 
 def test_the_same_seed_builds_the_same_network() -> None:
@@ -46,3 +48,34 @@ def test_every_architecture_builds_without_memory(architecture: str) -> None:
 def test_bad_arguments_are_named(architecture: str, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         models.build(architecture, **arguments)
+
+
+MINE = """
+from torch import nn
+
+from compressbench.models.structure import Classifier
+
+
+class Mine(Classifier):
+    def __init__(self, in_channels: int = 3, classes: int = 10):
+        super().__init__()
+        self.body = nn.Conv2d(in_channels, 4, 3)
+        self.classifier = nn.Linear(4, classes)
+
+    def forward(self, x):
+        return self.classifier(self.body(x).mean((2, 3)))
+
+
+ARCHITECTURES = {"mine": Mine}
+"""
+BUILD = """
+import torch
+from compressbench import models
+
+print(tuple(models.build("mine", classes=3)(torch.zeros(2, 3, 8, 8)).shape))
+"""
+
+
+def test_a_module_in_the_folder_is_an_architecture(library: Path) -> None:
+    (library / "compressbench/models/mine.py").write_text(MINE, encoding="utf-8")
+    assert run_python(library, "-c", BUILD) == "(2, 3)\n"
