@@ -251,7 +251,8 @@ class Latency(Frozen):
     rounds: int = Field(50, ge=30, description="interleaved rounds of the dense and the compressed model")
     warmup: int = Field(5, ge=1)
     runtimes: tuple[str, ...] = Field(
-        ("torch_eager", "onnxruntime"), description="*: every other one of compressbench/runtimes, but -NAME"
+        ("torch_eager", "onnxruntime"),
+        description="*: every other one of compressbench/runtimes, but those of -PATTERN",
     )
     seeds: int = Field(
         1, ge=0, description="measure the models of the first so many seeds: latency hardly depends on them; 0: of none"

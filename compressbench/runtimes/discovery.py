@@ -5,9 +5,11 @@ runtime needs, which may be missing. A module is imported when its runtime is as
 """
 
 import ast
+import fnmatch
 import functools
 import importlib
 import importlib.util
+import itertools
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,12 +39,17 @@ def check(name: str) -> None:
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:
-    """The runtimes that a configuration means: `*` stands for every other one of this folder, without each `-NAME`."""
-    left_out = {name.removeprefix("-") for name in names if name.startswith("-")}
-    for name in left_out:
-        check(name)
-    others = [name for name in known() if name not in {*names, *left_out}]
-    return tuple(found for name in names if not name.startswith("-") for found in (others if name == "*" else [name]))
+    """The runtimes that a configuration means: `*` stands for every other one of this folder, without those of `-PATTERN`.
+
+    UserError where a pattern is that of no runtime.
+    """
+    others = set(known()) - set(names)
+    for pattern in (name.removeprefix("-") for name in names if name.startswith("-")):
+        if not (left_out := set(fnmatch.filter(known(), pattern))):
+            check(pattern)
+        others -= left_out
+    named = ([name] if name != "*" else sorted(others) for name in names if not name.startswith("-"))
+    return tuple(itertools.chain.from_iterable(named))
 
 
 def make_runtime(name: str) -> Runtime:

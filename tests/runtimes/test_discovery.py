@@ -63,7 +63,7 @@ def test_a_file_in_the_folder_is_timed_wherever_a_scale_says_others(drop: Callab
     drop(BARE)
     for scale, names in before.items():
         assert Plan(ROOT, scale).latency.runtimes == (*names, "bare")
-    assert discovery.chosen(["onnxruntime", "*", "-bare", "-torch_compiled"]) == (
+    assert discovery.chosen(["onnxruntime", "*", "-bare", "-openvino*", "-torch_compiled"]) == (
         "onnxruntime", "compressbench", "onnxruntime_int8", "torch_eager"
     )  # fmt: skip
     assert discovery.chosen(["torch_eager", "package.module:Own"]) == ("torch_eager", "package.module:Own")
