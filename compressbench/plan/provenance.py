@@ -15,7 +15,10 @@ from compressbench import machine
 from compressbench.plan import Job
 
 FILE = "run.json"
-PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "mlflow", "dvc", "snakemake", "onnxruntime")
+PACKAGES = (
+    "torch", "torchvision", "numpy", "safetensors", "pydantic", "mlflow", "dvc", "snakemake", "onnxruntime",
+    "openvino",
+)  # fmt: skip
 VERSION_VARIABLE = "COMPRESSBENCH_CODE_VERSION"
 
 

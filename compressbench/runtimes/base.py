@@ -27,6 +27,9 @@ class Runtime(ABC):
     name: ClassVar[str]
     """How configurations and results call it: a plain string, for it is read without importing the module."""
 
+    tolerance: ClassVar[float] = 1e-3
+    """How far its output may be from the model's, relative in the 2-norm."""
+
     def objection(self, compressed: "nn.Module") -> str:
         """Why there is no point in timing this model here; empty when there is. Asked before anything is prepared."""
         return ""

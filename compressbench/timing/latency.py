@@ -19,7 +19,7 @@ from compressbench.finite import finite
 from compressbench.kernels.autotune import Call
 from compressbench.layers.deployment import deploy, simulated_kinds
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
-from compressbench.runtimes.base import Skip
+from compressbench.runtimes.base import Runtime, Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.seeding import derive_seed, generator
 from compressbench.training.layout import channels_last
@@ -218,21 +218,21 @@ class _Subject:
 
     def __init__(self, label: str, model: nn.Module, example: Tensor, exact: bool = True) -> None:
         self.label, self.model, self.exact = label, model.eval(), exact
-        self.tolerance = 1e-3 if exact else 0.3
         with torch.no_grad():
             self.expected = finite(self.model(example), f"the {label} model")
 
-    def check(self, runtime: str, output: Any) -> None:
-        """Relative error in the 2-norm."""
+    def check(self, runtime: Runtime, output: Any) -> None:
+        """Relative error in the 2-norm, up to the runtime's tolerance."""
         output = torch.as_tensor(output)
         if output.shape != self.expected.shape:
             raise OutputMismatch(
-                f"{runtime} returns {tuple(output.shape)} for the {self.label} model, not {tuple(self.expected.shape)}"
+                f"{runtime.name} returns {tuple(output.shape)} for the {self.label} model, not {tuple(self.expected.shape)}"
             )
         error = ((output - self.expected).norm() / self.expected.norm().clamp_min(1e-6)).item()
-        if not error <= self.tolerance:
+        tolerance = runtime.tolerance if self.exact else 0.3
+        if not error <= tolerance:
             message = (
-                f"{runtime} differs from the {self.label} model by {error:.2g} (relative), above {self.tolerance:g}"
+                f"{runtime.name} differs from the {self.label} model by {error:.2g} (relative), above {tolerance:g}"
             )
             raise OutputMismatch(message) if self.exact else Skip(message)
 
@@ -251,7 +251,7 @@ def _measure_one(
     calls = []
     for subject in pair:
         calls.append(runtime.prepare(subject.model, example))
-        subject.check(name, calls[-1]())
+        subject.check(runtime, calls[-1]())
     dense, compressed = interleaved_times(calls, rounds, warmup, rng, clock)
     return {
         "runtime": name,

@@ -9,7 +9,7 @@ from compressbench.layers.registry import replace_modules
 from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 
-LIBRARIES = ["torch_eager", "torch_compiled", "onnxruntime"]
+LIBRARIES = ["torch_eager", "torch_compiled", "onnxruntime", "openvino"]
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
