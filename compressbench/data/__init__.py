@@ -44,12 +44,14 @@ def protocol(name: str) -> Protocol:
     return found
 
 
-def load(name: str, folder: Path, limit: int | None = None, scale: int = 2, seed: int = 0) -> Data:
+def load(name: str, folder: Path, limit: int | None = None, upscaling: int = 2, seed: int = 0) -> Data:
     """Reads one data set below `folder` (data/). `limit` cuts the training images.
 
-    `scale` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions.
+    `upscaling` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions.
     """
     found = find(name)
-    options = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}.get(found.info.task, {})
+    options = {"super_resolution": {"upscaling": upscaling}, "class_incremental": {"seed": seed}}.get(
+        found.info.task, {}
+    )
     loaded: Data = found.load(Path(folder), limit, **options)
     return loaded

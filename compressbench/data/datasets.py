@@ -53,7 +53,7 @@ class Protocol:
 class Dataset:
     """A data set: a module of `compressbench/data/sets` lists its own in `DATASETS`.
 
-    load: (data/, how many training images at most) -> what its task reads; super-resolution also takes `scale`,
+    load: (data/, how many training images at most) -> what its task reads; super-resolution also takes `upscaling`,
         class-incremental learning `seed`. UserError, with a remedy, where files are missing or damaged.
     fetch: fills a new folder from the public source; None where users bring the files.
     protocol: how the classes come in sessions, class-incremental learning only.

@@ -73,8 +73,8 @@ class Context:
     @cached_property
     def data(self) -> Any:
         """ClassificationData, ClassIncrementalData or SuperResolutionData, loaded when first asked for."""
-        scale = self.pair.arguments.get("scale", 2)
-        return data.load(self.pair.data or self.dataset, self.root / "data", self.pair.images, scale, self.seed)
+        upscaling = self.pair.arguments.get("scale", 2)
+        return data.load(self.pair.data or self.dataset, self.root / "data", self.pair.images, upscaling, self.seed)
 
     @property
     def info(self) -> DatasetInfo:

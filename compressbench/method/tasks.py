@@ -96,13 +96,13 @@ class SuperResolution(Task):
 
     def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
         patch = recipe.patch or pair.patch or PATCH
-        return data.PatchBatches(loaded.train, loaded.scale, patch, recipe.batch_size, seed)
+        return data.PatchBatches(loaded.train, loaded.upscaling, patch, recipe.batch_size, seed)
 
     def loss(self, recipe: Recipe) -> Loss:
         return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])
 
     def evaluate(self, model: nn.Module, loaded: Any, kept: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
-        return quality.evaluate_super_resolution(model, loaded.test, loaded.scale, pictures=folder / "images")
+        return quality.evaluate_super_resolution(model, loaded.test, loaded.upscaling, pictures=folder / "images")
 
 
 TASKS: dict[str, Task] = {

@@ -155,13 +155,13 @@ def _fastest(times: pd.DataFrame, reference: Reference) -> dict[str, Any]:
     if times.empty:
         missing = dict.fromkeys(("fastest_ms", "best_speedup", "best_low", "best_high"), float("nan"))
         return {"fastest_runtime": ""} | missing
-    scales = reference.dense_ms[reference.runtime] / reference.dense_ms
-    fastest = times.loc[str((times.speedup * scales[times.index]).idxmax())]
-    scale = scales[fastest.name]
+    factors = reference.dense_ms[reference.runtime] / reference.dense_ms
+    fastest = times.loc[str((times.speedup * factors[times.index]).idxmax())]
+    factor = factors[fastest.name]
     return {
         "fastest_runtime": str(fastest.name),
         "fastest_ms": fastest.latency_ms,
-        "best_speedup": scale * fastest.speedup,
-        "best_low": scale * fastest.speedup_low,
-        "best_high": scale * fastest.speedup_high,
+        "best_speedup": factor * fastest.speedup,
+        "best_low": factor * fastest.speedup_low,
+        "best_high": factor * fastest.speedup_high,
     }
