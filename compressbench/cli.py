@@ -1,4 +1,4 @@
-"""The command line: one sub-command per stage, each usable by hand without Snakemake."""
+"""The command line: one sub-command per stage, each usable without Snakemake."""
 
 import contextlib
 import functools

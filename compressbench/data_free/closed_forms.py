@@ -31,7 +31,7 @@ WeightLayer = nn.Conv2d | nn.Linear
 
 
 class DataFreeConfig(MethodConfig):
-    """What every data-free method can do in the end to show what data would be worth."""
+    """Recalibration on real images, an upper bound for every data-free method."""
 
     recalibration_batches: int = Field(
         0, ge=0, description="NOT data-free, an upper bound: training batches that recompute all batch-norm statistics"
@@ -249,7 +249,7 @@ def quantize_rest(model: AnyModule, bits: int, per_channel: bool = False, input_
     """Round every convolution and linear layer that is not quantized yet, in place; returns the model.
 
     With `input_bits`, their inputs as well, on [0, the largest β + 6|γ| of a channel]. The first layer reads an image, whose
-    range nothing in the network tells: its input stays in floating point.
+    range cannot be derived from the network: its input stays in floating point.
     """
     signals = input_signals(model) if input_bits is not None else {}
 

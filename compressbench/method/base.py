@@ -11,7 +11,7 @@ from compressbench.models import Network
 
 
 class PublishedCount(NamedTuple):
-    """A number that needs no training, recomputed to stand beside the published one in published.csv."""
+    """A number that needs no training, recomputed for comparison with the published one in published.csv."""
 
     model: str
     setting: str

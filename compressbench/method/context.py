@@ -192,7 +192,7 @@ class Context:
         return self.task.held_out(self.data)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy (%) on images held out of the training data; nothing without such. For curves, not for choices."""
+        """Accuracy (%) on the validation split; nothing without one. For curves, not for model selection."""
         held_out = self.held_out
         return {"validation_top1": quality.top1(model, held_out)} if len(held_out) else {}
 
@@ -224,7 +224,7 @@ class Context:
         """Train `model` with the shared loop, resumable, logged and seeded; returns it in eval mode.
 
         What is not given comes from the recipe. `schedule=None` leaves the learning rates to the caller's hooks.
-        `name` tells several trainings of one stage apart.
+        `name` distinguishes several trainings of one stage.
 
         Raises:
             UserError: when the training diverges: a loss that is not finite, or an accuracy that stays at chance.

@@ -1,4 +1,4 @@
-"""What the stages leave to the task: batches, loss, what is held out, and how a network is evaluated."""
+"""What depends on the task: batches, loss, validation split, and evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

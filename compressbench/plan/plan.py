@@ -130,7 +130,7 @@ class Plan:
 
     @cached_property
     def timed(self) -> dict[Run, Run]:
-        """Run -> the run whose latency stands for it: its own, or that of `latency_from` where that setting runs as well.
+        """Run -> the run whose latency is used for it: its own, or that of `latency_from` where that setting runs as well.
 
         Only the first `latency.seeds` seeds are timed.
         """

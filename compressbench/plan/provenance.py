@@ -25,7 +25,7 @@ VERSION_VARIABLE = "COMPRESSBENCH_CODE_VERSION"
 def code_version(root: Path) -> str:
     """`git describe` of the project, with -dirty when files differ from the commit; the package version without git.
 
-    The workflow asks once, when it starts, and tells its jobs by an environment variable: git takes a tenth of a second.
+    The workflow asks once, when it starts, and passes the answer to its jobs in an environment variable: git takes 0.1 s.
     """
     if told := os.environ.get(VERSION_VARIABLE):
         return told

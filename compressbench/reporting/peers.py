@@ -16,7 +16,7 @@ BESIDE = {"students": "students, mean", "ensemble": "students, ensemble", "fusio
 
 
 def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
-    """A panel per series that trains several networks at once; what trains one network stands in all of them."""
+    """A panel per series that trains several networks jointly; baselines with one network are in all panels."""
     title = "Jointly trained networks"
     history = _history(group, results)
     columns = [PREFIX + name for name in BESIDE if PREFIX + name in history]

@@ -31,8 +31,8 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
     """The numbers of the group's comparison table, unrounded; settings without any result are left out.
 
     `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights,
-    `macs_reduction` the share of its multiply-accumulates that is gone, `time_reduction` that of its latency, each network on
-    its fastest runtime.
+    `macs_reduction` the removed share of its multiply-accumulates, `time_reduction` that of its latency, each network on its
+    fastest runtime.
     """
     runs, latency = of_group(results.runs, group), of_group(results.latency, group)
     single = latency[latency.threads == 1]

@@ -17,7 +17,7 @@ SESSIONS = DatasetInfo("cub200_sessions", "class_incremental", 3, 224, 200, *RGB
 def load(folder: Path, limit: int | None, about: DatasetInfo = SESSIONS) -> ClassificationData:
     """CUB-200-2011 as it is distributed, with its own division into training and test images, resized to squares.
 
-    Nothing is held out: a class has about 30 training images.
+    There is no validation split: a class has about 30 training images.
     """
     from PIL import Image
 

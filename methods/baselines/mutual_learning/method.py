@@ -100,6 +100,6 @@ class MutualLearning(Method):
 
 
 def _validation(accuracies: dict[str, float]) -> dict[str, float]:
-    """That of the student which is kept is the validation accuracy; all stand beside it."""
+    """The validation accuracy is that of the kept student; all students are additional metrics."""
     named = {f"validation_top1_{name}": value for name, value in accuracies.items()}
     return {"validation_top1": accuracies["student0"]} | named
