@@ -44,7 +44,7 @@ class OnnxRuntime(Runtime):
         return deploy(model)
 
     def session(self, graph: bytes, optimized: str = "") -> Any:
-        """An inference session for the present number of threads; its optimized graph goes to the file `optimized`, if given."""
+        """An inference session for the present number of threads; `optimized` is a file for its optimized graph."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
