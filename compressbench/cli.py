@@ -263,7 +263,7 @@ def report_folder(scale: str, methods: str = "", seeds: str = "", pairs: str = "
 
 @command
 def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> None:
-    """Print the verdict that the last report of a run came to: which committed numbers came out equal, and which did not."""
+    """Print the verdict of the last report of a run: which committed numbers are equal, and which are not."""
     page = _plan(scale, methods, seeds, pairs).report_folder / "verdict.md"
     if not page.exists():
         raise UserError(f"{page} does not exist; it comes with the report: compressbench report {scale}.")

@@ -59,7 +59,7 @@ def test_a_run_of_one_seed_leaves_reports_alone_and_is_compared_with_it(tmp_path
     code, output = report(root, "desk", "--seeds", "0")
     runs = len(Plan(root, "desk", seeds=[0]).runs)
     assert code == 0, output
-    assert f"All {3 * runs} committed numbers (reports/{SEEDS}) came out to the last digit; 0 differences" in output
+    assert f"All {3 * runs} committed numbers (reports/{SEEDS}) are equal to the last digit; 0 differences" in output
     assert f"Not part of this run: {3 * runs} committed numbers of seed 1." in output
     assert {p: p.read_bytes() for p in (root / "reports").rglob("*") if p.is_file()} == files_of
     assert report(root, "desk", "--seeds", "0", command="report-folder") == (0, "results/desk/report\n")
