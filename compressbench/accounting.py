@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates (MACs), bit-operations, stored bytes.
+"""Costs of a network: parameters, multiply-accumulates (MACs), bit-operations, stored bytes.
 
 This module does not depend on methods. A compressed layer declares what it saves by attributes, read with defaults:
 `mask` (bool, shape of the weight, True = kept), `block` (N: stored as blocks of N output rows x 1 column),

@@ -1,4 +1,4 @@
-"""Quality of a model: top-1 accuracy, also session by session, and PSNR and SSIM on luma as super-resolution has them."""
+"""Quality of a model: top-1 accuracy, also session by session, and PSNR and SSIM on luma as in super-resolution."""
 
 import math
 from collections import Counter

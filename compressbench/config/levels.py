@@ -1,4 +1,4 @@
-"""Levels: how strongly a setting compresses, as its declaration says it, and what that is called.
+"""Levels: the strength of compression that a setting declares, and its label.
 
 Settings of one level are compared with each other. Labels, headings and the names in the tables' column `level` come from here,
 and are never read out of the name of a setting. No torch here: the plan and the report read it.

@@ -1,4 +1,4 @@
-"""Reads configuration files; what is wrong in them is one sentence that names the file and the key."""
+"""Reads configuration files; a mistake in them is reported in one sentence that names the file and the key."""
 
 from pathlib import Path
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""What a data set is: class counts, input sizes, normalisation, how it is read and where it comes from."""
+"""Description of a data set: class counts, input sizes, normalisation, loader and source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Compression from weights and batch norms alone: what the data-free methods share.
+"""Compression from weights and batch norms alone, shared by the data-free methods.
 
 A trained batch norm says how its output is distributed: mean β and standard deviation |γ| per channel. From there on, moments
 are carried through ReLUs and residual sums without any image. All of it is computed in float64.

@@ -1,4 +1,4 @@
-"""The shape of a method: the contract that every folder under methods/ fills."""
+"""The contract of a method, implemented by every folder under methods/."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple

@@ -1,4 +1,4 @@
-"""What a method's stage function gets."""
+"""The argument of a method's stage functions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

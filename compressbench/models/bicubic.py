@@ -1,4 +1,4 @@
-"""Bicubic enlargement in the place of a network: the floor of every super-resolution table."""
+"""Bicubic upscaling in the place of a network: the lower bound of every super-resolution table."""
 
 from torch import Tensor
 

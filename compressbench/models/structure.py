@@ -1,4 +1,4 @@
-"""What every architecture shares: its description, the freedom of its inner widths, the base classes."""
+"""Shared by all architectures: description, free inner widths, base classes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence

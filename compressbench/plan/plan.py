@@ -1,4 +1,4 @@
-"""What has to run: the runs of a scale, their stages, and the files between them. No torch here."""
+"""What has to run: the runs of a scale, their stages, and the files between them. Does not import torch."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""run.json: what produced a result, in enough detail to produce it again."""
+"""run.json: the origin of a result, in enough detail to reproduce it."""
 
 import json
 import os

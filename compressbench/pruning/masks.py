@@ -1,4 +1,4 @@
-"""Binary masks: which entries stay (True), with exact counts and stable ties, and what removing an entry means.
+"""Binary masks: which entries are kept (True), with exact counts and stable ties, and the removal of an entry.
 
 Masked training needs no hook while the masks stay fixed: the forward pass uses weight * mask, so a removed weight
 gets no gradient, and with weight and momentum at 0 neither weight decay nor momentum moves it. Where masks change

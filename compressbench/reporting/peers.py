@@ -1,4 +1,4 @@
-"""Jointly trained networks: the one that is kept, and those beside it, while they train."""
+"""Training curves of jointly trained networks: the kept one and the others."""
 
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""What the operating points of one model trade: quality, measured throughput, and arithmetic."""
+"""Trade-off over the operating points of one model: quality, measured throughput, and MACs."""
 
 import numpy as np
 import pandas as pd

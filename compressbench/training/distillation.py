@@ -1,4 +1,4 @@
-"""Distillation: what a student learns from other networks beside the labels: logits, attention maps, feature maps."""
+"""Distillation losses from other networks: logits, attention maps, feature maps."""
 
 from collections.abc import Sequence
 from statistics import fmean

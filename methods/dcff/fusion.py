@@ -1,4 +1,4 @@
-"""The fused convolution: C filters are learned, m convex mixtures of them convolve (arXiv 2107.06916, section 3)."""
+"""The fused convolution: C filters are trained, m convex mixtures of them convolve (arXiv 2107.06916, section 3)."""
 
 import math
 from collections.abc import Iterator

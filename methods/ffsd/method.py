@@ -1,4 +1,4 @@
-"""FFSD (arXiv 2103.14473): a leader is distilled online from students that learn from each other; only the leader is kept."""
+"""FFSD (arXiv 2103.14473): a leader is distilled online from students that imitate each other; only the leader is kept."""
 
 import math
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""White-Box (arXiv 2104.11883): channels get a mask per class, all classes vote, FLOPs decide how many stay."""
+"""White-Box (arXiv 2104.11883): channels get a mask per class, all classes vote, a FLOPs target decides how many are kept."""
 
 from typing import Literal
 

@@ -34,7 +34,9 @@ def test_equal_tables_have_0_differences(committed: pd.DataFrame) -> None:
         "All 18 committed numbers (reports/tables/seeds.csv) are equal to the last digit; 0 differences, 0 missing."
         in found.page
     )
-    assert "Differences, the largest first" not in found.page and "Missing" not in found.page and "New" not in found.page
+    assert (
+        "Differences, the largest first" not in found.page and "Missing" not in found.page and "New" not in found.page
+    )
 
 
 def test_a_number_that_is_not_a_number_again_is_equal(committed: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Bicubic enlargement: no network, nothing trained."""
+"""Bicubic upscaling: no network, nothing trained."""
 
 from compressbench import models
 from compressbench.method import Context, Method

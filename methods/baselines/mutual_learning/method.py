@@ -1,4 +1,4 @@
-"""Deep mutual learning: students of equal rank learn from labels and from each other's logits; one of them is kept."""
+"""Deep mutual learning: students are trained on labels and on each other's logits; one of them is kept."""
 
 from collections.abc import Sequence
 from typing import Literal

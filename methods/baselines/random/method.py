@@ -1,4 +1,4 @@
-"""Random masks at initialisation: the control of every learned choice of weights."""
+"""Random masks at initialisation: the control for every learned choice of weights."""
 
 from pydantic import Field
 

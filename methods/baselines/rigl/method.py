@@ -1,4 +1,4 @@
-"""RigL (Evci et al. 2020): sparse from the first step; small weights make room where the gradient is large."""
+"""RigL (Evci et al. 2020): sparse from the first step; small weights are replaced by positions with a large gradient."""
 
 import math
 from collections.abc import Mapping
