@@ -281,7 +281,7 @@ def quotes(reports: Path = Path("reports")) -> None:
     write_findings(findings(ROOT / "methods", discover(ROOT)), reports)
     typer.echo("\n".join([*changed, f"{len(changed)} numbers changed"]))
     if failing:
-        raise UserError("what these claims say does not hold in the tables; mend the sentences:\n" + "\n".join(failing))
+        raise UserError("these claims do not hold in the tables; correct the sentences:\n" + "\n".join(failing))
 
 
 def main() -> None:

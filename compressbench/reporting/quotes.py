@@ -280,7 +280,7 @@ def requote(root: Path, tables: Path) -> tuple[list[str], list[str]]:
             failing += [f"{name}:{line}: {claim}" for line, claim in claims(text) if not holds(claim, cells, own)]
             texts[path] = rewrite(text, cells, own)
         except Unknown as error:
-            raise UserError(f"{name}: {error}; mend the reference.") from None
+            raise UserError(f"{name}: {error}; correct the reference.") from None
     for path, text in texts.items():
         if text != path.read_text(encoding="utf-8"):
             path.write_text(text, encoding="utf-8")
