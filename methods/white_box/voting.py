@@ -19,7 +19,7 @@ Cut = Callable[[Widths], float]
 
 @dataclass(frozen=True)
 class RandomLayer:
-    """A layer that does not vote: its channels are random. `width` of them, or the same share as of the FLOPs."""
+    """A layer that does not vote: its channels are random. `width` of them, or the share that is left of the FLOPs."""
 
     key: str
     channels: int
