@@ -1,12 +1,12 @@
-"""What a network costs: parameters, multiply-accumulates (MACs), bit-operations, stored bytes.
+"""Costs of a network: parameters, multiply-accumulates (MACs), bit-operations, stored bytes.
 
-Nothing here knows a method. A compressed layer tells what it saves by attributes that are read with their defaults:
+This module does not depend on methods. A compressed layer declares what it saves by attributes, read with defaults:
 `mask` (bool, shape of the weight, True = kept), `block` (N: stored as blocks of N output rows x 1 column),
 `weight_bits` and `input_bits` (32), `stored_bits` (of a stored weight: `weight_bits`). MACs count convolutions, linear
 layers, and products of activations (attention), wherever a network multiplies matrices; the FLOPs that papers print are
 named conventions in CONVENTIONS.
 
-How a class of modules is counted stands in COUNTERS (`counter` registers one), or it says so itself by a method
+How a class of modules is counted is given in COUNTERS (`counter` registers one), or by its own method
 `product_macs(inputs, output)`. Nothing is passed over: matrix products outside of such modules count as they are, and a
 module with parameters that multiplies in another way is an error.
 """

@@ -1,4 +1,4 @@
-"""The command line: one sub-command per stage, each usable by hand without Snakemake."""
+"""The command line: one sub-command per stage, each usable without Snakemake."""
 
 import contextlib
 import functools
@@ -312,7 +312,7 @@ def report_folder(
 
 @command
 def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> None:
-    """Print the verdict that the last report of a run came to: which committed numbers came out equal, and which did not."""
+    """Print the verdict of the last report of a run: which committed numbers are equal, and which are not."""
     page = _plan(scale, methods, seeds, pairs).report_folder / "verdict.md"
     if not page.exists():
         raise UserError(f"{page} does not exist; it comes with the report: compressbench report {scale}.")
@@ -330,7 +330,7 @@ def quotes(reports: Path = Path("reports")) -> None:
     write_findings(findings(ROOT / "methods", discover(ROOT)), reports)
     typer.echo("\n".join([*changed, f"{len(changed)} numbers changed"]))
     if failing:
-        raise UserError("what these claims say does not hold in the tables; mend the sentences:\n" + "\n".join(failing))
+        raise UserError("these claims do not hold in the tables; correct the sentences:\n" + "\n".join(failing))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the user says by environment variables, and where the command was started. UserError where that cannot be used."""
+"""Environment variables of the user, and the folder where the command was started. UserError if they cannot be used."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""What a network puts out must be numbers: NaN has a largest logit, too, and no comparison with it is true."""
+"""Checks that the output of a network is finite: argmax of NaN gives a class, too, and comparisons with NaN are false."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""Who works in a project's folder. File locks tell, which the kernel releases however a process ends."""
+"""Which processes work in a project's folder, by file locks, which the kernel releases however a process ends."""
 
 import fcntl
 import logging

@@ -1,5 +1,5 @@
-"""Quality of a model: top-1 accuracy, also session by session, PSNR and SSIM on luma as super-resolution has them, and
-fidelity to the network that it was made from."""
+"""Quality of a model: top-1 accuracy, also session by session, PSNR and SSIM on luma as in super-resolution, and fidelity to
+the network that it was made from."""
 
 import math
 from collections import Counter
@@ -203,9 +203,9 @@ def _luma_pair(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
     return luma(to_levels(sr)[window]), luma(to_levels(hr)[window])
 
 
-def psnr_y(sr: Tensor, hr: Tensor, scale: int) -> float:
-    """PSNR in dB on Y without `scale` border pixels; images [3, H, W] of 0..255. Identical images: infinity."""
-    a, b = _luma_pair(sr, hr, scale)
+def psnr_y(sr: Tensor, hr: Tensor, upscaling: int) -> float:
+    """PSNR in dB on Y without `upscaling` border pixels; images [3, H, W] of 0..255. Identical images: infinity."""
+    a, b = _luma_pair(sr, hr, upscaling)
     mse = (a - b).square().mean().item()
     return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
 
@@ -218,9 +218,9 @@ def _gaussian_blur(stack: Tensor, size: int = 11, sigma: float = 1.5) -> Tensor:
     return F.conv2d(F.conv2d(stack[:, None], g.view(1, 1, -1, 1)), g.view(1, 1, 1, -1))[:, 0]
 
 
-def ssim_y(sr: Tensor, hr: Tensor, scale: int) -> float:
-    """SSIM on Y (Wang et al. 2004: Gaussian 11x11, sigma 1.5, K 0.01 and 0.03, L 255) without `scale` border pixels."""
-    a, b = _luma_pair(sr, hr, scale)
+def ssim_y(sr: Tensor, hr: Tensor, upscaling: int) -> float:
+    """SSIM on Y (Wang et al. 2004: Gaussian 11x11, sigma 1.5, K 0.01 and 0.03, L 255) without `upscaling` border pixels."""
+    a, b = _luma_pair(sr, hr, upscaling)
     mean_a, mean_b, square_a, square_b, product = _gaussian_blur(torch.stack([a, b, a * a, b * b, a * b]))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     variances = square_a - mean_a**2 + square_b - mean_b**2
@@ -252,26 +252,26 @@ def enlarge(model: nn.Module, pairs: Sequence[ImagePair]) -> dict[str, Tensor]:
 
 
 def evaluate_super_resolution(
-    model: nn.Module, pairs: Sequence[ImagePair], scale: int, pictures: Path | None = None
+    model: nn.Module, pairs: Sequence[ImagePair], upscaling: int, pictures: Path | None = None
 ) -> dict[str, Any]:
     """{"psnr": mean dB, "ssim": mean, "images": {name: {"psnr", "ssim"}}}; writes PNG files into `pictures`."""
     outputs = enlarge(model, pairs)
     images = {
-        pair.name: {name: metric(outputs[pair.name], pair.high, scale) for name, metric in METRICS.items()}
+        pair.name: {name: metric(outputs[pair.name], pair.high, upscaling) for name, metric in METRICS.items()}
         for pair in pairs
     }
     if pictures is not None:
         for pair in pairs:
-            _write_pictures(pictures, pair, outputs[pair.name], scale)
+            _write_pictures(pictures, pair, outputs[pair.name], upscaling)
     means = {name: mean_of_finite([scores[name] for scores in images.values()]) for name in METRICS}
     return {**means, "images": images}
 
 
-def _write_pictures(folder: Path, pair: ImagePair, output: Tensor, scale: int) -> None:
+def _write_pictures(folder: Path, pair: ImagePair, output: Tensor, upscaling: int) -> None:
     """The middle of the enlarged image, of the bicubic one and of the original: NAME_sr.png, _bicubic.png, _hr.png."""
     from PIL import Image
 
-    bicubic = upscale_bicubic(pair.low[None].float(), scale)[0]
+    bicubic = upscale_bicubic(pair.low[None].float(), upscaling)[0]
     for suffix, image in {"sr": output, "bicubic": bicubic, "hr": pair.high}.items():
         picture = Image.fromarray(to_levels(centre_crop(image, _PICTURE_SIDE)).permute(1, 2, 0).contiguous().numpy())
         write_bytes(folder / f"{pair.name}_{suffix}.png", in_memory(partial(picture.save, format="PNG")))

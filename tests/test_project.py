@@ -1,6 +1,7 @@
 """Facts about the project's own files."""
 
 import ast
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -15,7 +16,8 @@ from tests.conftest import ROOT
 
 # Packages of compressbench whose tests mirror them; "" stands for the modules of compressbench itself.
 MIRRORED = (
-    "", "data", "data/sets", "data_free", "layers", "method", "models", "pruning", "quantization", "supernet", "training",
+    "", "config", "data", "data/sets", "data_free", "kernels", "layers", "method", "models", "plan", "pruning", "quantization",
+    "reporting", "runtimes", "runtimes/native", "stages", "supernet", "timing", "tracking", "training",
 )  # fmt: skip
 WITHOUT_A_TEST_FILE = {
     "__main__": "hands over to the fork server or to the command line: tests/test_fork_server.py runs it",
@@ -25,6 +27,8 @@ WITHOUT_A_TEST_FILE = {
     "data/synthetic": "two tensors with names",
     "layers/all_layers": "imports its neighbours: tests/layers/test_registry.py asks every kind",
 }
+
+FILE_ENDINGS = {"csv", "dvc", "html", "json", "md", "py", "safetensors", "yaml"}
 
 
 def test_every_module_has_a_test_file_of_its_own() -> None:
@@ -61,6 +65,20 @@ def test_every_method_folder_is_complete() -> None:
         assert "smoke" in declared.scales, f"{name} does not run at smoke scale"
         if not declared.is_baseline:
             assert "## What reproducing it taught us" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("readme", sorted((ROOT / "methods").glob("**/README.md")), ids=lambda path: path.parent.name)
+def test_a_readme_maps_equations_to_names_that_the_code_has(readme: Path) -> None:
+    """`module.name` for something that a module of the library, or of the method, defines or uses."""
+    modules: dict[str, str] = {}
+    for path in [*(ROOT / "compressbench").rglob("*.py"), *readme.parent.glob("*.py")]:
+        name = path.parent.name if path.stem == "__init__" else path.stem
+        modules[name] = modules.get(name, "") + path.read_text(encoding="utf-8")
+    for dotted in re.findall(r"`((?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)", readme.read_text(encoding="utf-8")):
+        *rooms, owner, name = dotted.split(".")
+        if owner in modules and name not in FILE_ENDINGS:
+            assert all(room in modules for room in rooms), f"no room of {dotted}"
+            assert name in modules or re.search(rf"\b{name}\b", modules[owner]), f"no {dotted} in the code"
 
 
 def test_every_published_table_can_be_read(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_accuracy_of_a_network_without_numbers_is_an_error_that_names_it(value: 
 @pytest.mark.parametrize("value", VALUES)
 def test_enlarged_image_without_numbers_is_an_error_that_names_network_and_image(value: float, tmp_path) -> None:
     pair = ImagePair("castle", photograph(0, 16), photograph(0, 16))
-    loaded = type("Loaded", (), {"test": [pair], "scale": 1})
+    loaded = type("Loaded", (), {"test": [pair], "upscaling": 1})
     with pytest.raises(NotFinite, match="Spoiled, given castle, puts out NaN or infinity"):
         TASKS["super_resolution"].evaluate(Spoiled(value), loaded, {}, tmp_path)
     assert not list(tmp_path.rglob("*.png"))

@@ -1,4 +1,4 @@
-"""The typed forms of config/*.yaml and of every method's config.yaml, and what reads them; without torch or a method."""
+"""The typed forms of config/*.yaml and of every method's config.yaml, and their readers; without torch or a method."""
 
 from compressbench.config.forms import (
     Declaration,

@@ -1,4 +1,4 @@
-"""Discovery of the method folders: the only place of the library that knows the package `methods`."""
+"""Discovery of the method folders: the only module of the library that depends on the folder `methods`."""
 
 from functools import cache
 from importlib.metadata import entry_points

@@ -1,4 +1,4 @@
-"""Levels: how strongly a setting compresses, as its declaration says it, and what that is called.
+"""Levels: the strength of compression that a setting declares, and its label.
 
 Settings of one level are compared with each other. Labels, headings and the names in the tables' column `level` come from here,
 and are never read out of the name of a setting. No torch here: the plan and the report read it.
@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 
 class Kind(NamedTuple):
-    """A quantity that tells how strongly a network is compressed.
+    """A quantity that measures the strength of compression.
 
     Attributes:
         symbol, joint: of names: the symbol, then the numbers with the joint between them.
@@ -134,6 +134,6 @@ def variant_words(levels: Sequence[Level], variant: str) -> str:
 
 
 def _joined(levels: Sequence[Level], texts: list[str], variant: str) -> str:
-    """A share stands behind the variant, any other quantity before it."""
+    """A share follows the variant, any other quantity precedes it."""
     share = bool(levels) and levels[0].kind in KINDS and KINDS[levels[0].kind].share
     return ", ".join(filter(None, [variant, *texts] if share else [*texts, variant]))

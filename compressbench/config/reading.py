@@ -1,4 +1,4 @@
-"""Reads configuration files; what is wrong in them is one sentence that names the file and the key."""
+"""Reads configuration files; a mistake in them is reported in one sentence that names the file and the key."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _refuse_repeated_keys(node: yaml.Node | None) -> None:
-    """YAML forbids them, and PyYAML would quietly take the last value."""
+    """YAML forbids them, and PyYAML would silently take the last value."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _refuse_repeated_keys(item)
@@ -48,7 +48,7 @@ def _refuse_repeated_keys(node: yaml.Node | None) -> None:
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {name!r} stands there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"the key {name!r} occurs twice", problem_mark=key.start_mark)
             seen.add(name)
             _refuse_repeated_keys(value)
 

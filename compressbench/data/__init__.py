@@ -82,7 +82,7 @@ def load(
     name: str,
     folder: Path,
     limit: int | None = None,
-    scale: int = 2,
+    upscaling: int = 2,
     seed: int = 0,
     *,
     own: ImageFolder | None = None,
@@ -91,11 +91,11 @@ def load(
 ) -> Data:
     """Reads one data set below `folder` (data/), or the user's `own`. `limit` cuts the training images.
 
-    `scale` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions. `preprocessing`
-    takes the place of the data set's own, and `loader` reads where that is image by image.
+    `upscaling` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions.
+    `preprocessing` takes the place of the data set's own, and `loader` reads where that is image by image.
     """
     found, folder = find(name, folder, own), Path(folder)
-    options: dict[str, Any] = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}.get(
+    options: dict[str, Any] = {"super_resolution": {"upscaling": upscaling}, "class_incremental": {"seed": seed}}.get(
         found.info.task, {}
     )
     if found.of_files:

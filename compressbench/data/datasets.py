@@ -1,4 +1,4 @@
-"""What a data set is: class counts, input sizes, normalisation, how it is read and where it comes from."""
+"""Description of a data set: class counts, input sizes, normalisation, loader and source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -91,7 +91,7 @@ def wants(name: str, *parts: str) -> Callable[[Path], None]:
 class Dataset:
     """A data set: a module of `compressbench/data/sets` lists its own in `DATASETS`.
 
-    load: (data/, how many training images at most) -> what its task reads; super-resolution also takes `scale`,
+    load: (data/, how many training images at most) -> what its task reads; super-resolution also takes `upscaling`,
         class-incremental learning `seed`. UserError, with a remedy, where files are missing or damaged.
     fetch: fills a new folder from the public source, to be pinned; None where users bring the files.
     protocol: how the classes come in sessions, class-incremental learning only.

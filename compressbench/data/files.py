@@ -1,4 +1,4 @@
-"""Where the files of data sets lie."""
+"""Locations of the files of data sets."""
 
 import os
 from importlib.util import find_spec

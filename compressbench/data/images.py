@@ -1,4 +1,4 @@
-"""Image files as 8-bit RGB, whatever they hold: values are rescaled, never cut off; what would lose something is refused."""
+"""Image files of any mode as 8-bit RGB: values are rescaled, never clipped; a lossy conversion is refused."""
 
 from pathlib import Path
 from typing import Any

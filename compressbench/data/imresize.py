@@ -62,8 +62,8 @@ def downscale(image: Tensor, factor: int) -> Tensor:
     return torch.floor(255 * resized + 0.5).clamp(0, 255).byte()
 
 
-def upscale_bicubic(x: Tensor, scale: int) -> Tensor:
-    """[N, C, h, w] with values 0..255 -> [N, C, scale * h, scale * w], clipped and rounded to whole grey levels.
+def upscale_bicubic(x: Tensor, factor: int) -> Tensor:
+    """[N, C, h, w] with values 0..255 -> [N, C, factor * h, factor * w], clipped and rounded to whole grey levels.
 
     torch's antialiased mode has a = -0.5 (its plain mode -0.75), and enlarging does not widen the kernel. At the border
     it would drop the taps outside and renormalise, so the image is mirrored first, as far as the kernel reaches.
@@ -71,8 +71,8 @@ def upscale_bicubic(x: Tensor, scale: int) -> Tensor:
     height, width = x.shape[-2:]
     for dim, length in ((-2, height), (-1, width)):
         x = x.index_select(dim, mirrored(torch.arange(-_REACH, length + _REACH, device=x.device), length))
-    size = (x.shape[-2] * scale, x.shape[-1] * scale)
+    size = (x.shape[-2] * factor, x.shape[-1] * factor)
     enlarged = F.interpolate(x.double(), size, mode="bicubic", antialias=True)
-    border = _REACH * scale
-    inside = enlarged[..., border : border + height * scale, border : border + width * scale]
+    border = _REACH * factor
+    inside = enlarged[..., border : border + height * factor, border : border + width * factor]
     return inside.clamp(0, 255).round().to(x.dtype)

@@ -1,4 +1,4 @@
-"""Brings the pinned data sets into data/: from DVC when it has them, else from their public sources.
+"""Fetches the pinned data sets into data/: from DVC when it has them, otherwise from their public sources.
 
 Every data set is built in a hidden folder beside its place and renamed, so that a folder that exists is whole.
 """

@@ -16,7 +16,7 @@ from compressbench.seeding import generator
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Low [3, h, w] and high [3, scale * h, scale * w] of one image, 0..255; float32 (DIV2K's training: uint8)."""
+    """Low [3, h, w] and high [3, upscaling * h, upscaling * w] of one image, 0..255; float32 (DIV2K's training: uint8)."""
 
     name: str
     low: Tensor
@@ -28,7 +28,7 @@ class SuperResolutionData:
     """Training and test pairs; there is no validation split, so the last epoch counts."""
 
     info: DatasetInfo
-    scale: int
+    upscaling: int
     train: list[ImagePair]
     test: list[ImagePair]
 
@@ -50,11 +50,11 @@ def centre_crop(image: Tensor, side: int) -> Tensor:
     return image[..., top : top + side, left : left + side]
 
 
-def make_pair(name: str, image: Tensor, scale: int) -> ImagePair:
-    """Uint8 [3, H, W], cropped to a multiple of the scale, beside its bicubic reduction; both uint8."""
-    height, width = (n - n % scale for n in image.shape[-2:])
+def make_pair(name: str, image: Tensor, upscaling: int) -> ImagePair:
+    """Uint8 [3, H, W], cropped to a multiple of the upscaling factor, beside its bicubic reduction; both uint8."""
+    height, width = (n - n % upscaling for n in image.shape[-2:])
     high = image[..., :height, :width].contiguous()
-    return ImagePair(name, downscale(high, scale), high)
+    return ImagePair(name, downscale(high, upscaling), high)
 
 
 def as_float(pair: ImagePair) -> ImagePair:
@@ -68,19 +68,27 @@ class PatchBatches:
     `patch` is the side of the low-resolution patch. One epoch shows every training pixel once on average.
     """
 
-    def __init__(self, pairs: Sequence[ImagePair], scale: int, patch: int, batch_size: int, seed: int) -> None:
+    def __init__(self, pairs: Sequence[ImagePair], upscaling: int, patch: int, batch_size: int, seed: int) -> None:
         smallest = min(min(pair.low.shape[-2:]) for pair in pairs)
         if not 1 <= patch <= smallest:
             raise UserError(f"patch {patch} does not fit the smallest low-resolution image; choose 1 to {smallest}.")
         for pair in pairs:
-            if tuple(pair.high.shape[-2:]) != tuple(scale * n for n in pair.low.shape[-2:]):
-                raise UserError(f"'{pair.name}' is not enlarged by {scale}: {[*pair.low.shape]}, {[*pair.high.shape]}.")
-        self.pairs, self.scale, self.patch, self.batch_size, self.seed = tuple(pairs), scale, patch, batch_size, seed
+            if tuple(pair.high.shape[-2:]) != tuple(upscaling * n for n in pair.low.shape[-2:]):
+                raise UserError(
+                    f"'{pair.name}' is not enlarged by {upscaling}: {[*pair.low.shape]}, {[*pair.high.shape]}."
+                )
+        self.pairs, self.upscaling, self.patch, self.batch_size, self.seed = (
+            tuple(pairs),
+            upscaling,
+            patch,
+            batch_size,
+            seed,
+        )
         pixels = sum(pair.low.shape[-2] * pair.low.shape[-1] for pair in pairs)
         self.steps_per_epoch = max(1, pixels // (patch * patch * batch_size))
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Low float32 [B, 3, patch, patch] and high float32 [B, 3, scale * patch, scale * patch], 0..255."""
+        """Low float32 [B, 3, patch, patch] and high float32 [B, 3, upscaling * patch, upscaling * patch], 0..255."""
         rng = generator(self.seed, "patches", step)
         chosen = torch.randint(len(self.pairs), (self.batch_size,), generator=rng).tolist()
         places = torch.rand(self.batch_size, 2, generator=rng).tolist()
@@ -94,7 +102,7 @@ class PatchBatches:
         height, width = pair.low.shape[-2:]
         top, left = int(down * (height - self.patch + 1)), int(right * (width - self.patch + 1))
         low = pair.low[:, top : top + self.patch, left : left + self.patch]
-        side, top, left = self.patch * self.scale, top * self.scale, left * self.scale
+        side, top, left = self.patch * self.upscaling, top * self.upscaling, left * self.upscaling
         return low, pair.high[:, top : top + side, left : left + side]
 
 

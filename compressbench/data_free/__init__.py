@@ -1,1 +1,1 @@
-"""What methods without training data share: moments of batch norms, closed forms, synthetic images."""
+"""Shared by methods without training data: moments of batch norms, closed forms, synthetic images."""

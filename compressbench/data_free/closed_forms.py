@@ -1,4 +1,4 @@
-"""Compression from weights and batch norms alone: what the data-free methods share.
+"""Compression from weights and batch norms alone, shared by the data-free methods.
 
 A trained batch norm says how its output is distributed: mean β and standard deviation |γ| per channel. From there on, moments
 are carried through ReLUs and residual sums without any image. All of it is computed in float64.
@@ -33,7 +33,7 @@ CEILINGS = {nn.ReLU: None, nn.ReLU6: 6.0}
 
 
 class DataFreeConfig(MethodConfig):
-    """What every data-free method can do in the end to show what data would be worth."""
+    """Recalibration on real images, an upper bound for every data-free method."""
 
     recalibration_batches: int = Field(
         0, ge=0, description="NOT data-free, an upper bound: training batches that recompute all batch-norm statistics"
@@ -264,7 +264,7 @@ def quantize_rest(model: AnyModule, bits: int, per_channel: bool = False, input_
     """Round every convolution and linear layer that is not quantized yet, in place; returns the model.
 
     With `input_bits`, their inputs as well, on [0, the largest β + 6|γ| of a channel]. The first layer reads an image, whose
-    range nothing in the network tells: its input stays in floating point.
+    range cannot be derived from the network: its input stays in floating point.
     """
     signals = input_signals(model) if input_bits is not None else {}
 

@@ -1,4 +1,4 @@
-"""The statistics that batch norms see, against those they remember: what data-free methods match."""
+"""Statistics of the inputs of batch norms, and their distance to the running statistics, which data-free methods minimise."""
 
 from types import TracebackType
 from typing import Any, Self

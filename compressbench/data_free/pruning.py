@@ -1,4 +1,4 @@
-"""Removing filters and rounding weights without data or training: one pass, whatever rebuilds the removed channels."""
+"""Removing filters and rounding weights without data or training: one pass, with any reconstruction of the removed channels."""
 
 from collections.abc import Callable
 from typing import Literal

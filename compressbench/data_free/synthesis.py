@@ -1,4 +1,4 @@
-"""Synthetic images on disk, and what can be said about a set of labelled images."""
+"""Synthetic images on disk, and statistics of a set of labelled images."""
 
 import hashlib
 from pathlib import Path

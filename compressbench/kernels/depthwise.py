@@ -1,4 +1,4 @@
-"""Depthwise convolution on the CPU: what a network spends its time in when its pointwise convolutions are sparse."""
+"""Depthwise convolution on the CPU: most of the time of a network whose pointwise convolutions are sparse."""
 
 import ctypes
 import functools

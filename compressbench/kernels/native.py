@@ -14,7 +14,7 @@ from compressbench.errors import UserError
 
 
 class Isa(IntEnum):
-    """The builds of the library, in rising order of speed, after what stands in for it where it could not be built."""
+    """The builds of the library, in rising order of speed, after the replacement used where it could not be built."""
 
     TORCH = -1
     PORTABLE = 0

@@ -1,1 +1,1 @@
-"""What a stored compressed network is made of: masked, quantized, binary and gated layers, and their deployed forms."""
+"""Layers of stored compressed networks: masked, quantized, binary and gated layers, and their deployed forms."""

@@ -1,4 +1,4 @@
-"""Convolutions of signs with one-bit weights: what all binary methods share, their baselines, and the form that is stored."""
+"""Convolutions of signs with one-bit weights: base class of all binary methods, baselines, and the stored form."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""Which modules another form may stand for: only those of which it reads every argument, or knows what the value means."""
+"""Which modules may be replaced by another form: those of which it reads every argument, or knows what the value means."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -39,7 +39,7 @@ class Replaceable(Generic[Kind]):
         reads: the constructor's arguments that the form reads, whatever their values.
         tests: those, or other attributes, of which it computes some values only.
 
-    An argument that stands in neither, such as one that a later PyTorch adds, is dropped by the form: no module fits then.
+    An argument that is in neither, such as one that a later PyTorch adds, would be dropped by the form: no module fits then.
     """
 
     def __init__(self, kind: type[Kind], reads: Collection[str] = (), **tests: Test) -> None:

@@ -1,4 +1,4 @@
-"""The shape of a method: what it gets (`Context`), what it gives (`Method`), and the tasks that it is measured on."""
+"""The contract of a method: its input (`Context`), its interface (`Method`), and the tasks."""
 
 from compressbench.config import MethodConfig
 from compressbench.method.base import Method, PublishedCount, Structure

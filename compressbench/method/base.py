@@ -1,4 +1,4 @@
-"""The shape of a method: the contract that every folder under methods/ fills."""
+"""The contract of a method, implemented by every folder under methods/."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -11,7 +11,7 @@ from compressbench.models import Network
 
 
 class PublishedCount(NamedTuple):
-    """A number that needs no training, recomputed to stand beside the published one in published.csv."""
+    """A number that needs no training, recomputed for comparison with the published one in published.csv."""
 
     model: str
     setting: str

@@ -1,4 +1,4 @@
-"""What a method's stage function gets."""
+"""The argument of a method's stage functions."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -227,7 +227,7 @@ class Context:
         return self.task.held_out(self.data)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy (%) on images held out of the training data; nothing without such. For curves, not for choices."""
+        """Accuracy (%) on the validation split; nothing without one. For curves, not for model selection."""
         held_out = self.held_out
         return {"validation_top1": quality.top1(model, held_out)} if len(held_out) else {}
 
@@ -259,7 +259,7 @@ class Context:
         """Train `model` with the shared loop, resumable, logged and seeded; returns it in eval mode.
 
         What is not given comes from the recipe. `schedule=None` leaves the learning rates to the caller's hooks.
-        `name` tells several trainings of one stage apart.
+        `name` distinguishes several trainings of one stage.
 
         Raises:
             UserError: when the training diverges: a loss that is not finite, or an accuracy that stays at chance.

@@ -1,4 +1,4 @@
-"""What the stages leave to the task: batches, loss, what is held out, and how a network is evaluated."""
+"""What depends on the task: batches, loss, validation split, and evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -123,7 +123,7 @@ class SuperResolution(Task):
 
     def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
         patch = recipe.patch or pair.patch or PATCH
-        return data.PatchBatches(loaded.train, loaded.scale, patch, recipe.batch_size, seed)
+        return data.PatchBatches(loaded.train, loaded.upscaling, patch, recipe.batch_size, seed)
 
     def loss(self, recipe: Recipe) -> Loss:
         return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])
@@ -136,7 +136,7 @@ class SuperResolution(Task):
         folder: Path,
         dense: nn.Module | None = None,
     ) -> dict[str, Any]:
-        return quality.evaluate_super_resolution(model, loaded.test, loaded.scale, pictures=folder / "images")
+        return quality.evaluate_super_resolution(model, loaded.test, loaded.upscaling, pictures=folder / "images")
 
 
 class Fidelity(Classification):

@@ -1,4 +1,4 @@
-"""Bicubic enlargement in the place of a network: the floor of every super-resolution table."""
+"""Bicubic upscaling in the place of a network: the lower bound of every super-resolution table."""
 
 from torch import Tensor
 
@@ -11,15 +11,15 @@ class Bicubic(SuperResolver):
 
     def __init__(self, scale: int = 2) -> None:
         super().__init__()
-        self.scale = scale
+        self.upscaling = scale
 
     def features(self, low: Tensor) -> Tensor:
         """The image itself."""
         return low
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """RGB 0..255 [N, 3, h, w] -> [N, 3, scale h, scale w]."""
-        return upscale_bicubic(features, self.scale)
+        """RGB 0..255 [N, 3, h, w] -> [N, 3, upscaling h, upscaling w]."""
+        return upscale_bicubic(features, self.upscaling)
 
 
 ARCHITECTURES = {"bicubic": Bicubic}

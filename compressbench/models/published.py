@@ -1,4 +1,4 @@
-"""Networks of papers, at full size and without weights: what counts need."""
+"""Networks of papers at full size and without weights, for counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What every architecture shares: its description, the freedom of its inner widths, the base classes."""
+"""Shared by all architectures: description, free inner widths, base classes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -117,20 +117,22 @@ class SuperResolver(Network):
     """A super-resolution network: subclasses define `features` (body after the global skip) and `reconstruct`.
 
     No inner width is free in the published experiments on these networks.
+
+    upscaling: the factor by which height and width grow; the architectures' argument for it is called `scale`, as EDSR's.
     """
 
-    scale: int
+    upscaling: int
 
     def features(self, low: Tensor) -> Tensor:
         """RGB 0..255 [N, 3, h, w] -> [N, C, h, w], the body's output before the upsampler."""
         raise NotImplementedError
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """[N, C, h, w] -> RGB 0..255 [N, 3, scale h, scale w]."""
+        """[N, C, h, w] -> RGB 0..255 [N, 3, upscaling h, upscaling w]."""
         raise NotImplementedError
 
     def forward(self, low: Tensor) -> Tensor:
-        """RGB 0..255 [N, 3, h, w] -> [N, 3, scale h, scale w]."""
+        """RGB 0..255 [N, 3, h, w] -> [N, 3, upscaling h, upscaling w]."""
         return self.reconstruct(self.features(low))
 
 

@@ -1,4 +1,4 @@
-"""The subnets of a MobileNet: an input resolution and a width multiplier per stage, and what each layer is then."""
+"""The subnets of a MobileNet: an input resolution and a width multiplier per stage, and the resulting layers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ class EDSR(SuperResolver):
 
     def __init__(self, blocks: int = 16, channels: int = 64, scale: int = 4, mean_shift: bool = True) -> None:
         super().__init__()
-        self.scale = scale
+        self.upscaling = scale
         self.subtract_mean = MeanShift(-1) if mean_shift else nn.Identity()
         self.head = _conv3(3, channels)
         self.blocks = nn.Sequential(*(EDSRBlock(channels) for _ in range(blocks)))
@@ -74,7 +74,7 @@ class EDSR(SuperResolver):
         return self.body_conv(self.blocks(head)) + head
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """[N, channels, h, w] -> RGB 0..255 [N, 3, scale h, scale w]."""
+        """[N, channels, h, w] -> RGB 0..255 [N, 3, upscaling h, upscaling w]."""
         return self.add_mean(self.tail(self.upsampler(features)))
 
 
@@ -102,7 +102,7 @@ class SRResNet(SuperResolver):
 
     def __init__(self, blocks: int = 16, channels: int = 64, scale: int = 4) -> None:
         super().__init__()
-        self.scale = scale
+        self.upscaling = scale
         self.head = nn.Conv2d(3, channels, 9, padding=4, bias=False)
         self.head_act = nn.PReLU()
         self.blocks = nn.Sequential(*(SRResNetBlock(channels) for _ in range(blocks)))
@@ -121,7 +121,7 @@ class SRResNet(SuperResolver):
         return self.body_bn(self.body_conv(self.blocks(head))) + head
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """[N, channels, h, w] -> RGB 0..255 [N, 3, scale h, scale w]."""
+        """[N, channels, h, w] -> RGB 0..255 [N, 3, upscaling h, upscaling w]."""
         return self.tail(self.upsampler(features))
 
 
@@ -161,7 +161,7 @@ class RDN(SuperResolver):
 
     def __init__(self, blocks: int = 16, convs: int = 8, channels: int = 64, growth: int = 64, scale: int = 4) -> None:
         super().__init__()
-        self.scale = scale
+        self.upscaling = scale
         self.shallow1 = _conv3(3, channels)
         self.shallow2 = _conv3(channels, channels)
         self.blocks = nn.ModuleList(RDNBlock(channels, growth, convs) for _ in range(blocks))
@@ -188,7 +188,7 @@ class RDN(SuperResolver):
         return outputs
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """[N, channels, h, w] -> RGB 0..255 [N, 3, scale h, scale w]."""
+        """[N, channels, h, w] -> RGB 0..255 [N, 3, upscaling h, upscaling w]."""
         return self.tail(self.upsampler(features))
 
 

@@ -1,4 +1,4 @@
-"""What has to run: the runs of a scale, their jobs with all that they read, and whether a result is still that of its job."""
+"""What has to run: the runs of a scale, their jobs with all inputs, and whether a result is up to date."""
 
 from compressbench.plan.job import MODEL_FILES, SYNTHETIC_FILE, Job, Run
 from compressbench.plan.plan import REPORTS, Plan, last_run, last_run_file, parse_run

@@ -1,4 +1,4 @@
-"""A job: all that one stage of one run reads, resolved once. The DAG, the stage and run.json have it from here.
+"""A job: all inputs of one stage of one run, resolved once for the DAG, the stage and run.json.
 
 A stage gets its values from its job and from nowhere else, and the digest covers the whole job: what a stage reads cannot
 change without the digest. The digests of the jobs whose results it reads are part of it, so that it stands for everything

@@ -1,4 +1,4 @@
-"""What has to run: the runs of a scale, their stages, and the files between them. No torch here."""
+"""What has to run: the runs of a scale, their stages, and the files between them. Does not import torch."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -192,7 +192,7 @@ class Plan:
 
     @cached_property
     def timed(self) -> dict[Run, Run]:
-        """Run -> the run whose latency stands for it: its own, or that of `latency_from` where that setting runs as well.
+        """Run -> the run whose latency is used for it: its own, or that of `latency_from` where that setting runs as well.
 
         Only the first `latency.seeds` seeds are timed.
         """

@@ -1,4 +1,4 @@
-"""run.json: what produced a result, in enough detail to produce it again."""
+"""run.json: the origin of a result, in enough detail to reproduce it."""
 
 import json
 import os
@@ -25,7 +25,7 @@ VERSION_VARIABLE = "COMPRESSBENCH_CODE_VERSION"
 def code_version(root: Path) -> str:
     """`git describe` of the project, with -dirty when files differ from the commit; the package version without git.
 
-    The workflow asks once, when it starts, and tells its jobs by an environment variable: git takes a tenth of a second.
+    The workflow asks once, when it starts, and passes the answer to its jobs in an environment variable: git takes 0.1 s.
     """
     if told := os.environ.get(VERSION_VARIABLE):
         return told

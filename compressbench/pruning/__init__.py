@@ -1,1 +1,1 @@
-"""What pruning methods share: masks, blocks, filters, and cutting them out."""
+"""Shared by pruning methods: masks, blocks, filters, and their removal."""

@@ -1,4 +1,4 @@
-"""What the unstructured pruning methods share: their configuration, and what they record about their masks."""
+"""Shared by the unstructured pruning methods: their configuration, and the records of their masks."""
 
 from pydantic import Field
 from torch import nn

@@ -1,4 +1,4 @@
-"""How many filters stay and which: what the filter-pruning methods and their baselines share.
+"""How many filters are kept and which, shared by the filter-pruning methods and their baselines.
 
 A width belongs to a coupling of the architecture (`model.couplings()`) and is set by the coupling's key, so that nothing
 here, and no method, knows an architecture.

@@ -1,4 +1,4 @@
-"""Binary masks: which entries stay (True), with exact counts and stable ties, and what removing an entry means.
+"""Binary masks: which entries are kept (True), with exact counts and stable ties, and the removal of an entry.
 
 Masked training needs no hook while the masks stay fixed: the forward pass uses weight * mask, so a removed weight
 gets no gradient, and with weight and momentum at 0 neither weight decay nor momentum moves it. Where masks change
@@ -95,7 +95,7 @@ def zero_removed(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] =
 
 @torch.no_grad()
 def pull_removed(model: nn.Module, decay: float) -> None:
-    """Add decay (1 - M) W to the gradients: removed weights that still learn (straight through) are drawn to 0."""
+    """Add decay (1 - M) W to the gradients: removed weights that still get gradients (straight-through) are pulled to 0."""
     for layer in masked_layers(model).values():
         assert layer.weight.grad is not None, "removed weights get a gradient, too"
         layer.weight.grad.add_(layer.weight * ~layer.mask, alpha=decay)

@@ -1,4 +1,4 @@
-"""What pruning in one shot is worth before any training."""
+"""Accuracy after one-shot pruning, before any training."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Masked layers that learn more than their kept weights, only while they train: what is stored has plain masked layers."""
+"""Masked layers whose removed weights or scores are trained, too; stored models have plain masked layers."""
 
 import torch
 from torch import Tensor, nn

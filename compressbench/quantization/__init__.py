@@ -1,1 +1,1 @@
-"""What quantization methods share: ranges after training, trained binary networks, super-resolution."""
+"""Shared by quantization methods: post-training ranges, training of binary networks, super-resolution."""

@@ -1,4 +1,4 @@
-"""Training of binary networks from random latent weights: what the methods of the family share."""
+"""Training of binary networks from random latent weights, shared by the methods of the family."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal

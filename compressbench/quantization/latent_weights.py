@@ -1,4 +1,4 @@
-"""What the latent weights of binary networks look like: histograms, tails, bit entropy, and how well bits align with them."""
+"""Statistics of the latent weights of binary networks: histograms, tails, bit entropy, and their alignment with bits."""
 
 import math
 from collections.abc import Mapping

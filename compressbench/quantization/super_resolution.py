@@ -1,4 +1,4 @@
-"""What the quantizers of super-resolution networks share: which layers, how to replace them, and the teacher's attention."""
+"""Shared by the quantizers of super-resolution networks: choice and replacement of layers, and the teacher's attention."""
 
 from collections.abc import Callable
 from typing import Any

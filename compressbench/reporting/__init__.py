@@ -37,7 +37,7 @@ def write(
         methods_root: the folder methods/, for published.csv and README.md.
         out: the folder of the report.
         counts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/counts.json`.
-        timed: run -> the run whose latency stands for it, see `Plan.timed`; default: every run has its own.
+        timed: run -> the run whose latency is used for it, see `Plan.timed`; default: every run has its own.
         unlabelled: the pairs on which networks are compared with the float network, see `Plan.unlabelled`.
         committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
         complete: whether `out` must not be touched when a result is missing.

@@ -61,7 +61,7 @@ def collect(
     Args:
         results_root: the folder that holds `{scale}/{dataset}/...`.
         expected: the runs of the plan; what they lack is listed in `missing`.
-        timed: run -> the run whose latency stands for it; default: every run has its own.
+        timed: run -> the run whose latency is used for it; default: every run has its own.
     """
     rows: dict[str, list[Row]] = {name: [] for name in READERS}
     points: dict[tuple[str, str, str, str], dict[str, str]] = {}

@@ -31,7 +31,7 @@ def findings(methods_root: Path, declarations: Mapping[str, "Declaration"]) -> s
     """The findings page in Markdown: one section per method, methods before baselines."""
     parts = [
         "# What reproducing the methods taught us",
-        "Paper against code, and claim against measurement, as each method's README states it.",
+        "Differences between paper, code and measurement, from the README of each method.",
     ]
     for name in sorted(declarations, key=lambda n: (declarations[n].is_baseline, n)):
         path = folder_of(methods_root, name, declarations) / "README.md"

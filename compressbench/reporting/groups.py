@@ -1,4 +1,4 @@
-"""What is compared with what: one group per (dataset, model), and pretty names inside it."""
+"""Groups of settings that are compared with each other, one per (dataset, model), and their labels."""
 
 import math
 from collections import Counter

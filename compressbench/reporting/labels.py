@@ -130,7 +130,7 @@ def name_column(
 ) -> None:
     """Names in a column at `position` (fraction of the axes), sorted like their points and pushed apart vertically.
 
-    `below` (data) is where the column must end, for what stands above it.
+    `below` (data) is where the column must end, because of the content above it.
     """
     low, high = axes.get_ylim()
     height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Binary networks: where latent weights lie before and after training, whether those far out still move, and how they align."""
+"""Binary networks: latent weights before and after training, sign changes in the tails, and alignment with the magnitudes."""
 
 from pathlib import Path
 

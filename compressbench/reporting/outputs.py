@@ -14,7 +14,7 @@ TABLES = ("overview", "published_counts", "records", "missing")
 FIGURES = ("quality_by_method", "training")
 AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
 PAGES = ("verdict.md", "verdict.html", "verdict.csv", "findings.md", "findings.html")
-SEEDS = "tables/seeds.csv"  # every number that must come out equal, and what a verdict compares with
+SEEDS = "tables/seeds.csv"  # every number that must be reproduced; the verdict compares with it
 CATEGORIES = {
     "verdict": "1 Verdict",
     "seeds": "1 Verdict",

@@ -1,4 +1,4 @@
-"""Jointly trained networks: the one that is kept, and those beside it, while they train."""
+"""Training curves of jointly trained networks: the kept one and the others."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ BESIDE = {"students": "students, mean", "ensemble": "students, ensemble", "fusio
 
 
 def peers(group: Group, summary: pd.DataFrame, results: Results) -> Figure:
-    """A panel per series that trains several networks at once; what trains one network stands in all of them."""
+    """A panel per series that trains several networks jointly; baselines with one network are in all panels."""
     title = "Jointly trained networks"
     history = _history(group, results)
     columns = [PREFIX + name for name in BESIDE if PREFIX + name in history]

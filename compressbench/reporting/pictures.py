@@ -1,4 +1,4 @@
-"""Pictures of pictures: synthetic images by class, and super-resolved photographs."""
+"""Figures that show images: synthetic images by class, and super-resolved photographs."""
 
 from pathlib import Path
 from textwrap import fill

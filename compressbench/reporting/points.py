@@ -1,4 +1,4 @@
-"""What the operating points of one model trade: quality, measured throughput, and arithmetic."""
+"""Trade-off over the operating points of one model: quality, measured throughput, and MACs."""
 
 import numpy as np
 import pandas as pd
@@ -31,10 +31,10 @@ def operating_points(group: Group, summary: pd.DataFrame, results: Results) -> F
     palette = colors(group)
     levels = list(dict.fromkeys(curves.level))
     place = {level: i for i, level in enumerate(levels)}
-    scale = 1e6 if table.macs.max() < 1e9 else 1e9
+    prefix, size = ("M", 1e6) if table.macs.max() < 1e9 else ("G", 1e9)
     columns = ("quality", "images_per_s", "macs")
     for axes, column in zip(panels, columns, strict=True):
-        unit = scale if column == "macs" else 1
+        unit = size if column == "macs" else 1
         if curves[column].isna().all():
             axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color=GREY)
             axes.set_yticks([])
@@ -46,9 +46,7 @@ def operating_points(group: Group, summary: pd.DataFrame, results: Results) -> F
             axes.plot(x, y, color=color, lw=1.2, marker="o", markersize=4.5, **_faces(color), label=str(series))
         _references(axes, table[~table.setting.str.contains(AT)], column, unit)
         axes.margins(y=0.15)
-    for axes, words in zip(
-        panels, (group.quality, "images per second", f"{'M' if scale == 1e6 else 'G'}MACs per image"), strict=True
-    ):
+    for axes, words in zip(panels, (group.quality, "images per second", f"{prefix}MACs per image"), strict=True):
         axes.set_ylabel(words)
     panels[2].set_ylim(bottom=0)
     panels[2].set_xticks(range(len(levels)), [group.level_name(level) for level in levels], rotation=30, ha="right")

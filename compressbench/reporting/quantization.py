@@ -1,4 +1,4 @@
-"""Quantized networks: quality against bits, and how diverse the synthetic images of a class are."""
+"""Quantized networks: quality over bits, and the diversity of the synthetic images of a class."""
 
 from collections.abc import Iterable
 from pathlib import Path

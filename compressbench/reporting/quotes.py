@@ -1,16 +1,16 @@
 """Numbers that prose quotes from the tables of the report.
 
 A number in a README carries an invisible reference, an HTML comment directly behind it: `79.3 ± 4.5<!--p98--> %`. `requote`
-writes all of them anew from the tables, at the precision at which they stand there.
+updates all of them from the tables, at the precision of the tables.
 
 A reference is a cell, or arithmetic over cells with blanks around the operators and `min`, `max`, `mean` and `abs`:
 
 - `[[MODEL/]METHOD/]SETTING[#SEED][:COLUMN]`: a column of the comparison (default: quality), time-to-quality or records table.
   The method is that of the README's folder, and the model may be left out where only one has the method and setting.
 - `TABLE/KEY/.../KEY:COLUMN`: any other table, with its keys in the order of `KEYS`, blanks in them written as `_`.
-- `*` in a name stands for anything: the cell is then a series of numbers, aligned by what the stars stand for.
+- `*` in a name matches anything: the cell is then a series of numbers, aligned by what the stars match.
 
-`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` stands above a table whose rows are those of NAME.md
+`<!--assert A < B-->` is a claim that must hold. `<!--table NAME-->` precedes a table whose rows are those of NAME.md
 (`kernel_sums`: made here). A mark (`MARKS`) says where the numbers before it come from instead: all of its sentence, back to
 the comment before it.
 """
@@ -77,7 +77,7 @@ class Unknown(Exception):
 
 
 class Quote(NamedTuple):
-    """A number as it stands in a text: where, as what, and as what it should."""
+    """A number quoted in a text: its line, its value there, and its value in the tables."""
 
     line: int
     written: str
@@ -109,7 +109,7 @@ class Cells:
             self.by_column.setdefault(path.partition(":")[2], []).append(path)
 
     def find(self, reference: str, own: str) -> pd.DataFrame:
-        """Columns value, low and high of the cells that a reference names, by what its stars stand for. Raises Unknown."""
+        """Columns value, low and high of the cells that a reference names, by what its stars match. Raises Unknown."""
         path, _, column = reference.partition(":")
         parts = path.split("/")
         if len(parts) == 1:
@@ -280,7 +280,7 @@ def requote(root: Path, tables: Path) -> tuple[list[str], list[str]]:
             failing += [f"{name}:{line}: {claim}" for line, claim in claims(text) if not holds(claim, cells, own)]
             texts[path] = rewrite(text, cells, own)
         except Unknown as error:
-            raise UserError(f"{name}: {error}; mend the reference.") from None
+            raise UserError(f"{name}: {error}; correct the reference.") from None
     for path, text in texts.items():
         if text != path.read_text(encoding="utf-8"):
             path.write_text(text, encoding="utf-8")

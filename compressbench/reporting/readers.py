@@ -1,4 +1,4 @@
-"""Readers: what the result files of one run contribute to each frame of `Results`; its columns stand beside each reader.
+"""Readers: what the result files of one run contribute to each frame of `Results`; each reader declares its columns.
 
 A reader yields rows without the run's keys, which the collector adds; a row of an operating point has its name as POINT.
 """
@@ -99,7 +99,7 @@ def records(files: RunFiles) -> Iterator[Row]:
 
 @reader("name", "value")
 def numbers(files: RunFiles) -> Iterator[Row]:
-    """A row per number that is a pure function of data, configuration and seed, and so must come out equal.
+    """A row per number that is a pure function of data, configuration and seed, and so must be reproduced.
 
     That is every number of metrics.json (`quality.top1`, `macs`, ...) and of every record.json (`compress.NAME`);
     latency.json and run.json hold measured times and what follows from them, and are left out.

@@ -47,7 +47,7 @@ class RunFiles:
     """The result files of one run, each read once.
 
     root: the folder that holds `{scale}/{dataset}/...`.
-    timed: the run whose latency stands for this one; None where none is expected.
+    timed: the run whose latency is used for this one; None where none is expected.
     """
 
     root: Path

@@ -1,4 +1,4 @@
-"""The table of single seeds: every number that must come out equal when a run is repeated."""
+"""The table of single seeds: every number that must be equal when a run is repeated."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Sparse networks at equal kept weights: quality against sparsity, and what the masks of different criteria share."""
+"""Sparse networks at equal kept weights: quality over sparsity, and the overlap of the masks of different criteria."""
 
 from collections.abc import Callable, Mapping
 from itertools import product

@@ -1,4 +1,4 @@
-"""The page and the figure of the published structures: how much of the removed arithmetic becomes time."""
+"""The page and the figure of the published structures: removed arithmetic and removed time."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -98,7 +98,7 @@ def method_colors(group: "Group") -> dict[str, str]:
 
 
 def dashes(group: "Group") -> dict[str, str]:
-    """Series -> line style: it tells apart the grey baselines, and methods when the colours are used up."""
+    """Series -> line style: it distinguishes the grey baselines, and methods when the colours are used up."""
     own, grey = _series(group)
     styles = {name: DASHES[i // len(PALETTE) % len(DASHES)] for i, name in enumerate(own)}
     return styles | {name: DASHES[i % len(DASHES)] for i, name in enumerate(grey)}

@@ -31,8 +31,8 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
     """The numbers of the group's comparison table, unrounded; settings without any result are left out.
 
     `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights,
-    `macs_reduction` the share of its multiply-accumulates that is gone, `time_reduction` that of its latency, each network on
-    its fastest runtime.
+    `macs_reduction` the removed share of its multiply-accumulates, `time_reduction` that of its latency, each network on its
+    fastest runtime.
     """
     runs, latency = of_group(results.runs, group), of_group(results.latency, group)
     single = latency[latency.threads == 1]
@@ -155,13 +155,13 @@ def _fastest(times: pd.DataFrame, reference: Reference) -> dict[str, Any]:
     if times.empty:
         missing = dict.fromkeys(("fastest_ms", "best_speedup", "best_low", "best_high"), float("nan"))
         return {"fastest_runtime": ""} | missing
-    scales = reference.dense_ms[reference.runtime] / reference.dense_ms
-    fastest = times.loc[str((times.speedup * scales[times.index]).idxmax())]
-    scale = scales[fastest.name]
+    factors = reference.dense_ms[reference.runtime] / reference.dense_ms
+    fastest = times.loc[str((times.speedup * factors[times.index]).idxmax())]
+    factor = factors[fastest.name]
     return {
         "fastest_runtime": str(fastest.name),
         "fastest_ms": fastest.latency_ms,
-        "best_speedup": scale * fastest.speedup,
-        "best_low": scale * fastest.speedup_low,
-        "best_high": scale * fastest.speedup_high,
+        "best_speedup": factor * fastest.speedup,
+        "best_low": factor * fastest.speedup_low,
+        "best_high": factor * fastest.speedup_high,
     }

@@ -1,4 +1,4 @@
-"""What a run computed beside the committed numbers of the same seeds: what came out equal, and what did not."""
+"""Comparison of a run with the committed numbers of the same seeds: which are equal, and which are not."""
 
 import math
 from collections.abc import Collection
@@ -120,7 +120,7 @@ def _counts(table: pd.DataFrame, source: Path | None) -> str:
     total = counts.sum()
     which = f"{total.equal:,} of {total.committed:,}" if total.equal < total.committed else f"All {total.committed:,}"
     sentence = (
-        f"{which} committed numbers ({source}) came out to the last digit; "
+        f"{which} committed numbers ({source}) are equal to the last digit; "
         f"{_several(total.within + total.outside, 'difference')}, {total.missing:,} missing."
     )
     body = counts.map("{:,}".format).rename(columns=VERDICTS).rename_axis(None, axis=1).reset_index(names="numbers")
@@ -137,7 +137,7 @@ def _differences(table: pd.DataFrame, file: Path) -> str:
     ]
     if len(differ) > DIFFERENCES:
         lines.append(f"- ... and {len(differ) - DIFFERENCES:,} more: see {file}")
-    return "\n".join(["What differs, the largest differences first:", *lines]) if lines else ""
+    return "\n".join(["Differences, the largest first:", *lines]) if lines else ""
 
 
 def _absent(table: pd.DataFrame, kind: str, title: str, file: Path) -> str:

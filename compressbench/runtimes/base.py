@@ -1,4 +1,4 @@
-"""What a runtime is: a way to run whole networks on the CPU.
+"""The interface of a runtime, a way to run whole networks on the CPU.
 
 A new one is a file in this folder with a subclass of `Runtime` that has a name: it is timed wherever `latency.runtimes` of a
 scale (config/*.yaml) has its name or a `*`. See `discovery`.

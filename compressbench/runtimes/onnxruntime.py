@@ -44,7 +44,7 @@ class OnnxRuntime(Runtime):
         return deploy(model)
 
     def session(self, graph: bytes, optimized: str = "") -> Any:
-        """An inference session for the present number of threads, which leaves its optimized graph in a file if told so."""
+        """An inference session for the present number of threads; `optimized` is a file for its optimized graph."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -57,7 +57,7 @@ class OnnxRuntime(Runtime):
         return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
     def describe(self) -> dict[str, str]:
-        """The instruction set is the best of the CPU's flags, by which its kernels are chosen; it does not tell."""
+        """ONNX Runtime does not report its instruction set: `isa` is the best of the CPU's flags, as for its kernels."""
         import onnxruntime
 
         flags = machine.describe()["isa"]

@@ -22,7 +22,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
         self.layers = ""
 
     def objection(self, compressed: nn.Module) -> str:
-        """Only quantized models are worth it."""
+        """Only quantized models are timed."""
         return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
 
     def network(self, model: nn.Module) -> nn.Module:

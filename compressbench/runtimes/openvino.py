@@ -63,7 +63,7 @@ class OpenVino(Runtime):
         }
 
     def describe(self) -> dict[str, str]:
-        """The instruction set is the best of the CPU's flags, by which its kernels are chosen; it does not tell."""
+        """OpenVINO does not report its instruction set: `isa` is the best of the CPU's flags, as for its kernels."""
         import openvino
 
         flags = machine.describe()["isa"]
@@ -93,7 +93,7 @@ class OpenVinoInt8(OpenVino):
     name = "openvino_int8"
 
     def objection(self, compressed: nn.Module) -> str:
-        """Only quantized models are worth it."""
+        """Only quantized models are timed."""
         return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
 
     def network(self, model: nn.Module) -> nn.Module:

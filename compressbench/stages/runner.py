@@ -1,4 +1,4 @@
-"""What every stage of every run shares: data hash, history, MLflow, run.json, and clearing up after success."""
+"""Shared by every stage: history, MLflow, and run.json."""
 
 import csv
 import io

@@ -1,1 +1,1 @@
-"""What trains one network for many budgets: the space of structures, sampling, tables of latencies."""
+"""Training of one network for many budgets: the space of structures, sampling, latency tables."""

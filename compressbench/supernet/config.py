@@ -61,7 +61,9 @@ class SupernetConfig(MethodConfig):
     resolution_step: int = Field(8, ge=1)
     min_width: float = Field(0.75, gt=0, le=1, description="the smallest width multiplier; the largest is 1")
     constraints: tuple[Constraint, ...] = Field(min_length=1)
-    samples: int = Field(100_000, ge=1, description="structures drawn before the training, for the conditional sampler")
+    samples: int = Field(
+        100_000, ge=1, description="structures sampled before the training, for the conditional sampler"
+    )
     recalibration_batches: int = Field(
         9, ge=1, description="training batches behind the statistics of a deployed structure"
     )

@@ -13,7 +13,7 @@ from compressbench.supernet.config import Constraint
 
 CostModel = Callable[[Tensor, Tensor], Tensor]
 """(resolutions int64 [N], multipliers float64 [N, S]) -> cost [N]."""
-BATCH = 64  # structures that are drawn at once until one has the target
+BATCH = 64  # structures sampled at a time until one has the target
 ATTEMPTS = 20_000
 
 

@@ -1,4 +1,4 @@
-"""Training one network whose subnets share weights: what its methods start from, and the sandwich rule."""
+"""Training of one network whose subnets share weights: the common start, and the sandwich rule."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

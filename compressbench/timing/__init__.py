@@ -1,1 +1,1 @@
-"""What takes how long: networks beside their dense ones, published structures, and our kernels."""
+"""Latency measurements: networks beside their dense ones, published structures, and the kernels."""

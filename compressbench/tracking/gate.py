@@ -1,4 +1,4 @@
-"""Whether the jobs of a workflow track: asked once, when it starts, and told to them by an environment variable."""
+"""Whether the jobs of a workflow track: decided once, when it starts, and passed to them in an environment variable."""
 
 import logging
 import os
@@ -34,5 +34,5 @@ def gate(scale: str) -> dict[str, str]:
 
 
 def is_off() -> bool:
-    """Whether the workflow has found the store unusable."""
+    """Whether the workflow has found that the store cannot be used."""
     return os.environ.get(VARIABLE) == "off"

@@ -136,12 +136,12 @@ def previous(root: Path, tags: dict[str, str]) -> list[results.Result]:
 
 
 def this_process() -> str:
-    """What tells whether the process that writes a run still lives."""
+    """Host, number and start time of this process, by which `is_alive` recognises it."""
     return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def is_alive(process: str) -> bool:
-    """Whether the process of a tag PROCESS lives; one of another machine counts as alive."""
+    """Whether the process of a tag PROCESS is running; a process on another machine counts as running."""
     host, number, started = process.rsplit(":", 2)
     if host != socket.gethostname():
         return True

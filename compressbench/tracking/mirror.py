@@ -1,4 +1,4 @@
-"""Makes the store say what the files under results/ say."""
+"""Brings the store up to date with the files under results/."""
 
 import logging
 from collections import defaultdict
@@ -116,7 +116,7 @@ class RunWriter:
 
     Attributes:
         stages: the finished ones.
-        logged: runs of the store: earlier and unfinished tries among them.
+        logged: runs of the store, earlier and unfinished attempts among them.
     """
 
     root: Path

@@ -1,4 +1,4 @@
-"""What result files say in MLflow's terms: names, tags, parameters, metrics, times."""
+"""Result files in MLflow's terms: names, tags, parameters, metrics, times."""
 
 import csv
 import hashlib
@@ -17,7 +17,7 @@ from compressbench.plan import Run
 from compressbench.reporting.shapes import damage
 
 KIND, RUN, STAGE = "kind", "run", "stage"  # tags; the kind is RUN or STAGE
-RESULT = "result"  # tag: folder and hash of run.json: tells a logged result from one that is not in the store yet
+RESULT = "result"  # tag: folder and hash of run.json: identifies a logged result
 CURVES = "curves"  # tag of a run: the results whose curves it shows
 TRAINING = ("compress", "finetune")  # the stages whose curves are those of the run
 THROUGHPUT, THROUGHPUT_FILE = "images_per_second", "throughput.csv"
@@ -54,7 +54,7 @@ class Result:
 
     @property
     def ended(self) -> int:
-        """Milliseconds since 1970: what run.json says; of older results, when it was written."""
+        """Milliseconds since 1970, from run.json; of older results, its modification time."""
         if "ended" in self.content:
             return round(datetime.fromisoformat(self.content["ended"]).timestamp() * 1000)
         return round((self.folder / "run.json").stat().st_mtime * 1000)
@@ -116,7 +116,7 @@ def is_pretraining(tags: dict[str, str]) -> bool:
 
 
 def method_title(root: Path, method: str) -> str:
-    """A method's name in words; the folder's where it is gone."""
+    """The title of a method; the name of its folder where the method no longer exists."""
     try:
         declared = discovery.declaration(root, method)
     except UserError:
@@ -127,7 +127,7 @@ def method_title(root: Path, method: str) -> str:
 
 
 def run_name(root: Path, tags: dict[str, str]) -> str:
-    """What differs first: `OptG 95 % · resnet_mini · seed 0`."""
+    """The most specific part first: `OptG 95 % · resnet_mini · seed 0`."""
     place = f"{tags['model']} · seed {tags['seed']}"
     if is_pretraining(tags):
         return f"Dense pretraining · {place}"

@@ -1,6 +1,6 @@
 """The MLflow store: where it is, whether it can be used, and the experiment of a scale in it.
 
-What can take MLflow minutes to find out (it repeats requests for more than four) is asked in seconds here first.
+MLflow can take minutes to notice an unusable store (it repeats requests for more than four); this takes seconds.
 """
 
 import logging
@@ -55,7 +55,7 @@ def guarded(root: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        answers(root)  # a server that is gone, a damaged or locked file: each has its sentence
+        answers(root)  # has a sentence of its own for an unreachable server and for a damaged or locked file
         raise Unusable(f"MLflow's store {uri(root)} cannot be used: {_reason(error)}") from error
 
 

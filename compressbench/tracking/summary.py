@@ -48,7 +48,7 @@ class Summary:
         return source if source in known else run
 
     def metrics(self, run: Run) -> dict[str, float]:
-        """The run's numbers; those of an operating point are called `point.name`, its most expensive one stands for the run."""
+        """The run's numbers: those of every operating point as `point.name`, and those of the most expensive one as `name`."""
         points = {point: self._point(run, point, row) for point, row in self._runs.get(run, {}).items()}
         if not points:
             return {}

@@ -1,4 +1,4 @@
-"""MLflow's pages, and the address at which they show the results: MLflow's own start page shows something else."""
+"""Serves MLflow's pages and prints the address of the results, which is not MLflow's start page."""
 
 import logging
 import subprocess
@@ -48,9 +48,7 @@ def _wait(server: "subprocess.Popen[bytes]", address: str) -> None:
                 return
         except requests.RequestException:
             time.sleep(0.2)
-    raise UserError(
-        f"MLflow's server did not start at {address}; its messages stand above. Is the port taken (--port)?"
-    )
+    raise UserError(f"MLflow's server did not start at {address}; see its messages above. Is the port taken (--port)?")
 
 
 def _line(address: str, experiment: str) -> str:

@@ -1,4 +1,4 @@
-"""What MLflow's pages show first: an experiment of training runs, its description, and one ready-made view of it."""
+"""The start of MLflow's pages: an experiment of training runs, its description, and a predefined view."""
 
 import json
 

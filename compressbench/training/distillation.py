@@ -1,4 +1,4 @@
-"""Distillation: what a student learns from other networks beside the labels: logits, attention maps, feature maps."""
+"""Distillation losses from other networks: logits, attention maps, feature maps."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -67,7 +67,7 @@ def peer_logits(logits: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 class PeerNetworks(nn.Module):
-    """Base of networks that learn together."""
+    """Base of networks that are trained jointly."""
 
     def predictions(self, images: Tensor) -> dict[str, Tensor]:
         """Logits [B, classes] by name: student0, student1, ... and of what else can classify."""

@@ -1,4 +1,4 @@
-"""Tells a network that has collapsed to chance from one that learns slowly."""
+"""Detects a network that has collapsed to chance, as opposed to one that learns slowly."""
 
 import math
 from collections.abc import Callable, Sequence

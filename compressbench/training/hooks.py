@@ -1,4 +1,4 @@
-"""What a hook sees, when it is called, and the hook that every run has: the learning rate."""
+"""The interface of hooks, and the hook that every run has: the learning rate."""
 
 import math
 from collections.abc import Callable, Sequence

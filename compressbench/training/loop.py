@@ -1,4 +1,4 @@
-"""The training loop. It knows nothing of any method: what a method adds is a hook, a loss or a parameter group."""
+"""The training loop. It does not depend on methods: a method adds a hook, a loss or a parameter group."""
 
 import math
 from collections.abc import Callable, Sequence

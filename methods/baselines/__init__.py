@@ -1,1 +1,1 @@
-"""The simple methods that every paper has to beat, in the same form as the papers."""
+"""The baselines of the suite, in the same form as the methods of papers."""

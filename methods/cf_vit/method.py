@@ -1,4 +1,4 @@
-"""CF-ViT (arXiv 2203.03821): a transformer reads a coarse image, and its important regions again where it is unsure."""
+"""CF-ViT (arXiv 2203.03821): a coarse pass, and a fine pass over the important regions of uncertain images."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""CLR-RNF (arXiv 2202.07190): a cross-layer ranking says how many filters stay, reciprocal nearest filters say which."""
+"""CLR-RNF (arXiv 2202.07190): a cross-layer ranking chooses how many filters are kept, reciprocal nearest filters which."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase

@@ -21,7 +21,7 @@ class Published(PublishedNetwork):
     settings: tuple[str, ...]
     convention: str = "with_bn_imagenet"
     dense_convention: str = ""
-    """Where the authors' dense network is counted otherwise than their narrow one."""
+    """Corrections where the authors count their dense network differently from the narrow one."""
 
     def widths(self, setting: str) -> Widths:
         """The widths that follow from the rates of a setting."""

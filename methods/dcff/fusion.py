@@ -1,4 +1,4 @@
-"""The fused convolution: C filters are learned, m convex mixtures of them convolve (arXiv 2107.06916, section 3)."""
+"""The fused convolution: C filters are trained, m convex mixtures of them convolve (arXiv 2107.06916, section 3)."""
 
 import math
 from collections.abc import Iterator
@@ -104,7 +104,7 @@ class FusedConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def refresh(self, temperature: float, epoch: int, keep_score: bool = False) -> dict[str, float]:
-        """New proxies, score, selection and P from the current filters; what there is to tell about them.
+        """New proxies, score, selection and P from the current filters; and statistics of them.
 
         The score of epoch 0 is stored; a later one only where all its entries are finite. `keep_score`: never.
         """

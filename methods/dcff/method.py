@@ -162,7 +162,7 @@ class DCFF(Method):
 
     @classmethod
     def structures(cls) -> list[Structure]:
-        """The published networks: their rates are given by hand."""
+        """The published networks, with a rate per layer."""
         return counts.structures()
 
 

@@ -1,4 +1,4 @@
-"""What of the paper needs no training: parameters, multiply-accumulates and compression of the six networks."""
+"""Numbers of the paper that need no training: parameters, multiply-accumulates and compression of the six networks."""
 
 import torch
 

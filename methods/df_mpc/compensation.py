@@ -1,4 +1,4 @@
-"""Ternary weights, what they do to a batch norm's input, and the coefficients that the next layer's input channels get."""
+"""Ternary weights, their effect on a batch norm's input, and the coefficients of the next layer's input channels."""
 
 from typing import NamedTuple
 

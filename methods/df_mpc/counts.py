@@ -1,4 +1,4 @@
-"""Counts that need no training: what the weights of mixed networks take. Without batch norms; MB are 2^20 bytes, KB 2^10."""
+"""Counts that need no training: the size of the weights of mixed networks. Without batch norms; MB are 2^20 bytes, KB 2^10."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which layers get few bits, and which one makes up for each."""
+"""Which layers get few bits, and which layer compensates for each."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase

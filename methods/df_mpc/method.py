@@ -1,4 +1,4 @@
-"""DF-MPC (arXiv 2307.00498): ternary layers, and the next layer of more bits makes up for each. No data."""
+"""DF-MPC (arXiv 2307.00498): ternary layers, each compensated by the next layer with more bits. No data."""
 
 from typing import Any, Literal
 

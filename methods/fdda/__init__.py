@@ -1,1 +1,1 @@
-"""FDDA: post-training quantization with one real image per class and a generator that knows each class's statistics."""
+"""FDDA: post-training quantization with one real image per class and a generator aligned with the statistics of each class."""

@@ -1,4 +1,4 @@
-"""The generator's training: what a step draws, its loss, its learning rate, and how it passes from stage to stage."""
+"""Training of the generator: samples of a step, loss, learning rate, and its transfer between stages."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Self

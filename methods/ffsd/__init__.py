@@ -1,1 +1,1 @@
-"""FFSD: a leader learns from the fused features of students that learn from each other."""
+"""FFSD: a leader is trained on the fused features of students that imitate each other."""

@@ -1,4 +1,4 @@
-"""Diversity: a student looks where the one before it does not."""
+"""Diversity: the attention of a student is shifted away from that of the one before it."""
 
 import torch
 import torch.nn.functional as F

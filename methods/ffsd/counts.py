@@ -1,4 +1,4 @@
-"""Counts of the published networks and of what is trained beside them: they need no training."""
+"""Counts of the published networks and of the modules trained with them: they need no training."""
 
 from dataclasses import dataclass
 

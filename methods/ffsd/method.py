@@ -1,4 +1,4 @@
-"""FFSD (arXiv 2103.14473): a leader is distilled online from students that learn from each other; only the leader is kept."""
+"""FFSD (arXiv 2103.14473): a leader is distilled online from students that imitate each other; only the leader is kept."""
 
 import math
 from typing import Any, NamedTuple
@@ -163,6 +163,6 @@ class FFSD(Method):
 
 
 def _validation(accuracies: dict[str, float]) -> dict[str, float]:
-    """The leader's is the validation accuracy; the others stand beside it."""
+    """The validation accuracy is that of the leader; the others are additional metrics."""
     leader = accuracies.pop("leader")
     return {"validation_top1": leader} | {f"validation_top1_{name}": value for name, value in accuracies.items()}

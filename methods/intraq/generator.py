@@ -1,4 +1,4 @@
-"""The images that calibrate the activation ranges (not the training images): those of a throw-away generator in training."""
+"""The images that calibrate the activation ranges (not the training images): those of a temporary generator in training."""
 
 from collections.abc import Iterator
 

@@ -1,1 +1,1 @@
-"""LEC-Net: tentative expansion per session, compressed by gates that the nodes switch themselves."""
+"""LEC-Net: expansion in every session, compressed by gates on the activations of the nodes."""

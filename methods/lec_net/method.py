@@ -1,4 +1,4 @@
-"""LEC-Net (arXiv 2104.02281): every session expands the nodes tentatively, and gates switch off most of what it added."""
+"""LEC-Net (arXiv 2104.02281): every session expands the nodes, and gates remove most of the expansion."""
 
 from typing import Literal
 

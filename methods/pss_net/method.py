@@ -27,7 +27,7 @@ class PSSNetConfig(SupernetConfig):
     pool_size: int = Field(50, ge=1, description="M: structures kept for every budget")
     score_decay: float = Field(0.9, ge=0, lt=1, description="λ: of a score when its structure is trained again")
     exploration: tuple[float, float] = Field(
-        (1.0, 0.01), description="p: how often a fresh structure is drawn; start, end"
+        (1.0, 0.01), description="p: probability of a uniformly sampled structure; start, end"
     )
     temperature: tuple[float, float] = Field((1.0, 0.01), description="t: of the softmax over scores; start, end")
     deployed: Choice = Field("best", description="which structure of a pool is deployed; random: a fresh one")

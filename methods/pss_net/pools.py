@@ -1,4 +1,4 @@
-"""The pools: the best structures met so far of every budget, and how structures are drawn from them."""
+"""The pools: the best structures so far of every budget, and sampling from them."""
 
 import math
 

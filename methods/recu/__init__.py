@@ -1,1 +1,1 @@
-"""ReCU: binary networks whose far-out latent weights are clamped to the quantiles of a Laplace law."""
+"""ReCU: binary networks whose latent weights are clamped to the quantiles of a Laplace distribution."""

@@ -1,4 +1,4 @@
-"""ReCU (arXiv 2103.12369): latent weights in the tails of a Laplace law are clamped before the sign."""
+"""ReCU (arXiv 2103.12369): latent weights in the tails of a Laplace distribution are clamped before the sign."""
 
 import math
 from typing import Any, Literal

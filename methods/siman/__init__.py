@@ -1,1 +1,1 @@
-"""SiMaN: binary networks whose bits say which half of a filter's magnitudes is the larger one."""
+"""SiMaN: binary networks whose bits mark the larger half of a filter's magnitudes."""

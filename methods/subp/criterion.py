@@ -146,7 +146,7 @@ def kept_blocks(low: Tensor, chosen: Tensor, c_in: int) -> Tensor:
 
 
 def update(scores: Tensor, pruned: int, returned: int, draw: Sampler, temperature: float = 1.0) -> Tensor:
-    """scores [rows, c_in] -> bool [rows, c_in]: the `pruned` lowest of each row are out, `returned` of them drawn back in."""
+    """scores [rows, c_in] -> bool [rows, c_in]: the `pruned` lowest of each row go, but for `returned` sampled ones."""
     low = lowest(scores, pruned)
     if returned == 0:
         return kept_blocks(low, low[:, :0], scores.shape[1])

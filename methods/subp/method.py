@@ -32,7 +32,7 @@ from methods.subp.soft import Gradient, MaskUpdates, RemovedDecay, Scored, expor
 
 
 class SUBP(Method):
-    """Every epoch the lowest blocks of each row become candidates, and fewer and fewer of them are drawn back in."""
+    """Every epoch the lowest blocks of each row become candidates, and a shrinking number of them is sampled to return."""
 
     class Config(MethodConfig):
         """Epochs, batch size, learning rate and label smoothing are the pair's shared budget (recipes.scratch)."""

@@ -1,4 +1,4 @@
-"""Training under soft uniform masks: the straight-through layer, the pull on removed weights, the mask updates."""
+"""Training under soft uniform masks: the straight-through layer, the decay of removed weights, the mask updates."""
 
 from collections.abc import Callable
 from typing import Literal

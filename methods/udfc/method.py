@@ -1,4 +1,4 @@
-"""UDFC (arXiv 2308.07209): filters removed and weights rounded at once, and the next layer remixed in closed form. No data."""
+"""UDFC (arXiv 2308.07209): filters are removed, weights rounded, and the next layer corrected in closed form. No data."""
 
 from typing import Literal
 

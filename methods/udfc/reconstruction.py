@@ -13,7 +13,7 @@ Objective = Literal["folded", "normalised"]
 
 
 def channels(weight: Tensor, bias: Tensor | None, norm: _BatchNorm, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Rows a_j and offsets b_j that stand for the channels, float64 [N, M k k] and [N].
+    """Rows a_j and offsets b_j that represent the channels, float64 [N, M k k] and [N].
 
     folded: the affine map to the pre-activation, a_j = (γ_j/s_j) vec(W_j), b_j = β_j − μ_j γ_j/s_j.
     normalised: a_j = γ_j vec(W_j)/‖W_j‖, b_j = β_j, without the large μ.

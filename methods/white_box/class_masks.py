@@ -65,7 +65,7 @@ class ClassMasks(nn.Module):
         return self.told(images, labels)
 
     def told(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The logits of a forward pass that is told the labels, in any mode: for training, and to show what they do."""
+        """The logits of a forward pass with masks chosen by these labels, in any mode: for training and for evaluation."""
         self._labels = labels
         try:
             return self.network(images)

@@ -1,4 +1,4 @@
-"""Which convolutions of a network have masks, where those act, which layers vote and which is drawn at random."""
+"""Which convolutions of a network have masks, where those act, which layers vote and which has random channels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Layout:
     outer: dict[str, str]
     """The convolutions of residual sums whose masks are never used, each with its batch norm."""
     random_layer: RandomLayer | None
-    """The layer whose channels are drawn."""
+    """The layer whose channels are chosen at random."""
 
     @property
     def names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""White-Box (arXiv 2104.11883): channels get a mask per class, all classes vote, FLOPs decide how many stay."""
+"""White-Box (arXiv 2104.11883): channels get a mask per class, all classes vote, a FLOPs target decides how many are kept."""
 
 from typing import Literal
 
@@ -45,7 +45,7 @@ class WhiteBox(Method):
             "random", description="channels of the convolution that only the classifier reads, where there is one"
         )
         last_width: int | None = Field(
-            None, ge=1, description="how many of them are drawn; default: int(C (1 - cut of the round before))"
+            None, ge=1, description="number of its random channels; default: int(C (1 - cut of the round before))"
         )
         outer: bool = Field(
             False, description="convolutions of residual sums have masks, which are ranked but never used"
@@ -180,7 +180,7 @@ def class_recipe(recipe: Recipe, epochs: int) -> Recipe:
 
 @torch.no_grad()
 def record_label_dependence(ctx: Context, masks: ClassMasks) -> None:
-    """Validation accuracy (%) when the forward pass is told the true labels, wrong ones, or none (the mean mask).
+    """Validation accuracy (%) of forward passes with the true labels, with wrong ones, and with none (the mean mask).
 
     Accuracy while labels enter the forward pass measures the masks' hint, not the network.
     """

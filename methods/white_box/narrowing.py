@@ -1,4 +1,4 @@
-"""From the class network to the narrow one: what happens to batch norms and to layers that are not inherited."""
+"""From the class network to the narrow one: batch norms, and layers that are not inherited."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase

@@ -19,7 +19,7 @@ Cut = Callable[[Widths], float]
 
 @dataclass(frozen=True)
 class RandomLayer:
-    """A layer that does not vote: its channels are drawn. `width` of them, or as large a part as FLOPs were left."""
+    """A layer that does not vote: its channels are random. `width` of them, or the share that is left of the FLOPs."""
 
     key: str
     channels: int
@@ -83,7 +83,7 @@ def vote(
         random_layer: the layer that gets its width from the round before.
 
     Raises:
-        UserError: when the keep rate ends before the target is reached (scores that are all alike).
+        UserError: when the keep rate ends before the target is reached (all scores are equal).
     """
     ranked = torch.cat(list(scores.values())).sort(descending=True).values
     rounds: list[Round] = []

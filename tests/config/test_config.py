@@ -16,7 +16,7 @@ from compressbench.data import versioning
 from compressbench.errors import UserError
 from compressbench.method import Method, loading
 from compressbench.method.context import Recipes
-from compressbench.plan import Plan, Run, parse_run, provenance
+from compressbench.plan import Plan, Run
 from tests.conftest import ROOT
 
 
@@ -160,11 +160,6 @@ def test_wrong_seed(tree: Path, seeds: list) -> None:
         Plan(tree, "smoke", None, seeds)
 
 
-def test_a_seed_that_is_named_twice_runs_once() -> None:
-    plan = Plan(ROOT, "smoke", ["snip"], [1, 0, 1])
-    assert plan.seeds == (1, 0) and len(plan.runs) == len(set(plan.runs))
-
-
 @pytest.mark.parametrize(
     ("change", "key"),
     [
@@ -196,20 +191,6 @@ def test_a_job_reads_the_declaration_of_its_method_only(tree: Path) -> None:
     assert list(Plan(tree, "smoke", ["toy"]).declarations) == ["toy"]
     with pytest.raises(UserError, match=r"methods/other/config\.yaml"):
         Plan(tree, "smoke")
-
-
-def test_the_workflow_tells_its_jobs_the_version_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(provenance.VERSION_VARIABLE, "abc-dirty")
-    assert provenance.code_version(ROOT) == "abc-dirty"
-    monkeypatch.delenv(provenance.VERSION_VARIABLE)
-    assert provenance.code_version(ROOT) not in ("", "abc-dirty")
-
-
-def test_run_names_round_trip() -> None:
-    run = Run("smoke", "digits", "plain_mini", "toy", "half", 3)
-    assert parse_run(run.name) == run
-    with pytest.raises(UserError, match="is not a run"):
-        parse_run("smoke/digits")
 
 
 def test_every_declaration_and_scale_of_the_project_is_valid() -> None:
@@ -565,22 +546,6 @@ def test_images_of_another_setting_are_not_synthesized_again() -> None:
     assert declared.synthesis_from == {"w3": "w4"}
     with pytest.raises(UserError, match="unknown setting 'w9'"):
         parse(Declaration, declared.model_dump(exclude={"package"}) | {"synthesis_from": {"w3": "w9"}}, "here")
-
-
-def test_one_latency_stands_for_networks_of_the_same_layers() -> None:
-    plan = Plan(ROOT, "desk", ["udfc"], [0, 1])
-    by_setting = {run.setting: run for run in plan.runs if run.model == "resnet14_conv" and run.seed == 0}
-    ours, naive = by_setting["p30_w6"], by_setting["naive_p30_w6"]
-    assert plan.timed[naive] == plan.timed[ours] == ours
-    assert "latency" in plan.stages(ours) and "latency" not in plan.stages(naive)
-    assert {run.seed for run in plan.timed} == {0}, "the scale times its first seed only"
-
-
-def test_a_run_is_timed_itself_where_the_setting_that_stands_for_it_does_not_run() -> None:
-    plan = Plan(ROOT, "paper", ["udfc"], [0])
-    run = next(r for r in plan.runs if r.setting == "p30_w6")
-    plan.declarations["udfc"] = plan.declarations["udfc"].model_copy(update={"latency_from": {"p30_w6": "w3"}})
-    assert plan.timed[run] == run
 
 
 # ---- pretrained weights, and what is not trained

@@ -11,14 +11,14 @@ from compressbench.errors import UserError
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("digits", {}), ("photographs", {"scale": 4}), ("digits_sessions", {"seed": 7})],
+    [("digits", {}), ("photographs", {"upscaling": 4}), ("digits_sessions", {"seed": 7})],
 )
 def test_a_loader_gets_the_options_of_its_task(
     name: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = replace(data.DATASETS[name], load=lambda *arguments, **given: (arguments, given))
     monkeypatch.setitem(data.DATASETS, name, entry)
-    found = data.load(name, "data", limit=12, scale=4, seed=7)  # type: ignore[arg-type]
+    found = data.load(name, "data", limit=12, upscaling=4, seed=7)  # type: ignore[arg-type]
     assert found == ((Path("data"), 12), options)
 
 

@@ -83,11 +83,11 @@ def test_enlarged_borders_are_those_of_matlab():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(2, 4))
-def test_enlarging_mirrors_the_image_at_its_border(height, width, scale):
+def test_enlarging_mirrors_the_image_at_its_border(height, width, upscaling):
     image = torch.randint(256, (1, 3, height, width), generator=torch.Generator().manual_seed(height * width)).double()
     tiled = torch.cat([image, image.flip(-1)], -1).repeat(1, 1, 1, 3)
     tiled = torch.cat([tiled, tiled.flip(-2)], -2).repeat(1, 1, 3, 1)  # the period of the mirrored plane, three times
-    top, left = 2 * height * scale, 2 * width * scale
-    middle = upscale_bicubic(tiled, scale)[..., top : top + height * scale, left : left + width * scale]
-    tolerance = 1 if scale == 3 else 0  # thirds are inexact: ties round either way
-    assert (upscale_bicubic(image, scale) - middle).abs().max() <= tolerance
+    top, left = 2 * height * upscaling, 2 * width * upscaling
+    middle = upscale_bicubic(tiled, upscaling)[..., top : top + height * upscaling, left : left + width * upscaling]
+    tolerance = 1 if upscaling == 3 else 0  # thirds are inexact: ties round either way
+    assert (upscale_bicubic(image, upscaling) - middle).abs().max() <= tolerance

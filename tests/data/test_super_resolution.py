@@ -8,18 +8,18 @@ from compressbench.data.super_resolution import ImagePair
 from compressbench.errors import UserError
 
 
-def addressed(height: int, width: int, scale: int) -> ImagePair:
+def addressed(height: int, width: int, upscaling: int) -> ImagePair:
     """Every low-resolution pixel has its own value, and its high-resolution pixels have the same."""
     low = torch.arange(3 * height * width).float().view(3, height, width)
-    return ImagePair("addressed", low, low.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
+    return ImagePair("addressed", low, low.repeat_interleave(upscaling, 1).repeat_interleave(upscaling, 2))
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_patches_are_aligned_after_every_turn(scale):
-    batches = data.PatchBatches([addressed(11, 17, scale)], scale, patch=6, batch_size=64, seed=0)
+@pytest.mark.parametrize("upscaling", [2, 3, 4])
+def test_patches_are_aligned_after_every_turn(upscaling):
+    batches = data.PatchBatches([addressed(11, 17, upscaling)], upscaling, patch=6, batch_size=64, seed=0)
     low, high = batches(0)
-    assert low.shape == (64, 3, 6, 6) and high.shape == (64, 3, 6 * scale, 6 * scale)
-    assert torch.equal(low.repeat_interleave(scale, 2).repeat_interleave(scale, 3), high)
+    assert low.shape == (64, 3, 6, 6) and high.shape == (64, 3, 6 * upscaling, 6 * upscaling)
+    assert torch.equal(low.repeat_interleave(upscaling, 2).repeat_interleave(upscaling, 3), high)
 
 
 def test_all_eight_turns_and_all_places_occur():

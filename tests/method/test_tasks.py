@@ -90,7 +90,7 @@ def enlarged() -> SimpleNamespace:
     pair = ImagePair(
         "one", 255 * torch.rand(3, 40, 40, generator=random), 255 * torch.rand(3, 80, 80, generator=random)
     )
-    return SimpleNamespace(train=[pair], test=[pair], scale=2)
+    return SimpleNamespace(train=[pair], test=[pair], upscaling=2)
 
 
 @pytest.mark.parametrize(

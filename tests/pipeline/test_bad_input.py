@@ -193,13 +193,13 @@ def test_every_command_needs_a_project() -> None:
         ("config/smoke.yaml", b"seeds:\n\t- 0\n", "config/smoke.yaml is not valid YAML"),
         ("config/smoke.yaml", b"", "config/smoke.yaml: key"),
         ("config/smoke.yaml", b"- 1\n", "config/smoke.yaml: key"),
-        ("config/smoke.yaml", b"seeds: [0]\nseeds: [1]\n", "the key 'seeds' stands there twice"),
+        ("config/smoke.yaml", b"seeds: [0]\nseeds: [1]\n", "the key 'seeds' occurs twice"),
         ("config/smoke.yaml", b"# \xe9\nseeds: [0]\n", "config/smoke.yaml is not UTF-8 text"),
         ("config/smoke.yaml", b"seeds: *unknown\n", "config/smoke.yaml is not valid YAML"),
         ("config/smoke.yaml", b"seeds: !!python/object:os.system [0]\n", "config/smoke.yaml is not valid YAML"),
         ("config/smoke.yaml", None, "cannot read config/smoke.yaml: Is a directory"),
         ("methods/optg/config.yaml", b"title: a\n\tpaper: b\n", "methods/optg/config.yaml is not valid YAML"),
-        ("methods/optg/config.yaml", b"title: OptG\npaper: a\ntitle: OptG\n", "the key 'title' stands there twice"),
+        ("methods/optg/config.yaml", b"title: OptG\npaper: a\ntitle: OptG\n", "the key 'title' occurs twice"),
     ],
 )
 def test_files_that_are_no_configuration_are_named(

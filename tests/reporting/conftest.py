@@ -323,3 +323,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(
         root=root, results=root / "results", runs=runs, declarations=declarations, out=root / "reports", written=written
     )
+
+
+@pytest.fixture(scope="module")
+def chosen(report: SimpleNamespace) -> list:
+    return [run for run in report.runs if run.method in ("optg", "intraq")]

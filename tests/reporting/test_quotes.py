@@ -154,7 +154,7 @@ def test_a_claim_that_does_not_hold_is_named(project: Path) -> None:
 def test_a_wrong_reference_changes_no_readme(project: Path) -> None:
     (project / "README.md").write_text("# compressbench\n\n1.00<!--net/ours/p50-->\n", encoding="utf-8")
     (project / "methods/ours/README.md").write_text("1.00<!--p10-->\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"methods/ours/README\.md: no table has p10; mend"):
+    with pytest.raises(UserError, match=r"methods/ours/README\.md: no table has p10; correct"):
         requote(project, project / "tables")
     assert "1.00<!--net" in (project / "README.md").read_text(encoding="utf-8")
 

@@ -1,40 +1,17 @@
 """Every reader on a small made-up folder, and what a damaged file costs."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from compressbench.plan import Run
 from compressbench.reporting import readers
-from compressbench.reporting.collect import KEYS, Results, collect
 from compressbench.reporting.readers import POINT, READERS
 from compressbench.reporting.run_files import RunFiles
+from tests.reporting.run_results import ABSENT, MEASUREMENT, OTHER, POINTS, RUN, write
 
-RUN = Run("desk", "digits", "resnet", "optg", "p90", 0)
-OTHER = replace(RUN, seed=1)
-ABSENT = [
-    {"result": "metrics.json", "reason": "not there"},
-    {"result": "latency.json", "reason": "not there"},
-]
-MEASUREMENT = {
-    "runtime": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50,
-    "dense_ms": {"median": 2.0, "minimum": 1.0}, "compressed_ms": {"median": 1.0, "minimum": 0.5},
-    "speedup": {"median": 2.0, "low": 1.9, "high": 2.1},
-}  # fmt: skip
 TIMES = {"dense_ms": 2.0, "latency_ms": 1.0, "speedup": 2.0, "low": 1.9, "high": 2.1}
-POINTS = {"low": {"label": "low", "quality": {"top1": 80.0}}, "high": {"label": "high", "quality": {"top1": 90.0}}}
-
-
-def write(root: Path, stage: str, name: str, content: object, run: Run = RUN) -> RunFiles:
-    """A file of a run (JSON, or a text as it is), and all files that are there."""
-    path = root / run.folder(stage).relative_to("results") / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return RunFiles(root, run, run)
 
 
 def test_without_files_only_what_is_missing_has_rows(tmp_path: Path) -> None:
@@ -150,59 +127,3 @@ def test_missing_says_what_is_absent_and_what_is_damaged(tmp_path: Path) -> None
     assert absent == ABSENT[0]
     assert damaged["result"] == "latency.json" and damaged["reason"].startswith("damaged: ")
     assert list(readers.missing(RunFiles(tmp_path, OTHER, None))) == ABSENT[:1]
-
-
-def write_all(root: Path, run: Run) -> None:
-    """Every file that a reader reads."""
-    metrics = {"quality": {"top1": 90.0}, "macs": 7}
-    timed = {"measurements": [MEASUREMENT], "throughput": [MEASUREMENT | {"batch": 64, "images": 1000}], "skipped": []}
-    write(root, "evaluate", "metrics.json", metrics, run)
-    write(root, "latency", "latency.json", timed, run)
-    write(root, "compress", "record.json", {"density": 0.1}, run)
-    write(root, "finetune", "run.json", {"wall_seconds": 2.0}, run)
-    write(root, "finetune", "history.csv", "epoch,loss,steps\n0,1.0,10\n", run)
-
-
-@pytest.mark.parametrize(
-    ("stage", "name", "lost", "listed"),
-    [
-        ("evaluate", "metrics.json", {"runs": 1, "numbers": 2}, True),
-        ("latency", "latency.json", {"latency": 1, "throughput": 1}, True),
-        ("compress", "record.json", {"records": 1, "numbers": 1}, False),
-        ("finetune", "run.json", {}, False),
-        ("finetune", "history.csv", {"history": 1}, False),
-    ],
-)
-def test_a_damaged_file_costs_a_row_in_missing_and_its_own_rows_alone(
-    tmp_path: Path, stage: str, name: str, lost: dict[str, int], listed: bool
-) -> None:
-    for run in (RUN, OTHER):
-        write_all(tmp_path, run)
-    whole = collect(tmp_path, "desk", [RUN, OTHER])
-    write(tmp_path, stage, name, '{"')
-    damaged = collect(tmp_path, "desk", [RUN, OTHER])
-    for frame in READERS:
-        before, after = getattr(whole, frame), getattr(damaged, frame)
-        pd.testing.assert_frame_equal(_of_other(before), _of_other(after), check_dtype=False)
-        assert len(after) - len(before) == (listed if frame == "missing" else -lost.get(frame, 0)), frame
-    assert list(damaged.missing.result) == [name] * listed
-
-
-def _of_other(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame.seed == OTHER.seed].reset_index(drop=True)
-
-
-def test_every_frame_has_the_keys_and_the_declared_columns_also_without_rows(tmp_path: Path) -> None:
-    results = collect(tmp_path, "desk", [])
-    for name, reader in READERS.items():
-        assert list(getattr(results, name)) == [*KEYS, *reader.columns]
-        assert all(getattr(results, name)[column].dtype == float for column in reader.floats)
-    assert set(READERS) < set(Results.__dataclass_fields__)
-
-
-def test_rows_of_an_operating_point_are_those_of_a_setting_with_its_name(tmp_path: Path) -> None:
-    write(tmp_path, "evaluate", "metrics.json", {"points": POINTS, "stored_bytes": 100})
-    results = collect(tmp_path, "desk", [RUN])
-    assert list(results.runs.setting) == ["p90@low", "p90@high"]
-    assert list(results.records.setting) == ["p90"]
-    assert results.points == {("digits", "resnet", "optg", "p90"): {"low": "low", "high": "high"}}

@@ -1,4 +1,4 @@
-"""reports/ is about one run: all methods of the desk scale with the seeds that it claims. Every other one reports elsewhere."""
+"""Commands that report a run: reports/ is about a complete run of the desk scale, every other one reports elsewhere."""
 
 import json
 import shutil
@@ -6,46 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from compressbench.config.discovery import files
 from compressbench.plan import Plan
 from compressbench.reporting import SEEDS
 from tests.conftest import ROOT, run_module
-
-SCALES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
-CLAIMED = Plan(ROOT, "desk").scale.report_seeds
-
-
-def test_the_desk_scale_alone_claims_reports() -> None:
-    claims = {scale for scale in SCALES if Plan(ROOT, scale).committed_report}
-    assert claims == {"desk"} and len(CLAIMED) >= 2
-
-
-@pytest.mark.parametrize(
-    ("seeds", "methods", "folder"),
-    [
-        (CLAIMED, None, "reports"),
-        (CLAIMED[::-1], list(files(ROOT)), "reports"),
-        (None, None, "results/desk/report"),
-        (CLAIMED[:1], None, "results/desk/report"),
-        ((*CLAIMED, max(CLAIMED) + 1), None, "results/desk/report"),
-        (CLAIMED, ["optg"], "results/desk/report"),
-    ],
-)
-def test_reports_is_for_all_methods_with_exactly_the_seeds_that_it_claims(
-    seeds: tuple[int, ...] | None, methods: list[str] | None, folder: str
-) -> None:
-    assert Plan(ROOT, "desk", methods, seeds).report_folder == Path(folder)
-
-
-def test_reports_is_for_all_pairs() -> None:
-    pairs = list(Plan(ROOT, "desk").scale.pairs)
-    assert Plan(ROOT, "desk", None, CLAIMED, pairs[::-1]).report_folder == Path("reports")
-    assert Plan(ROOT, "desk", None, CLAIMED, pairs[1:]).report_folder == Path("results/desk/report")
-
-
-def test_the_seeds_of_a_scale_without_claim_do_not_matter() -> None:
-    for scale in set(SCALES) - {"desk"}:
-        assert Plan(ROOT, scale, seeds=CLAIMED).report_folder == Path("results", scale, "report")
 
 
 def small_project(root: Path) -> Path:
@@ -96,7 +59,7 @@ def test_a_run_of_one_seed_leaves_reports_alone_and_is_compared_with_it(tmp_path
     code, output = report(root, "desk", "--seeds", "0")
     runs = len(Plan(root, "desk", seeds=[0]).runs)
     assert code == 0, output
-    assert f"All {3 * runs} committed numbers (reports/{SEEDS}) came out to the last digit; 0 differences" in output
+    assert f"All {3 * runs} committed numbers (reports/{SEEDS}) are equal to the last digit; 0 differences" in output
     assert f"Not part of this run: {3 * runs} committed numbers of seed 1." in output
     assert {p: p.read_bytes() for p in (root / "reports").rglob("*") if p.is_file()} == files_of
     assert report(root, "desk", "--seeds", "0", command="report-folder") == (0, "results/desk/report\n")

@@ -1,8 +1,6 @@
 """What a run computed beside the committed numbers: counts, words, and the table of single seeds that both come from."""
 
-import json
 import math
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,27 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from compressbench.errors import UserError
-from compressbench.reporting import SEEDS, write
-from compressbench.reporting.collect import collect
-from compressbench.reporting.seeds import KEY, read_seeds, seeds_table, write_seeds
 from compressbench.reporting.verdict import compare, verdict
+from tests.reporting.seed_rows import OPTG, QUALITIES, rows
 
-OPTG = "fashion_mnist/resnet_mini/optg/p98"
-QUALITIES = {0: 84.1, 1: 84.5, 2: 84.9}
 # mean 84.5, s = 0.4, t(0.975, 2) = 4.3027: the interval is 84.5 ± 4.3027 · 0.4 / √3 = 84.5 ± 0.9937
 SOURCE, FILE = Path("reports/tables/seeds.csv"), Path("results/desk/report/verdict.csv")
-
-
-def rows(seed: int, method: str = "optg", quality: float | None = None, kept: float = 1490.0) -> pd.DataFrame:
-    """Three numbers of a run."""
-    numbers = {
-        "quality.top1": QUALITIES.get(seed, 84.0) if quality is None else quality,
-        "macs": 4_089_184.0,
-        "compress.kept_l1": kept,
-    }
-    run = ["fashion_mnist", "resnet_mini", method, "p98", "", seed]
-    return pd.DataFrame([[*run, name, value] for name, value in numbers.items()], columns=[*KEY, "value"])
 
 
 @pytest.fixture
@@ -49,10 +31,12 @@ def test_equal_tables_have_0_differences(committed: pd.DataFrame) -> None:
     found = judge(committed.sample(frac=1, random_state=0), committed, (0, 1, 2))
     assert found.table.empty
     assert (
-        "All 18 committed numbers (reports/tables/seeds.csv) came out to the last digit; 0 differences, 0 missing."
+        "All 18 committed numbers (reports/tables/seeds.csv) are equal to the last digit; 0 differences, 0 missing."
         in found.page
     )
-    assert "What differs" not in found.page and "Missing" not in found.page and "New" not in found.page
+    assert (
+        "Differences, the largest first" not in found.page and "Missing" not in found.page and "New" not in found.page
+    )
 
 
 def test_a_number_that_is_not_a_number_again_is_equal(committed: pd.DataFrame) -> None:
@@ -171,74 +155,3 @@ def test_one_screen_has_the_largest_differences_and_says_where_the_others_are(co
     assert new.startswith("New, not in the committed table: 15 numbers of 5 runs: ")
     assert new.endswith(" ... and 3 more: see results/desk/report/verdict.csv")
     assert found.counts == {"outside": differ, "missing": 90, "new": 15}
-
-
-@pytest.fixture(scope="module")
-def chosen(report: SimpleNamespace) -> list:
-    return [run for run in report.runs if run.method in ("optg", "intraq")]
-
-
-def test_the_table_has_every_number_of_metrics_and_records_and_no_time(report: SimpleNamespace, chosen: list) -> None:
-    table = seeds_table(collect(report.results, "desk", report.runs))
-    assert not table.duplicated(KEY).any()
-    folder = report.results / "desk" / OPTG / "seed1"
-    metrics = json.loads((folder / "evaluate/metrics.json").read_text(encoding="utf-8"))
-    own = table[(table.method == "optg") & (table.setting == "p98") & (table.seed == 1)].set_index("name").value
-    quality = metrics.pop("quality")
-    assert own.to_dict() == metrics | {"quality.top1": quality["top1"]}
-    photograph = table[(table.method == "ddtb") & (table.setting == "b2") & (table.seed == 0)].set_index("name").value
-    assert {"quality.psnr", "quality.ssim", "quality.images.astronaut.psnr"} <= set(photograph.index)
-    images = table[(table.method == "intraq") & (table.setting == "w4a4")].set_index(["seed", "name"]).value
-    assert images[1, "synthesize.diversity_within_class"] == 0.5
-    assert not table.name.str.contains("wall|latency|speedup|_ms").any()
-
-
-def test_a_written_table_has_all_digits(tmp_path: Path) -> None:
-    table = rows(0, quality=0.1 + 0.2, kept=math.nan)
-    again = read_seeds(write_seeds(table, tmp_path / "seeds.csv"))
-    pd.testing.assert_frame_equal(again, table)
-    assert again.value[0] == 0.30000000000000004
-    assert ",4089184\n" in (tmp_path / "seeds.csv").read_text(encoding="utf-8")
-
-
-def test_a_damaged_table_is_named(tmp_path: Path) -> None:
-    for content in ("", "dataset,seed,value\na,0,1\n", "seed,value\nzero,one\n"):
-        (tmp_path / "seeds.csv").write_text(content, encoding="utf-8")
-        with pytest.raises(UserError, match=r"seeds\.csv cannot be read .* restore it"):
-            read_seeds(tmp_path / "seeds.csv")
-
-
-def test_a_report_is_compared_with_what_was_committed_before_it(
-    report: SimpleNamespace, chosen: list, tmp_path: Path
-) -> None:
-    out, results = tmp_path / "reports", tmp_path / "results"
-    shutil.copytree(report.results / "desk/fashion_mnist", results / "desk/fashion_mnist")
-
-    def written() -> str:
-        write(results, "desk", chosen, report.declarations, report.root / "methods", out, committed=out, complete=True)
-        return (out / "verdict.md").read_text(encoding="utf-8")
-
-    assert f"Nothing to compare with: {out / SEEDS} does not exist." in written()
-    first = (out / SEEDS).read_bytes()
-    assert "0 differences, 0 missing" in written() and (out / SEEDS).read_bytes() == first
-    file = results / "desk" / OPTG / "seed0/evaluate/metrics.json"
-    metrics = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(
-        json.dumps(metrics | {"quality": {"top1": math.nextafter(metrics["quality"]["top1"], 0)}}), encoding="utf-8"
-    )
-    assert "1 difference, 0 missing" in written()
-    assert f"<li>{OPTG}/seed0 quality.top1: " in (out / "verdict.html").read_text(encoding="utf-8")
-    changed = pd.read_csv(out / "verdict.csv")
-    assert list(zip(changed.method, changed.setting, changed.seed, changed.name, strict=True)) == [
-        ("optg", "p98", 0, "quality.top1")
-    ]
-    assert (out / SEEDS).read_bytes() != first
-    assert "0 differences" in written()
-
-
-def test_a_complete_report_is_not_touched_when_a_result_is_missing(
-    report: SimpleNamespace, chosen: list, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=r"rewritten by a complete run only; missing results: \d+, the first one"):
-        write(tmp_path, "desk", chosen, report.declarations, report.root / "methods", tmp_path / "out", complete=True)
-    assert not (tmp_path / "out").exists()

@@ -1,12 +1,13 @@
+"""Every library runs masked and quantized networks as PyTorch computes them."""
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressbench import models
 from compressbench.layers.masked import masked, masked_layers
 from compressbench.layers.quantized import quantize_activation, quantize_layer
 from compressbench.layers.registry import replace_modules
-from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 
 LIBRARIES = ["torch_eager", "torch_compiled", "onnxruntime", "openvino"]
@@ -58,12 +59,3 @@ def test_quantized_network_runs_as_the_float_graph_that_simulates_it(name):
     with torch.no_grad():
         output, expected = torch.as_tensor(make_runtime(name).prepare(model, x)()), model(x)
     torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)
-
-
-def test_model_without_onnx_form_is_skipped_with_a_reason():
-    class Strange(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.special.bessel_j0(x)
-
-    with pytest.raises(Skip, match=r"no ONNX graph.*bessel"):
-        make_runtime("onnxruntime").prepare(Strange(), torch.ones(1, 1, 2, 2))

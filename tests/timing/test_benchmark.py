@@ -5,11 +5,13 @@ import pytest
 
 from compressbench.errors import UserError
 from compressbench.kernels import native
-from compressbench.reporting.kernels import break_even, write_kernels
+from compressbench.reporting.kernels import write_kernels
 from compressbench.timing import benchmark
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "methods/one_by_n/published.csv"
+
+
 TINY = {"blocks": [1, 1], "widths": [16, 32], "shortcut": "conv", "classes": 10}
 
 
@@ -82,11 +84,3 @@ def test_sums_compare_with_the_best_dense_form_of_every_layer() -> None:
     assert row["dense_ms"] == 2 * 3.0 + 2.0
     assert row["speedup"] == pytest.approx(8 / 4)
     assert row["peak_share"] == pytest.approx((2 * 25 + 50) / 4 / 50)
-
-
-@pytest.mark.parametrize(
-    ("points", "sparsity"),
-    [([(0.5, 2.0), (0.0, 0.5)], 1 / 6), ([(0.0, 1.1), (0.5, 2.0)], 0.0), ([(0.0, 0.4), (0.5, 0.9)], float("nan"))],
-)
-def test_break_even_lies_between_the_measured_sparsities(points: list[tuple[float, float]], sparsity: float) -> None:
-    assert break_even(points) == pytest.approx(sparsity, nan_ok=True)

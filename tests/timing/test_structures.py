@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from compressbench.errors import UserError
 from compressbench.method import Structure
-from compressbench.reporting.structures import best_times, write_structures
+from compressbench.reporting.structures import write_structures
 from compressbench.timing import structures
 
 SMALL = Structure("small", "half", "plain", {"widths": [8, 8], "strides": [1, 2]}, {"body.0.conv": 4}, (1, 12, 12))
@@ -23,15 +22,6 @@ def test_structures_are_timed_beside_their_dense_networks(tmp_path: Path) -> Non
     assert all(file.exists() for file in files)
     page = (tmp_path / "tables/structures.md").read_text(encoding="utf-8")
     assert "| small | Toy, half |" in page and "a machine" in page
-
-
-def test_each_network_counts_where_it_is_fastest() -> None:
-    row = {"method": "m", "model": "n", "setting": "s", "macs_reduction": 0.75, "params_cut": 0.5}
-    times = [("a", 10.0, 4.0), ("b", 8.0, 6.0)]
-    table = pd.DataFrame([row | {"runtime": e, "dense_ms": d, "latency_ms": c} for e, d, c in times])
-    best = best_times(table).iloc[0]
-    assert (best.dense_ms, best.dense_runtime, best.ms, best.runtime) == (8.0, "b", 4.0, "a")
-    assert best.time_reduction == 0.5
 
 
 def test_without_a_structure_it_says_so() -> None:

@@ -48,7 +48,7 @@ def load(
 ) -> ClassificationData:
     """CIFAR-10 or CIFAR-100 in the layout of torchvision, which checks the files itself.
 
-    `about` normalises otherwise than the data set's own info says.
+    `about` may differ from the data set's own info in its normalisation.
     """
     folder, reader = external_folder(folder), _reader(source)
     try:

@@ -25,7 +25,7 @@ def load(
 ) -> ClassificationData:
     """CUB-200-2011 as it is distributed, with its own division into training and test images, which are read one by one.
 
-    Nothing is held out: a class has about 30 training images.
+    There is no validation split: a class has about 30 training images.
     """
     how, folder = preprocessing or EVALUATION, external_folder(folder) / PLACE
     try:

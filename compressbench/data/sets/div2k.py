@@ -10,7 +10,7 @@ from compressbench.errors import UserError
 DIV2K = DatasetInfo("div2k", "super_resolution", 3, 128, 0, *RAW, images=800, memory_mb=6_000)
 
 
-def load(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
+def load(folder: Path, limit: int | None, upscaling: int) -> SuperResolutionData:
     """DIV2K_train_HR/*.png to train on and Set14/*.png to test on, the low resolution computed here.
 
     The training pairs stay uint8: 800 photographs of 2 megapixels are 6 GB even so.
@@ -24,9 +24,9 @@ def load(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
         )
     return SuperResolutionData(
         DIV2K,
-        scale,
-        [make_pair(path.stem, read_image(path), scale) for path in train[:limit]],
-        [as_float(make_pair(path.stem, read_image(path), scale)) for path in test],
+        upscaling,
+        [make_pair(path.stem, read_image(path), upscaling) for path in train[:limit]],
+        [as_float(make_pair(path.stem, read_image(path), upscaling)) for path in test],
     )
 
 

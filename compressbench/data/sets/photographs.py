@@ -32,16 +32,16 @@ _TEST_SIDE = 256
 _TRAIN_SIDE = 640  # bounds memory; only the retina and the motorcycles are larger
 
 
-def load(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
+def load(folder: Path, limit: int | None, upscaling: int) -> SuperResolutionData:
     """Seven photographs to train on and the centres of four others to test on; `limit` cuts the training ones."""
     folder = folder / "photographs"
 
     def pairs(files: Sequence[str], side: int) -> list[ImagePair]:
         images = {Path(file).stem: centre_crop(read_image(folder / file), side) for file in files}
-        return [as_float(make_pair(name, image, scale)) for name, image in images.items()]
+        return [as_float(make_pair(name, image, upscaling)) for name, image in images.items()]
 
     train, test = pairs(TRAIN_PHOTOGRAPHS[:limit], _TRAIN_SIDE), pairs(TEST_PHOTOGRAPHS, _TEST_SIDE)
-    return SuperResolutionData(PHOTOGRAPHS, scale, train, test)
+    return SuperResolutionData(PHOTOGRAPHS, upscaling, train, test)
 
 
 def fetch(folder: Path) -> None:

@@ -36,7 +36,7 @@ class NativeRuntime(Runtime):
         self.tiles: dict[str, set[str]] = defaultdict(set)
 
     def objection(self, compressed: nn.Module) -> str:
-        """Only masked and binary convolutions are worth it, and only if no quantizer has to be simulated."""
+        """Only networks with masked or binary convolutions are timed, and only if no quantizer has to be simulated."""
         binary = {layer.kind for layer in compressed.modules() if isinstance(layer, BinaryLayer)}  # type: ignore[attr-defined]
         if kinds := [kind for kind in simulated_kinds(compressed) if kind not in binary]:
             return f"no kernel here computes {', '.join(kinds)}"

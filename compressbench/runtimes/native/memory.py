@@ -63,7 +63,7 @@ def _shared_buffers(steps: Sequence[Step], finished: Mapping[fx.Node, list[fx.No
 
 
 def _view(step: Step, places: Mapping[fx.Node, Tensor]) -> Tensor | None:
-    """The result of an operation that only views an input with a place; None of one that computes, be it in place."""
+    """The result of an operation that only views an input with a place; None of one that computes, even in place."""
     if len(step.inputs) != 1 or step.inputs[0] not in places:
         return None
     source = places[step.inputs[0]]

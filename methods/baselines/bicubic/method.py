@@ -1,4 +1,4 @@
-"""Bicubic enlargement: no network, nothing trained."""
+"""Bicubic upscaling: no network, nothing trained."""
 
 from compressbench import models
 from compressbench.method import Context, Method
@@ -6,7 +6,7 @@ from compressbench.models import Network
 
 
 class Bicubic(Method):
-    """The architecture `bicubic` at the scale of the data."""
+    """The architecture `bicubic` with the upscaling factor of the data."""
 
     def compress(self, ctx: Context) -> Network:
-        return models.build("bicubic", scale=ctx.data.scale)
+        return models.build("bicubic", scale=ctx.data.upscaling)

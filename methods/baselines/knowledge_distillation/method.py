@@ -1,4 +1,4 @@
-"""Vanilla knowledge distillation: labels, and the softened logits of a larger network that was trained first."""
+"""Knowledge distillation: labels, and the softened logits of a larger, pretrained network."""
 
 import torch
 import torch.nn.functional as F

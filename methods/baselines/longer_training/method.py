@@ -1,4 +1,4 @@
-"""The network alone, for as much computation as a method that trains several networks at once."""
+"""The network trained alone, with as much computation as a method that trains several networks jointly."""
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ class LongerTraining(Method):
 
 
 def stretched(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe with `factor` times its epochs, and everything that is counted in epochs stretched alike."""
+    """The recipe with `factor` times its epochs, and everything counted in epochs stretched by the same factor."""
     return recipe.model_copy(
         update={
             "epochs": round(factor * recipe.epochs),

@@ -1,4 +1,4 @@
-"""Deep mutual learning: students of equal rank learn from labels and from each other's logits; one of them is kept."""
+"""Deep mutual learning: students are trained on labels and on each other's logits; one of them is kept."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -106,6 +106,6 @@ class MutualLearning(Method):
 
 
 def _validation(accuracies: dict[str, float]) -> dict[str, float]:
-    """That of the student which is kept is the validation accuracy; all stand beside it."""
+    """The validation accuracy is that of the kept student; all students are additional metrics."""
     named = {f"validation_top1_{name}": value for name, value in accuracies.items()}
     return {"validation_top1": accuracies["student0"]} | named

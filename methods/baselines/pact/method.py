@@ -26,7 +26,7 @@ def parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[dict[str
 
 
 class PACT(Method):
-    """Compress: the first batch tells which inputs are never negative. Finetune: weights and clip points learn."""
+    """Compress: the first batch shows which inputs are never negative. Finetune: weights and clipping bounds are trained."""
 
     class Config(MethodConfig):
         """What to quantize how."""

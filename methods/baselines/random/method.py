@@ -1,4 +1,4 @@
-"""Random masks at initialisation: the control of every learned choice of weights."""
+"""Random masks at initialisation: the control for every learned choice of weights."""
 
 from pydantic import Field
 
@@ -9,10 +9,10 @@ from compressbench.pruning.masks import Scope, apply_masks, prunable, random_mas
 
 
 class Random(Method):
-    """Positions drawn uniformly before training, fixed for the whole run."""
+    """Positions sampled uniformly before training, fixed for the whole run."""
 
     class Config(PruningConfig):
-        """How much, and drawn among what."""
+        """Sparsity and scope."""
 
         scope: Scope = Field("layerwise", description="one permutation per layer, or one over all prunable layers")
 

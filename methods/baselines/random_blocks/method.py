@@ -1,4 +1,4 @@
-"""Random blocks: the control of every block criterion. The 1xN pattern, drawn without replacement."""
+"""Random blocks: the control for every block criterion. 1xN blocks sampled without replacement."""
 
 from pydantic import Field
 from torch import nn

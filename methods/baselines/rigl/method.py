@@ -1,4 +1,4 @@
-"""RigL (Evci et al. 2020): sparse from the first step; small weights make room where the gradient is large."""
+"""RigL (Evci et al. 2020): sparse from the first step; small weights are replaced by positions with a large gradient."""
 
 import math
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def kept_counts(shapes: Shapes, sparsity: float, distribution: Distribution) -> 
 
 
 def random_positions(shapes: Shapes, kept: Mapping[str, int], generator: torch.Generator) -> Masks:
-    """Masks with `kept` entries per layer, drawn uniformly."""
+    """Masks with `kept` entries per layer, sampled uniformly."""
     ranks = {name: torch.randperm(shape.numel(), generator=generator).view(shape) for name, shape in shapes.items()}
     return {name: keep_largest(rank, rank.numel() - kept[name]) for name, rank in ranks.items()}
 

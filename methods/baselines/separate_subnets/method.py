@@ -1,4 +1,4 @@
-"""Networks of several budgets, each trained on its own: what one set of weights for all of them has to be compared with."""
+"""Networks of several budgets, each trained separately: the baseline of one set of weights for all of them."""
 
 from pydantic import Field
 from torch import nn

@@ -1,4 +1,4 @@
-"""SNIP (Lee et al. 2019): one gradient at initialisation says which connections matter."""
+"""SNIP (Lee et al. 2019): one gradient at initialisation ranks the connections."""
 
 from collections.abc import Iterable
 from copy import deepcopy

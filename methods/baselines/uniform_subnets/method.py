@@ -1,4 +1,4 @@
-"""A supernet whose middle subnet is drawn at random, as in US-Net (Yu and Huang 2019) and MutualNet (Yang et al. 2020)."""
+"""A supernet whose middle subnet is sampled at random, as in US-Net (Yu and Huang 2019) and MutualNet (Yang et al. 2020)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from compressbench.supernet.training import prepare, sandwich
 
 
 class UniformSubnets(Method):
-    """The sandwich rule with a fresh structure of a uniformly drawn budget in every step; deploys structures at random."""
+    """The sandwich rule with a new structure of a uniformly sampled budget in every step; deploys random structures."""
 
     Config = SupernetConfig
     config: SupernetConfig

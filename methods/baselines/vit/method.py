@@ -1,4 +1,4 @@
-"""A vision transformer with labels, alone: on all fine patches, or on the coarse ones only."""
+"""A vision transformer trained on labels: on all fine patches, or on the coarse ones only."""
 
 from pydantic import Field
 from torch.nn import functional as F

@@ -12,9 +12,9 @@ def test_div2k_is_read_from_png_folders(tmp_path):
     for folder, name in {"DIV2K_train_HR": "0001", "Set14": "baboon"}.items():
         (tmp_path / "external/div2k" / folder).mkdir(parents=True)
         Image.new("L", (13, 9), 200).save(tmp_path / "external/div2k" / folder / f"{name}.png")
-    loaded = data.load("div2k", tmp_path, scale=4)
+    loaded = data.load("div2k", tmp_path, upscaling=4)
     assert loaded.train[0].high.shape == (3, 8, 12) and loaded.test[0].low.shape == (3, 2, 3)
-    assert loaded.scale == 4 and (loaded.test[0].low == 200).all()
+    assert loaded.upscaling == 4 and (loaded.test[0].low == 200).all()
     low, high = data.PatchBatches(loaded.train, 4, patch=2, batch_size=3, seed=0)(0)
     assert low.dtype == high.dtype == torch.float32
 

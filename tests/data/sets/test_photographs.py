@@ -26,7 +26,7 @@ def test_low_resolution_is_the_reduced_high_resolution(photographs):
 
 
 def test_limit_cuts_the_training_photographs_only(data_root, photographs):
-    cut = data.load("photographs", data_root / "data", limit=2, scale=4)
+    cut = data.load("photographs", data_root / "data", limit=2, upscaling=4)
     assert [pair.name for pair in cut.train] == [pair.name for pair in photographs.train[:2]]
     assert len(cut.test) == 4 and cut.test[0].low.shape == (3, 64, 64)
 

@@ -1,31 +1,54 @@
-"""The report as a whole: names, determinism, partial results, no model code."""
+"""Tests of the report as a whole: determinism, partial results, and which report it is compared with."""
 
+import json
+import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
 from PIL import Image
 
-from compressbench.reporting import describe, outputs, write
-
-ROOT = Path(__file__).parents[2]
-
-
-def test_writes_exactly_the_files_that_are_known_in_advance(report: SimpleNamespace) -> None:
-    written = {str(p.relative_to(report.out)) for p in report.written}
-    assert written == set(outputs(report.runs, report.declarations))
-    assert all(p.stat().st_size > 0 for p in report.written)
+from compressbench.errors import UserError
+from compressbench.reporting import SEEDS, outputs, write
+from tests.reporting.seed_rows import OPTG
 
 
-def test_every_output_has_a_caption_file_and_a_category(report: SimpleNamespace) -> None:
-    for output in outputs(report.runs, report.declarations):
-        description = describe(output)
-        assert (ROOT / "workflow" / "report" / description.caption).read_text(encoding="utf-8").strip()
-        assert description.category and all(description.labels.values())
-    assert describe("figures/quality_vs_macs_fashion_mnist_resnet8.svg").labels["subject"] == "fashion mnist resnet8"
+def test_a_report_is_compared_with_what_was_committed_before_it(
+    report: SimpleNamespace, chosen: list, tmp_path: Path
+) -> None:
+    out, results = tmp_path / "reports", tmp_path / "results"
+    shutil.copytree(report.results / "desk/fashion_mnist", results / "desk/fashion_mnist")
+
+    def written() -> str:
+        write(results, "desk", chosen, report.declarations, report.root / "methods", out, committed=out, complete=True)
+        return (out / "verdict.md").read_text(encoding="utf-8")
+
+    assert f"Nothing to compare with: {out / SEEDS} does not exist." in written()
+    first = (out / SEEDS).read_bytes()
+    assert "0 differences, 0 missing" in written() and (out / SEEDS).read_bytes() == first
+    file = results / "desk" / OPTG / "seed0/evaluate/metrics.json"
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(
+        json.dumps(metrics | {"quality": {"top1": math.nextafter(metrics["quality"]["top1"], 0)}}), encoding="utf-8"
+    )
+    assert "1 difference, 0 missing" in written()
+    assert f"<li>{OPTG}/seed0 quality.top1: " in (out / "verdict.html").read_text(encoding="utf-8")
+    changed = pd.read_csv(out / "verdict.csv")
+    assert list(zip(changed.method, changed.setting, changed.seed, changed.name, strict=True)) == [
+        ("optg", "p98", 0, "quality.top1")
+    ]
+    assert (out / SEEDS).read_bytes() != first
+    assert "0 differences" in written()
+
+
+def test_a_complete_report_is_not_touched_when_a_result_is_missing(
+    report: SimpleNamespace, chosen: list, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"rewritten by a complete run only; missing results: \d+, the first one"):
+        write(tmp_path, "desk", chosen, report.declarations, report.root / "methods", tmp_path / "out", complete=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_equal_results_give_equal_files(report: SimpleNamespace, tmp_path: Path) -> None:
@@ -80,10 +103,3 @@ def test_latency_is_expected_only_of_the_seeds_that_measure_it(report: SimpleNam
     write(tmp_path, "desk", chosen, report.declarations, tmp_path, tmp_path / "out", timed=timed)
     missing = pd.read_csv(tmp_path / "out/tables/missing.csv")
     assert set(missing[missing.result == "latency.json"].seed) == {0}
-
-
-def test_imports_neither_torch_nor_methods() -> None:
-    heavy = ("torch", "methods", "mlflow")
-    code = f"import sys, compressbench.reporting.writer; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True, encoding="utf-8")
-    assert done.stdout.strip() == "[]"
