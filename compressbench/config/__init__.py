@@ -2,6 +2,7 @@
 
 from compressbench.config.forms import (
     Declaration,
+    Deployments,
     Frozen,
     Latency,
     MethodConfig,
@@ -15,6 +16,7 @@ from compressbench.config.reading import load_scale, parse, read_yaml
 
 __all__ = [
     "Declaration",
+    "Deployments",
     "Frozen",
     "Latency",
     "MethodConfig",

@@ -105,6 +105,22 @@ class Latency(Frozen):
     )
 
 
+class Deployments(Frozen):
+    """What is timed of the networks that methods deploy at the papers' own sizes, with random weights."""
+
+    settings: Literal["all", "representative"] = Field("all", description="of a method; representative: one")
+    processes: int = Field(3, ge=1, description="how many processes measure the same: speed-ups differ between them")
+    rounds: int = Field(10, ge=1, description="interleaved rounds of each process")
+    threads: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
+    runtimes: tuple[str, ...] = ("torch_eager", "onnxruntime", "compressbench")
+
+    @model_validator(mode="after")
+    def _enough_rounds(self) -> "Deployments":
+        if self.processes * self.rounds < 30:
+            raise ValueError("processes * rounds must be at least 30")
+        return self
+
+
 class Scale(Frozen):
     """config/{scale}.yaml: which pairs are for which comparisons, with which budgets and seeds."""
 
@@ -114,10 +130,14 @@ class Scale(Frozen):
     )
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
-    comparisons: dict[Name, tuple[PairName, ...]] = Field(
-        description="what is compared -> on which pairs; methods name the comparisons that they take part in"
+    deployments: Deployments | None = Field(
+        None, description="time what methods deploy on the networks of their papers"
     )
-    pairs: dict[PairName, Pair]
+    comparisons: dict[Name, tuple[PairName, ...]] = Field(
+        {},
+        description="what is compared -> on which pairs; methods name the comparisons that they take part in",
+    )
+    pairs: dict[PairName, Pair] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scale":
@@ -127,6 +147,8 @@ class Scale(Frozen):
                     raise ValueError(
                         f"comparisons.{comparison} names the unknown pair {pair!r}; known: {', '.join(self.pairs)}"
                     )
+        if not self.pairs and self.deployments is None:
+            raise ValueError("there are no pairs and no deployments, so that nothing would run; add some")
         used = set(chain(*self.comparisons.values(), (pair.teacher for pair in self.pairs.values())))
         if idle := [pair for pair in self.pairs if pair not in used]:
             raise ValueError(
