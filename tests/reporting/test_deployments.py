@@ -46,7 +46,7 @@ def test_the_page_names_all_methods_that_deploy_the_same_and_leaves_references_o
     written = write_deployments(files(tmp_path), {"optg": "OptG", "rigl": "RigL"}, "deployments", tmp_path)
     page = (tmp_path / "tables/deployments.md").read_text(encoding="utf-8")
     assert "| Small | OptG, RigL | 75 % | 1.00 kB | 25 | 12.00 (packed) | 4.00 (own) | 3.00 [2.00, 4.00] |" in page
-    assert "8 bits" not in page
+    assert "minmax" not in page
     assert "a processor" in page
     assert all(path.stat().st_size > 0 for path in written)
     assert {path.suffix for path in written} == {".csv", ".md", ".png", ".svg"}
