@@ -37,6 +37,10 @@ class Structure(NamedTuple):
     shape: tuple[int, int, int]
 
 
+FLOAT = ("torch_eager", "torch_compiled", "onnxruntime", "openvino", "compressbench")
+"""The runtimes of `Deployment`s that compute in fp32."""
+
+
 @dataclass(frozen=True)
 class Deployment:
     """What a method deploys on a network of its paper, with random weights: its latency needs no training.

@@ -1,12 +1,13 @@
 """Sparse networks of papers as they are deployed: sparsity and pattern are known, the positions are random."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from compressbench.method import Deployment
+from compressbench.method import FLOAT, Deployment, Structure
 from compressbench.models import Network
 from compressbench.models.published import NETWORKS
 from compressbench.pruning.blocks import Rows, prunable_layers, random_block_mask, weights_of
@@ -80,3 +81,34 @@ def block_networks(rows: Rows) -> list[Deployment]:
         for n in (4, 16)
         for sparsity in (0.5, 0.75, 0.9)
     ]
+
+
+TITLES = {
+    "vgg16": "VGG-16 (CIFAR)",
+    "resnet56": "ResNet-56 (CIFAR)",
+    "resnet110": "ResNet-110 (CIFAR)",
+    "googlenet": "GoogLeNet (CIFAR)",
+    "resnet50": "ResNet-50",
+}
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A network with other widths."""
+
+    network: str
+    widths: tuple[tuple[str, int], ...]
+
+    def __call__(self, model: Network) -> nn.Module:
+        return NETWORKS[self.network].initialised(inner_widths=dict(self.widths))
+
+
+def narrow(structures: Sequence[Structure], representative: str) -> list[Deployment]:
+    """Published structures of filter pruning; `representative`: network, setting."""
+    found = []
+    for structure in structures:
+        title, setting = TITLES[structure.model], structure.setting.replace("_", " ")
+        compress = Narrow(title, tuple(structure.widths.items()))
+        shown = representative == f"{structure.model}, {structure.setting}"
+        found.append(Deployment(NETWORKS[title], setting, compress, FLOAT, representative=shown))
+    return found

@@ -43,7 +43,8 @@ class PostTraining:
     shape: tuple[int, int, int]
 
     def __call__(self, model: Network) -> nn.Module:
-        config = PostTrainingConfig(weight_bits=self.weight_bits, activation_bits=self.activation_bits)
+        bits = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits}
+        config = PostTrainingConfig.model_validate(bits)
         ranges = observe(model, [torch.randn(IMAGES, *self.shape)], config, self.clipping)
         return quantize_post_training(model, ranges, config, self.clipping)
 

@@ -9,9 +9,10 @@ from torch import nn
 from compressbench import models
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Context, Method, PublishedCount, Structure
+from compressbench.method import Context, Deployment, Method, PublishedCount, Structure
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming, submodule
+from compressbench.pruning.deployments import narrow
 from compressbench.pruning.filters import Widths, inner_keys, macs, uniform_widths, widths_from_rates, widths_within
 from compressbench.pruning.surgery import build_narrow
 from compressbench.seeding import derive_seed
@@ -152,6 +153,10 @@ class DCFF(Method):
     def structures(cls) -> list[Structure]:
         """The published networks: their rates are given by hand."""
         return counts.structures()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return narrow(counts.structures(), "resnet50, resnet50_f")
 
 
 def _record(ctx: Context, model: nn.Module) -> None:
