@@ -23,9 +23,8 @@ include: "workflow/rules/methods.smk"
 
 rule all:
     input:
-        rules.report.output,
-        results_of(PLAN.runs),
-        rules.tracked.output,
+        [rules.report.output, results_of(PLAN.runs), rules.tracked.output] if PLAN.runs else [],
+        rules.deployments_report.output if PLAN.deployments else [],
     default_target: True
 
 
@@ -46,5 +45,6 @@ onstart:
 
 onerror:
     # Some stage failed: report what there is, beside the last complete report, and name what is missing.
-    shell("{command}", command=f"{STAGE} {report_arguments(INCOMPLETE)}")
+    if PLAN.runs:
+        shell("{command}", command=f"{STAGE} {report_arguments(INCOMPLETE)}")
     shell("{command}", command=f"{STAGE} tracking --optional")

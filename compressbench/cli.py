@@ -235,6 +235,38 @@ def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
 
 
 @command
+def deployment(scale: str, network: str, threads: int, process: int, methods: str = "") -> None:
+    """Time what METHODS (comma-separated) deploy on NETWORK, in one of several processes that do the same."""
+    from compressbench import machine
+    from compressbench.files import write_json
+    from compressbench.plan import Plan, slug
+    from compressbench.timing import deployments
+
+    plan = Plan(ROOT, scale, listed(methods, "--methods"))
+    known = {slug(name): name for name in plan.deployments}
+    if network not in known:
+        raise UserError(f"no method deploys anything on {network!r}; choose one of {', '.join(known)}.")
+    chosen, wanted = plan.deployments[known[network]], plan.scale.deployments
+    assert wanted is not None, "a plan with deployments has it"
+    machine.keep_freed_memory()
+    first = next(iter(chosen.values()))[0].network
+    found = deployments.measure(first, chosen, wanted.runtimes, threads=threads, rounds=wanted.rounds, process=process)
+    write_json(ROOT / plan.deployment_file(known[network], threads, process), found)
+
+
+@command
+def deployments_report(scale: str, out: Path, methods: str = "") -> None:
+    """Write the table and the figure of all that `compressbench deployment` has timed at a scale."""
+    from compressbench.config.discovery import discover
+    from compressbench.plan import Plan
+    from compressbench.reporting.deployments import write_deployments
+
+    plan = Plan(ROOT, scale, listed(methods, "--methods"))
+    titles = {name: declared.title for name, declared in discover(ROOT).items()}
+    write_deployments([ROOT / file for file in plan.deployment_files], titles, plan.deployments_name, out)
+
+
+@command
 def published_counts(file: Path, methods: str = "") -> None:
     """Recompute the published numbers that need no training. METHODS is comma-separated; default all."""
     from compressbench.config.discovery import discover

@@ -2,6 +2,7 @@
 
 from compressbench.config.forms import (
     Declaration,
+    Deployments,
     Frozen,
     ImageFolder,
     Latency,
@@ -18,6 +19,7 @@ from compressbench.config.reading import load_scale, parse, read_yaml
 
 __all__ = [
     "Declaration",
+    "Deployments",
     "Frozen",
     "ImageFolder",
     "Latency",

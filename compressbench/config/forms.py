@@ -271,6 +271,22 @@ class MethodScale(Frozen):
     )
 
 
+class Deployments(Frozen):
+    """What is timed of the networks that methods deploy at the papers' own sizes, with random weights."""
+
+    settings: Literal["all", "representative"] = Field("all", description="of a method; representative: one")
+    processes: int = Field(3, ge=1, description="how many processes measure the same: speed-ups differ between them")
+    rounds: int = Field(10, ge=1, description="interleaved rounds of each process")
+    threads: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
+    runtimes: tuple[str, ...] = ("torch_eager", "onnxruntime", "compressbench")
+
+    @model_validator(mode="after")
+    def _enough_rounds(self) -> "Deployments":
+        if self.processes * self.rounds < 30:
+            raise ValueError("processes * rounds must be at least 30")
+        return self
+
+
 class Scale(Frozen):
     """config/{scale}.yaml: which pairs are for which comparisons, with which budgets and seeds."""
 
@@ -284,14 +300,18 @@ class Scale(Frozen):
     budgets: Budgets = Field(Budgets(), description="of a derived scale")
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
+    deployments: Deployments | None = Field(
+        None, description="time what methods deploy on the networks of their papers"
+    )
     comparisons: dict[Name, tuple[PairName, ...]] = Field(
-        description="what is compared -> on which pairs; methods name the comparisons that they take part in"
+        {},
+        description="what is compared -> on which pairs; methods name the comparisons that they take part in",
     )
     datasets: dict[Name, ImageFolder] = Field(
         {},
         description="data sets of one's own by the name that pairs give them; one of the suite's names replaces it here",
     )
-    pairs: dict[PairName, Pair]
+    pairs: dict[PairName, Pair] = {}
     methods: dict[Name, MethodScale] = Field(
         {}, description="method -> what it runs here, in the place of what its own config.yaml says of this scale"
     )
@@ -313,6 +333,8 @@ class Scale(Frozen):
                     raise ValueError(
                         f"comparisons.{comparison} names the unknown pair {pair!r}; known: {', '.join(self.pairs)}"
                     )
+        if not self.pairs and self.deployments is None:
+            raise ValueError("there are no pairs and no deployments, so that nothing would run; add some")
         used = set(chain(*self.comparisons.values(), (pair.teacher for pair in self.pairs.values())))
         if idle := [pair for pair in self.pairs if pair not in used]:
             raise ValueError(

@@ -1,13 +1,17 @@
 """The contract of a method, implemented by every folder under methods/."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
+
+from torch import nn
 
 from compressbench.config import MethodConfig, Workload
 from compressbench.data import SyntheticImages
 from compressbench.errors import UserError
 from compressbench.method.context import Context
 from compressbench.models import Network
+from compressbench.models.published import PublishedNetwork
 
 
 class PublishedCount(NamedTuple):
@@ -31,6 +35,36 @@ class Structure(NamedTuple):
     arguments: Mapping[str, Any]
     widths: Mapping[str, int]
     shape: tuple[int, int, int]
+
+
+FLOAT = ("torch_eager", "torch_compiled", "onnxruntime", "openvino", "compressbench")
+"""The runtimes of `Deployment`s that compute in fp32."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a method deploys on a network of its paper, with random weights: its latency needs no training.
+
+    Attributes:
+        network: the dense one, at full size.
+        setting: in words; beside the method's title it names the row of a table.
+        compress: a dense network with random weights, which it may change -> the compressed one; what it draws, it draws
+            from torch's global generator. Methods whose `compress` is equal on a network deploy the same, which is timed once.
+        runtimes: where the structure makes a difference; elsewhere it takes the time of the dense network. Empty: anywhere.
+        representative: whether it stands for the method where one deployment per method is timed.
+        reference: whether it is what one would deploy instead of a compressed network: the dense network at fewer bits.
+        claim: the time or throughput that the paper gives, with its hardware.
+        note: why the time can be no other than that of the dense network, say.
+    """
+
+    network: PublishedNetwork
+    setting: str
+    compress: Callable[[Network], nn.Module]
+    runtimes: tuple[str, ...] = ()
+    representative: bool = False
+    reference: bool = False
+    claim: str = ""
+    note: str = ""
 
 
 class Method:
@@ -92,6 +126,11 @@ class Method:
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:
         """Numbers of published.csv that follow from the architecture alone, recomputed."""
+        return []
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        """What it deploys on the networks of its paper, which is timed with random weights (config/latency.yaml)."""
         return []
 
     @classmethod

@@ -29,3 +29,32 @@ class PublishedNetwork:
         """On the meta device: shapes only. `more` are further arguments of the architecture."""
         with torch.device("meta"):
             return models.build(self.architecture, **dict(self.arguments) | more)
+
+    def initialised(self, **more: object) -> models.Network:
+        """On the CPU, in eval mode, with the same random weights every time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return models.build(self.architecture, **dict(self.arguments) | more).eval()
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        PublishedNetwork("ResNet-18", "resnet18", {}, 224),
+        PublishedNetwork("ResNet-34", "resnet34", {}, 224),
+        PublishedNetwork("ResNet-50", "resnet50", {}, 224),
+        PublishedNetwork("MobileNet-V1", "mobilenet_v1", {}, 224),
+        PublishedNetwork("MobileNet-V2", "mobilenet_v2", {}, 224),
+        PublishedNetwork("VGG-16 (CIFAR)", "vgg", {"depth": 16, "conv_bias": True}, 32),
+        PublishedNetwork("VGG-19 (CIFAR)", "vgg", {"depth": 19}, 32),
+        PublishedNetwork("ResNet-20 (CIFAR)", "resnet_cifar", {"blocks": (3, 3, 3)}, 32),
+        PublishedNetwork("ResNet-56 (CIFAR)", "resnet_cifar", {"blocks": (9, 9, 9)}, 32),
+        PublishedNetwork("ResNet-110 (CIFAR)", "resnet_cifar", {"blocks": (18, 18, 18)}, 32),
+        PublishedNetwork("GoogLeNet (CIFAR)", "googlenet", {}, 32),
+        PublishedNetwork("EDSR x4", "edsr", {"blocks": 16, "channels": 64, "scale": 4}, 96),
+        PublishedNetwork("RDN x4", "rdn", {"scale": 4}, 96),
+        PublishedNetwork("SRResNet x4", "srresnet", {"scale": 4}, 96),
+        PublishedNetwork("DeiT-S", "vit", {}, 224),
+    )
+}
+"""Those on which several methods were published, by the name that tables give them."""

@@ -34,6 +34,7 @@ CATEGORIES = {
     "speedup_vs_sparsity": "5 Latency",
     "latency": "5 Latency",
     "operating_points": "5 Latency",
+    "deployments": "5 Latency",
     "training": "6 Training",
     "latent_weights": "6 Training",
     "peers": "6 Training",

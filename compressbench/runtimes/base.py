@@ -32,6 +32,9 @@ class Runtime(ABC):
     name: ClassVar[str]
     """How configurations and results call it: a plain string, for it is read without importing the module."""
 
+    arithmetic: ClassVar[str] = "fp32"
+    """What its products are computed in."""
+
     tolerance: ClassVar[float] = 1e-3
     """How far its output may be from the model's, relative in the 2-norm."""
 

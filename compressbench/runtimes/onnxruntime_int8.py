@@ -17,6 +17,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
     """ONNX Runtime on quantized models: int8 convolutions with the method's own scales and zero points."""
 
     name = "onnxruntime_int8"
+    arithmetic = "int8"
 
     def __init__(self) -> None:
         self.layers = ""

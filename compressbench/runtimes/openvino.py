@@ -77,6 +77,7 @@ class OpenVinoBfloat16(OpenVino):
     """OpenVINO with products in bf16, which needs nothing of the network: what the same weights cost at half the width."""
 
     name = "openvino_bf16"
+    arithmetic = "bf16"
     precision = "bf16"
     tolerance = 0.05
 
@@ -91,6 +92,7 @@ class OpenVinoInt8(OpenVino):
     """OpenVINO on quantized models: int8 products with the method's own scales and zero points."""
 
     name = "openvino_int8"
+    arithmetic = "int8"
 
     def objection(self, compressed: nn.Module) -> str:
         """Only quantized models are timed."""

@@ -11,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Context, Method, PublishedCount, Structure
+from compressbench.method import Context, Deployment, Method, PublishedCount, Structure
 from compressbench.models import Network
 from compressbench.models.structure import submodule
+from compressbench.pruning.deployments import narrow
 from compressbench.pruning.filters import (
     Shape,
     Widths,
@@ -147,6 +148,10 @@ class CLRRNF(Method):
     def structures(cls) -> list[Structure]:
         """The hand-designed structures; the learned ones are not published."""
         return counts.structures()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return narrow(counts.structures(), "vgg16, hand_designed")
 
 
 class Ranking:

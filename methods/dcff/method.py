@@ -9,9 +9,10 @@ from torch import nn
 from compressbench import models
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Context, Method, PublishedCount, Structure
+from compressbench.method import Context, Deployment, Method, PublishedCount, Structure
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming, submodule
+from compressbench.pruning.deployments import narrow
 from compressbench.pruning.filters import (
     Widths,
     check_free,
@@ -164,6 +165,10 @@ class DCFF(Method):
     def structures(cls) -> list[Structure]:
         """The published networks, with a rate per layer."""
         return counts.structures()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return narrow(counts.structures(), "resnet50, resnet50_f")
 
 
 def _record(ctx: Context, model: nn.Module) -> None:

@@ -23,11 +23,15 @@ from compressbench.data_free.closed_forms import (
 )
 from compressbench.errors import UserError
 from compressbench.layers.folding import scale_and_shift
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import FLOAT, Context, Deployment, Method, PublishedCount
+from compressbench.method.untrained import Applied
 from compressbench.models import Network
+from compressbench.models.published import NETWORKS
 from methods.df_mpc import counts
 from methods.df_mpc.compensation import Outputs, change, coefficients, loss, reader_change, ternary
 from methods.df_mpc.layout import mean_bits, mixed_pairs
+
+NOTE = "weights alone are rounded, and computed in fp32: smaller, not faster"
 
 
 class DFMPC(Method):
@@ -124,3 +128,18 @@ class DFMPC(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """Weights, share of the low layers, memory and mean bits of the published kinds of network."""
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        config = cls.Config.model_validate({"low_bits": 2, "high_bits": 6})
+        return [
+            Deployment(
+                NETWORKS[network],
+                "2/6 bits",
+                Applied(cls, config),
+                FLOAT,
+                representative=network == "ResNet-18",
+                note=NOTE,
+            )
+            for network in ("ResNet-18", "ResNet-34")
+        ]

@@ -14,8 +14,9 @@ from compressbench.data_free.generator import Generator
 from compressbench.data_free.synthesis import SyntheticBatches, check_norms, check_teacher, frozen_teacher
 from compressbench.errors import UserError
 from compressbench.layers.quantized import check_activations, insert_quantizers, track_ranges
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
+from compressbench.quantization.deployments import quantizer_networks
 from compressbench.seeding import generator
 from compressbench.training import schedule_factor
 from compressbench.training.distillation import distillation_loss
@@ -230,6 +231,10 @@ class FDDA(Method):
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return quantizer_networks()
 
 
 def _steps_per_epoch(ctx: Context) -> int:

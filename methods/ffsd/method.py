@@ -9,8 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from compressbench.config import MethodConfig
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import FLOAT, Context, Deployment, Method, PublishedCount
+from compressbench.method.untrained import Unchanged
 from compressbench.models import Network
+from compressbench.models.published import NETWORKS
 from compressbench.training import Hook, State
 from compressbench.training.distillation import attention_loss, normalised_mse, peer_accuracies, softened_divergence
 from methods.ffsd import counts
@@ -160,6 +162,16 @@ class FFSD(Method):
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        note = "the student that is deployed is the dense network"
+        return [
+            Deployment(
+                NETWORKS[network], "student", Unchanged(), FLOAT, representative=network == "ResNet-18", note=note
+            )
+            for network in ("ResNet-18", "ResNet-34", "ResNet-56 (CIFAR)")
+        ]
 
 
 def _validation(accuracies: dict[str, float]) -> dict[str, float]:

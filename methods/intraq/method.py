@@ -16,9 +16,10 @@ from compressbench.data_free.synthesis import (
     real_images,
 )
 from compressbench.layers.quantized import check_activations, insert_quantizers, track_ranges
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
+from compressbench.quantization.deployments import quantizer_networks
 from compressbench.training import Hook, State
 from compressbench.training.distillation import distillation_loss
 from methods.intraq import counts
@@ -122,3 +123,7 @@ class IntraQ(Method):
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return quantizer_networks()

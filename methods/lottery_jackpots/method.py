@@ -11,10 +11,11 @@ from compressbench import accounting
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.config import record_densities
+from compressbench.pruning.deployments import sparse_networks
 from compressbench.pruning.masks import Masks, apply_masks, regrown_fraction
 from compressbench.pruning.trained_masks import scored_layers, scores
 from compressbench.training import Hook, State
@@ -163,6 +164,10 @@ class LotteryJackpots(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """Layers, weights, MACs and parameters of the published networks; weights kept and true sparsity at each p."""
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return sparse_networks()
 
 
 def _record(ctx: Context, model: nn.Module, magnitude: Masks) -> None:

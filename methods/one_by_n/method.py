@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressbench import accounting, models
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.blocks import (
@@ -25,6 +25,7 @@ from compressbench.pruning.blocks import (
     removed_blocks,
     weights_of,
 )
+from compressbench.pruning.deployments import block_networks
 from compressbench.pruning.masks import apply_masks, zero_removed
 from compressbench.pruning.one_shot import record_untrained_quality
 from compressbench.pruning.surgery import permute_filters
@@ -114,6 +115,10 @@ class OneByN(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """MACs, weights and stored bytes of the published networks, dense and with 1x4 blocks."""
         return [count for name in PRUNABLE_NETWORKS for count in counts_of_network(name)]
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return block_networks("ranked")
 
 
 def published(recipe: Recipe) -> Recipe:

@@ -12,11 +12,12 @@ from compressbench import accounting
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.published import PublishedNetwork
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.config import record_densities
+from compressbench.pruning.deployments import sparse_networks
 from compressbench.pruning.masks import Masks, apply_masks, regrown_fraction
 from compressbench.pruning.trained_masks import SCORED, scores
 from compressbench.training import Hook, State
@@ -160,6 +161,10 @@ class OptG(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """Maskable weights, MACs and parameters of the published networks; weights kept at the published sparsities."""
         return [count for network in PUBLISHED for count in network.counts()]
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return sparse_networks()
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from compressbench.layers.binary import binarise, binary_layers
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.quantization.binary_counts import counts_of_binary_networks
 from compressbench.quantization.binary_training import BinaryConfig, Flips, check_network, train_binary
+from compressbench.quantization.deployments import binary_networks
 from compressbench.quantization.latent_weights import bit_entropy
 from compressbench.training import Hook, State
 from methods.recu.layer import RectifiedClampConv2d
@@ -99,3 +100,7 @@ class ReCU(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """Counts of the published networks."""
         return counts_of_binary_networks("recu", "w1a1")
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return binary_networks("recu")

@@ -8,10 +8,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressbench.layers.binary import binarise, binary_layers
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.quantization.binary_counts import BINARY_NETWORKS, counts_of_binary_networks
 from compressbench.quantization.binary_training import BinaryConfig, check_network, train_binary
+from compressbench.quantization.deployments import binary_networks
 from compressbench.training import Hook, State
 from methods.siman.layer import MagnitudeConv2d
 
@@ -97,3 +98,7 @@ class SiMaN(Method):
             for metric, group in zip(("decayed", "not_decayed"), groups, strict=True):
                 found.append(PublishedCount(network.name, "w1a1", metric, sum(p.numel() for p in group["params"])))
         return found
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return binary_networks("siman")

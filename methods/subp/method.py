@@ -10,11 +10,12 @@ from compressbench import models
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming
 from compressbench.pruning.blocks import block_mask, block_statistics, check_network, record_connected, weights_of
 from compressbench.pruning.config import record_densities
+from compressbench.pruning.deployments import block_networks
 from compressbench.seeding import derive_seed
 from methods.subp import counts
 from methods.subp.counts import SHORTCUTS, block_layers
@@ -125,6 +126,10 @@ class SUBP(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """Operations and parameters of the published networks, with whole blocks and with the exact rate."""
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return block_networks("uniform")
 
 
 def initialise(model: AnyModule) -> AnyModule:

@@ -9,10 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.data_free.closed_forms import consecutive_pairs, recalibrated
 from compressbench.data_free.pruning import DataFreePruningConfig, prune_and_quantize, selection
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import FLOAT, Context, Deployment, Method, PublishedCount
+from compressbench.method.untrained import Applied
 from compressbench.models import Network
+from compressbench.models.published import NETWORKS
 from methods.udfc import counts
 from methods.udfc.reconstruction import Objective, channels, closed_form, errors
+
+NOTE = "weights are stored in few bits and computed in fp32: the cut filters save the time"
 
 
 class UDFC(Method):
@@ -69,3 +73,13 @@ class UDFC(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """Counts of dense and pruned networks, and how much less memory their weights take."""
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        found = []
+        for network in ("ResNet-18", "ResNet-34"):
+            for ratio in (0.3, 0.5):
+                setting, shown = f"{100 * ratio:g} % of the filters, 6 bits", (network, ratio) == ("ResNet-34", 0.3)
+                compress = Applied(cls, cls.Config.model_validate({"ratio": ratio}))
+                found.append(Deployment(NETWORKS[network], setting, compress, FLOAT, representative=shown, note=NOTE))
+        return found

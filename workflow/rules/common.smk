@@ -60,6 +60,8 @@ def reported(name):
     return report(file, caption=f"../report/{about.caption}", category=about.category, labels=about.labels)
 
 
+DEPLOYMENT_FILES = (("tables", "csv"), ("tables", "md"), ("figures", "png"), ("figures", "svg"))
+
 REPORTS = [reported(name) for name in reporting.outputs(PLAN.runs, PLAN.declarations, PLAN.unlabelled)]
 
 

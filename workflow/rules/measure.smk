@@ -40,3 +40,21 @@ rule latency:
         machine=1,
     shell:
         "{STAGE} latency " + RUN_ARGUMENT + " > {log:q} 2>&1"
+
+
+# What all methods deploy on one network of a paper, with random weights. Claims all cores, like `latency`.
+rule deployment:
+    output:
+        f"results/{PLAN.scale_name}/deployments/{{network}}/threads{{used}}/process{{process}}.json",
+    params:
+        methods=",".join(PLAN.declarations),
+        measured=PLAN.deployment_digest,
+    log:
+        f"logs/{PLAN.scale_name}/deployments/{{network}}_threads{{used}}_process{{process}}.log",
+    threads: lambda wildcards: workflow.cores
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    shell:
+        "{STAGE} deployment {PLAN.scale_name} {wildcards.network} {wildcards.used} {wildcards.process}"
+        " --methods {params.methods} > {log:q} 2>&1"

@@ -36,6 +36,24 @@ rule report:
         "{STAGE} {params.arguments} > {log:q} 2>&1"
 
 
+# Time at the papers' own sizes.
+rule deployments_report:
+    input:
+        [str(file) for file in PLAN.deployment_files],
+    output:
+        [reported(f"{kind}/{PLAN.deployments_name}.{form}") for kind, form in DEPLOYMENT_FILES],
+    params:
+        arguments=f"{PLAN.scale_name} {shlex.quote(OUT)} --methods {','.join(PLAN.declarations)}",
+    log:
+        f"logs/{PLAN.scale_name}/deployments_report.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "{STAGE} deployments-report {params.arguments} > {log:q} 2>&1"
+
+
 # Training is tracked live; this logs the results of the stages that have no epochs.
 rule tracked:
     input:

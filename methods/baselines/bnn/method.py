@@ -3,9 +3,10 @@
 import torch
 
 from compressbench.layers.binary import SignConv2d, binarise, binary_layers
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
 from compressbench.quantization.binary_training import Flips, check_network, train_binary
+from compressbench.quantization.deployments import binary_networks
 from compressbench.training import Hook, State
 
 
@@ -32,3 +33,7 @@ class BNN(Method):
         rest = [p for p in model.parameters() if id(p) not in known]
         groups = [{"params": rest}, {"params": latent, "weight_decay": 0.0}]
         return train_binary(ctx, model, groups=groups, hooks=[ClipLatent(), Flips()])
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return binary_networks("recu", scaled=False)

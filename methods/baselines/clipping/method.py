@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
+from compressbench.quantization.deployments import IMAGENET, post_training
 from compressbench.quantization.post_training import (
     PostTrainingConfig,
     calibration_ranges,
@@ -29,3 +30,7 @@ class Clipping(Method):
         model = ctx.dense()
         ranges = calibration_ranges(model, ctx, self.config, self.config.rule)
         return quantize_post_training(model, ranges, self.config, self.config.rule)
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return [post_training(network, (4, 4), "percentile") for network in IMAGENET]

@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
 from compressbench.pruning.config import PruningConfig, record_densities
+from compressbench.pruning.deployments import sparse_networks
 from compressbench.pruning.masks import apply_masks, prunable, ranked_masks
 from compressbench.pruning.one_shot import record_untrained_quality
 
@@ -30,3 +31,7 @@ class Magnitude(Method):
 
     def finetune(self, ctx: Context, model: Network) -> Network:
         return ctx.fit(model, ctx.recipes.finetune)
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return sparse_networks()

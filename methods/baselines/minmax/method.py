@@ -1,7 +1,9 @@
 """MinMax post-training quantization: the range of a tensor is its minimum and maximum."""
 
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
+from compressbench.models.published import NETWORKS
+from compressbench.quantization.deployments import IMAGENET, eight_bits, post_training
 from compressbench.quantization.post_training import (
     PostTrainingConfig,
     calibration_ranges,
@@ -23,3 +25,7 @@ class MinMax(Method):
         model = ctx.dense()
         ranges = calibration_ranges(model, ctx, self.config, "minmax")
         return quantize_post_training(model, ranges, self.config, "minmax")
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return [post_training(network, (4, 4)) for network in IMAGENET] + [eight_bits(network) for network in NETWORKS]

@@ -4,7 +4,7 @@ from pydantic import Field
 from torch import nn
 
 from compressbench.config import MethodConfig
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
 from compressbench.pruning.blocks import (
     Rows,
@@ -15,6 +15,7 @@ from compressbench.pruning.blocks import (
     record_connected,
     weights_of,
 )
+from compressbench.pruning.deployments import block_networks
 from compressbench.pruning.masks import apply_masks
 from compressbench.pruning.one_shot import record_untrained_quality
 
@@ -51,3 +52,7 @@ class RandomBlocks(Method):
 
     def finetune(self, ctx: Context, model: Network) -> Network:
         return ctx.fit(model, ctx.recipes.finetune)
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return block_networks("ranked")

@@ -4,9 +4,10 @@ from pydantic import Field
 
 from compressbench.config import MethodConfig
 from compressbench.layers.binary import ScaleGradient, SignConv2d, binarise
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
 from compressbench.quantization.binary_training import Flips, check_network, train_binary
+from compressbench.quantization.deployments import binary_networks
 
 
 class XNOR(Method):
@@ -26,3 +27,7 @@ class XNOR(Method):
         settings = {"scaling": "mean", "scale_gradient": self.config.scale_gradient}
         model = binarise(ctx.build(form="recu"), lambda layer: SignConv2d.rebuild(layer, settings))
         return train_binary(ctx, model, hooks=[Flips()])
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return binary_networks("recu")

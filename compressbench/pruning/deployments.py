@@ -1,0 +1,114 @@
+"""Sparse networks of papers as they are deployed: sparsity and pattern are known, the positions are random."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressbench.method import FLOAT, Deployment, Structure
+from compressbench.models import Network
+from compressbench.models.published import NETWORKS
+from compressbench.pruning.blocks import Rows, prunable_layers, random_block_mask, weights_of
+from compressbench.pruning.densities import Distribution, kept_counts, random_positions
+from compressbench.pruning.masks import apply_masks, prunable
+
+OWN = ("compressbench",)  # the runtime that skips removed weights
+NAMES: dict[Distribution, str] = {"uniform": "uniform densities", "erk": "ERK densities"}
+
+
+@dataclass(frozen=True)
+class RandomWeights:
+    """Removes random single weights of every layer."""
+
+    sparsity: float
+    distribution: Distribution
+
+    def __call__(self, model: Network) -> nn.Module:
+        shapes = {name: layer.weight.shape for name, layer in prunable(model).items()}
+        kept = kept_counts(shapes, self.sparsity, self.distribution)
+        return apply_masks(model, random_positions(shapes, kept, torch.default_generator))
+
+
+@dataclass(frozen=True)
+class RandomBlocks:
+    """Removes random 1xN blocks of all convolutions but the first, the depthwise ones, and those that N does not divide."""
+
+    n: int
+    sparsity: float
+    rows: Rows
+
+    def __call__(self, model: Network) -> nn.Module:
+        weights = {name: w for name, w in weights_of(model, prunable_layers(model)).items() if len(w) % self.n == 0}
+        masks = {
+            name: random_block_mask(weight, self.n, self.sparsity, torch.default_generator, self.rows)
+            for name, weight in weights.items()
+        }
+        return apply_masks(model, masks, self.n)
+
+
+def unstructured(network: str, sparsity: float, distribution: Distribution, **about: Any) -> Deployment:
+    """A network with `RandomWeights` removed."""
+    setting = f"{100 * sparsity:g} %, {NAMES[distribution]}"
+    return Deployment(NETWORKS[network], setting, RandomWeights(sparsity, distribution), OWN, **about)
+
+
+def blocks(network: str, n: int, sparsity: float, rows: Rows, **about: Any) -> Deployment:
+    """A network with `RandomBlocks` removed."""
+    setting = f"1x{n}, {100 * sparsity:g} %"
+    return Deployment(NETWORKS[network], setting, RandomBlocks(n, sparsity, rows), OWN, **about)
+
+
+def sparse_networks() -> list[Deployment]:
+    """Those that methods for single weights are published on."""
+    plan = {"ResNet-50": (0.9, 0.95, 0.98), "MobileNet-V1": (0.8, 0.9), "VGG-19 (CIFAR)": (0.9,)}
+    shown = ("ResNet-50", 0.9, "erk")
+    return [
+        unstructured(name, sparsity, densities, representative=(name, sparsity, densities) == shown)
+        for name, sparsities in plan.items()
+        for sparsity in sparsities
+        for densities in NAMES
+    ]
+
+
+def block_networks(rows: Rows) -> list[Deployment]:
+    """Those that block methods are published on."""
+    networks = ("MobileNet-V1", "MobileNet-V2", "ResNet-18", "ResNet-50")
+    return [
+        blocks(network, n, sparsity, rows, representative=(network, n, sparsity) == ("ResNet-50", 16, 0.75))
+        for network in networks
+        for n in (4, 16)
+        for sparsity in (0.5, 0.75, 0.9)
+    ]
+
+
+TITLES = {
+    "vgg16": "VGG-16 (CIFAR)",
+    "resnet56": "ResNet-56 (CIFAR)",
+    "resnet110": "ResNet-110 (CIFAR)",
+    "googlenet": "GoogLeNet (CIFAR)",
+    "resnet50": "ResNet-50",
+}
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A network with other widths."""
+
+    network: str
+    widths: tuple[tuple[str, int], ...]
+
+    def __call__(self, model: Network) -> nn.Module:
+        return NETWORKS[self.network].initialised(inner_widths=dict(self.widths))
+
+
+def narrow(structures: Sequence[Structure], representative: str) -> list[Deployment]:
+    """Published structures of filter pruning; `representative`: network, setting."""
+    found = []
+    for structure in structures:
+        title, setting = TITLES[structure.model], structure.setting.replace("_", " ")
+        compress = Narrow(title, tuple(structure.widths.items()))
+        shown = representative == f"{structure.model}, {structure.setting}"
+        found.append(Deployment(NETWORKS[title], setting, compress, FLOAT, representative=shown))
+    return found
