@@ -95,5 +95,5 @@ def test_images_in_memory_can_be_normalised_for_a_network_that_was_trained_other
     torch.testing.assert_close(other.test.images, (pixels - 0.25) / 0.5)
     assert (other.info.mean, other.info.std) == ((0.25,), (0.5,)) and other.train.black == (-0.5,)
     assert torch.equal(other.train.labels, plain.train.labels)
-    with pytest.raises(UserError, match="the network wants images of 224 pixels, but digits has 16"):
+    with pytest.raises(UserError, match="wants images of 224 pixels for classification, but digits has 16"):
         data.load("digits", data_root / "data", preprocessing=data.Preprocessing(224, 256, (0.25,), (0.5,)))
