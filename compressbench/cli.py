@@ -71,7 +71,7 @@ def data(
 
 
 @command
-def rehearsal_data(folder: Path, classes: int = 20, train: int = 20, val: int = 5) -> None:
+def rehearsal_data(folder: Path, classes: int = 20, train: int = 8, val: int = 2) -> None:
     """Write FOLDER in ImageNet's layout, cut from photographs: what reads ImageNet can be tried on it, without any download.
 
     TRAIN and VAL images of every class.

@@ -103,3 +103,12 @@ def test_loop_overhead_is_under_ten_percent() -> None:
     from tests.benchmarks.loop_overhead import ratio
 
     assert min(ratio(rounds=3) for _ in range(2)) < 1.10
+
+
+def test_the_image_loader_reaches_half_of_pillows_limit(tmp_path: Path) -> None:
+    from compressbench.data import photograph_folder
+    from tests.benchmarks.loader_throughput import rates
+
+    photograph_folder.write(tmp_path / "photographs", classes=4, train=10, val=1)
+    found = rates(tmp_path / "photographs", rounds=1)
+    assert found["training"] > found["pillow"] / 2 and found["evaluation"] > found["pillow"] / 2

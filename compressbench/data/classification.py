@@ -136,9 +136,10 @@ def divide(
 def renormalised(loaded: Any, how: Preprocessing) -> Any:
     """Classification data in memory with another mean and deviation. UserError where the network wants another size."""
     about = loaded.info
-    if how.size != about.size or not hasattr(loaded, "train"):
+    if about.task != "classification" or how.size != about.size:
         raise UserError(
-            f"the network wants images of {how.size} pixels, but {about.name} has {about.size}; take another."
+            f"the network wants images of {how.size} pixels for classification, but {about.name} has {about.size} for "
+            f"{about.task.replace('_', ' ')}; take another data set."
         )
     shift, scale = (torch.tensor(values).view(-1, 1, 1) for values in (about.mean, about.std))
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (how.mean, how.std))

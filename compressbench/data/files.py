@@ -1,6 +1,9 @@
-"""Locations of the files of data sets."""
+"""Locations of the files of data sets, and how long a download may be silent."""
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,3 +21,14 @@ def wheel_folder(package: str, *parts: str) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(f"the package {package} is not installed; install the project's dependencies.")
     return Path(spec.origin).parent.joinpath(*parts)
+
+
+@contextmanager
+def giving_up_after(seconds: float) -> Iterator[None]:
+    """Downloads end with an error after so many silent seconds."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -37,7 +37,7 @@ def recorded(root: Path, name: str, folder: Path, mode: Mode) -> str:
 def refreshed(root: Path, name: str, folder: Path, mode: Mode) -> str:
     """The hash of the files as they are now: computed anew where a name, a size or a time has changed."""
     record, found = _record(root, name), sorted(files(folder))
-    key = _digest(os.fsencode(f"{file.name}\t{file.size}\t{file.time}\n") for file in found)
+    key = _digest([os.fsencode("\n".join(f"{name}\t{size}\t{time}" for name, size, time in found))])
     known = _read(record, folder, mode)
     if known is not None and known["key"] == key:
         return str(known["hash"])
@@ -49,24 +49,27 @@ def refreshed(root: Path, name: str, folder: Path, mode: Mode) -> str:
 
 def of(folder: Path, found: list[File], mode: Mode) -> str:
     """The hash of names and sizes, then of the content of all files or of those whose names have the lowest hashes."""
-    listing = [os.fsencode(f"{file.name}\t{file.size}\n") for file in found]
+    listing = os.fsencode("\n".join(f"{name}\t{size}" for name, size, _ in found))
     read = [] if mode == "names" else found
     if mode == "sample":
         read = sorted(found, key=lambda file: hashlib.blake2b(os.fsencode(file.name)).digest())[:SAMPLE]
-    return _digest([*listing, *(_content(folder / file.name) for file in read)])
+    return _digest([listing, *(_content(folder / file.name) for file in read)])
 
 
 def files(folder: Path) -> Iterator[File]:
     """Every file below a folder that is not hidden."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from (file._replace(name=f"{entry.name}/{file.name}") for file in files(Path(entry.path)))
-            else:
-                status = entry.stat()
-                yield File(entry.name, status.st_size, status.st_mtime_ns)
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    waiting.append(f"{below}{entry.name}/")
+                else:
+                    status = entry.stat()
+                    yield File(f"{below}{entry.name}", status.st_size, status.st_mtime_ns)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

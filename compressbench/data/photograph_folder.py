@@ -19,10 +19,10 @@ from compressbench.seeding import derive_seed
 
 PHOTOGRAPHS = sorted({*TRAIN_PHOTOGRAPHS, *TEST_PHOTOGRAPHS} - {"motorcycle_right.png"})  # the other eye's view
 SIDES = (160, 640)  # of a window, in pixels after a change of scale by at most two
-GREY_EVERY, CMYK_EVERY = 7, 11
+GREY_EVERY, CMYK_EVERY = 7, 8
 
 
-def write(folder: Path, classes: int = 2 * len(PHOTOGRAPHS), train: int = 20, val: int = 5) -> None:
+def write(folder: Path, classes: int = 2 * len(PHOTOGRAPHS), train: int = 8, val: int = 2) -> None:
     """Fills folder/train and folder/val with so many images of every class. The folder is there when all of them are.
 
     With more classes than there are halves, several show the same half through windows of their own.

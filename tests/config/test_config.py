@@ -332,6 +332,37 @@ def test_newly_pinned_data_repeat_what_reads_them(tree: Path) -> None:
     assert repeated(tree, before) == set(ALL)
 
 
+BIRDS = {"kind": "image_folder", "path": "nowhere", "size": 16, "classes": 10}
+
+
+def write_birds_scale(tree: Path, augmentation: str, **own: object) -> None:
+    """The scale of the tree on a folder of images that takes the place of the digits."""
+    content = yaml.safe_load((tree / "config/smoke.yaml").read_text(encoding="utf-8")) | {
+        "datasets": {"digits": BIRDS | own}
+    }
+    content["pairs"]["digits/plain_mini"]["scratch"] = {"epochs": 1, "lr": 0.1, "augmentation": augmentation}
+    (tree / "config/smoke.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def test_a_folder_of_images_is_part_of_every_digest_and_its_place_of_none(tree: Path) -> None:
+    before = digests(tree)
+    write_birds_scale(tree, "resized_crop_flip")
+    own = digests(tree)
+    assert repeated(tree, before) == set(ALL)
+    write_birds_scale(tree, "resized_crop_flip", path="elsewhere")
+    assert digests(tree) == own
+    write_birds_scale(tree, "resized_crop_flip", resize=20)
+    assert repeated(tree, own) == set(ALL)
+
+
+def test_images_of_any_size_are_not_padded(tree: Path) -> None:
+    write_birds_scale(tree, "crop_flip")
+    with pytest.raises(UserError, match=r"pairs\.digits/plain_mini\.scratch\.augmentation .* resized_crop_flip"):
+        Plan(tree, "smoke").validate()
+    write_birds_scale(tree, "resized_crop_flip")
+    Plan(tree, "smoke").validate()  # without the images: a plan can be looked at
+
+
 def test_sessions_read_the_data_that_they_divide() -> None:
     plan = Plan(ROOT, "smoke")
     hashes = versioning.pinned_hashes(ROOT)

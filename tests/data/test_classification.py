@@ -34,7 +34,7 @@ def test_one_pass_shows_every_image_once_and_passes_differ():
     assert not torch.equal(*passes)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "flip", "crop_flip"])
+@pytest.mark.parametrize("augmentation", ["none", "flip", "crop_flip", "resized_crop_flip"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_batch_depends_on_nothing_but_seed_and_step(augmentation, channels):
     split = data.Split(torch.randn(40, channels, 16, 16), torch.arange(40))
@@ -46,7 +46,7 @@ def test_a_batch_depends_on_nothing_but_seed_and_step(augmentation, channels):
     assert not torch.equal(there[0][1], other[1])
 
 
-@pytest.mark.parametrize("augmentation", ["none", "flip", "crop_flip"])
+@pytest.mark.parametrize("augmentation", ["none", "flip", "crop_flip", "resized_crop_flip"])
 def test_images_keep_their_labels_and_their_layout(augmentation):
     batches = data.ClassificationBatches(numbered(30, channels=3, side=16), 10, seed=0, augmentation=augmentation)
     images, labels = batches(1)
@@ -78,3 +78,22 @@ def test_crop_is_a_window_of_the_image_padded_with_black():
 def test_batch_size_that_does_not_fit_is_refused(size):
     with pytest.raises(UserError, match="batch_size"):
         data.ClassificationBatches(numbered(30), size, seed=0)
+
+
+def test_a_random_part_of_an_image_does_not_depend_on_its_batch():
+    split = data.Split(torch.randn(12, 3, 16, 16), torch.arange(12))
+    small, large = (data.ClassificationBatches(split, size, 3, "resized_crop_flip") for size in (4, 12))
+    one_pass = torch.cat([small(step)[0] for step in range(3)])
+    assert torch.equal(one_pass, large(0)[0])
+    assert not torch.equal(one_pass, torch.cat([small(step)[0] for step in range(3, 6)]))
+
+
+def test_images_in_memory_can_be_normalised_for_a_network_that_was_trained_otherwise(data_root):
+    how = data.Preprocessing(16, 16, (0.25,), (0.5,))
+    plain, other = (data.load("digits", data_root / "data", preprocessing=wanted) for wanted in (None, how))
+    pixels = plain.test.images * plain.info.std[0] + plain.info.mean[0]
+    torch.testing.assert_close(other.test.images, (pixels - 0.25) / 0.5)
+    assert (other.info.mean, other.info.std) == ((0.25,), (0.5,)) and other.train.black == (-0.5,)
+    assert torch.equal(other.train.labels, plain.train.labels)
+    with pytest.raises(UserError, match="wants images of 224 pixels for classification, but digits has 16"):
+        data.load("digits", data_root / "data", preprocessing=data.Preprocessing(224, 256, (0.25,), (0.5,)))

@@ -1,11 +1,12 @@
 """Where the files of data sets are looked for."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from compressbench import data
-from compressbench.data.files import external_folder, wheel_folder
+from compressbench.data.files import external_folder, giving_up_after, wheel_folder
 from compressbench.errors import UserError
 
 
@@ -33,3 +34,12 @@ def test_missing_cub_and_cifar_say_what_to_do(tmp_path: Path) -> None:
     for name in ("cub200_sessions", "cifar100_sessions"):
         with pytest.raises(UserError, match="COMPRESSBENCH_DATA"):
             data.load(name, tmp_path)
+
+
+def test_a_silent_download_gives_up_and_others_are_as_patient_as_before() -> None:
+    before = socket.getdefaulttimeout()
+    with pytest.raises(TimeoutError), giving_up_after(0.05), socket.create_server(("127.0.0.1", 0)) as silent:
+        assert socket.getdefaulttimeout() == 0.05
+        with socket.create_connection(silent.getsockname()) as connection:
+            connection.recv(1)
+    assert socket.getdefaulttimeout() == before

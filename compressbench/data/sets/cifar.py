@@ -9,7 +9,7 @@ import numpy as np
 
 from compressbench.data.classification import ClassificationData, divide
 from compressbench.data.datasets import RGB_IMAGENET, Dataset, DatasetInfo, Protocol
-from compressbench.data.files import external_folder
+from compressbench.data.files import external_folder, giving_up_after
 from compressbench.data.incremental import in_sessions_of
 from compressbench.data.sets._cifar100_few_shot import CIFAR100_FEW_SHOT
 from compressbench.errors import UserError
@@ -73,7 +73,8 @@ def _download(source: DatasetInfo, folder: Path) -> None:
     reader, place = _reader(source), external_folder(folder)
     try:
         make_folder(place)
-        reader(place, download=True)
+        with giving_up_after(10):
+            reader(place, download=True)
     except Exception as error:  # of any kind: no network, a proxy's page instead of the archive, a full disk
         raise UserError(
             f"{source.name} is not in {place} and cannot be downloaded ({str(error).strip()[:200]}); put torchvision's "

@@ -3,7 +3,6 @@
 import gzip
 import logging
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from compressbench.data.classification import ClassificationData, divide
 from compressbench.data.datasets import Dataset, DatasetInfo, Protocol, remedy
+from compressbench.data.files import giving_up_after
 from compressbench.data.incremental import in_sessions_of
 from compressbench.errors import UserError
 from compressbench.files import FULL
@@ -92,12 +92,8 @@ def _from_torchvision(scratch: Path) -> Path:
     """torchvision's own download, which checks the compressed files; gives up after ten silent seconds."""
     from compressbench.torchvision_compat import torchvision
 
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)
-    try:
+    with giving_up_after(10):
         torchvision.datasets.FashionMNIST(scratch, download=True)
-    finally:
-        socket.setdefaulttimeout(before)
     return scratch / "FashionMNIST" / "raw"
 
 
