@@ -34,8 +34,9 @@ plan: setup  ## what would run
 ui: setup  ## look at the results in MLflow (SCALE=smoke|paper)
 	$(BIN)/compressbench ui --scale '$(SCALE)'
 
-benchmark: setup  ## the training loop's overhead over a bare PyTorch loop
+benchmark: setup  ## the training loop's overhead over a bare PyTorch loop, and the image loader's speed beside Pillow's
 	$(BIN)/python -m tests.benchmarks.loop_overhead
+	$(BIN)/python -m tests.benchmarks.loader_throughput
 
 bench-kernels: setup  ## the CPU kernels against the best dense form of every layer; writes into reports/
 	$(BIN)/compressbench bench-kernels

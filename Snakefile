@@ -30,6 +30,10 @@ rule all:
 
 
 onstart:
+    try:
+        PLAN.data.check()  # here and not with the configuration: a plan can be looked at without the data
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
     os.environ[provenance.VERSION_VARIABLE] = provenance.code_version(Path())
     if workflow.local_exec:
         os.environ |= fork_server.start()

@@ -49,21 +49,39 @@ def data(
     record: Annotated[
         Path | None, typer.Option(help="write a JSON file for each data set, with its hash, here")
     ] = None,
+    sets: Annotated[
+        str,
+        typer.Option(help="only these, comma-separated; also those that are downloaded beside data/, such as cifar10"),
+    ] = "",
     repin: Annotated[
         bool, typer.Option("--repin", help="for maintainers: make data.dvc pin what is in data/ now")
     ] = False,
 ) -> None:
-    """Fetch data/, compare it with data.dvc, and bring it into the DVC cache."""
+    """Fetch what is missing in data/, compare it with data.dvc, and bring it into the DVC cache."""
     from compressbench.data import sources, versioning
     from compressbench.files import write_json
 
     if repin:
         typer.echo(versioning.repin(ROOT))
-    hashes = sources.prepare(ROOT)
+    hashes = sources.prepare(ROOT, listed(sets, "--sets"))
     for name, digest in hashes.items():
         typer.echo(f"{name}: {digest}")
         if record:
             write_json(record / versioning.record_name(name, digest), {name: digest})
+
+
+@command
+def rehearsal_data(folder: Path, classes: int = 20, train: int = 20, val: int = 5) -> None:
+    """Write FOLDER in ImageNet's layout, cut from photographs: what reads ImageNet can be tried on it, without any download.
+
+    TRAIN and VAL images of every class.
+    """
+    from compressbench.data import photograph_folder
+
+    if folder.exists():
+        raise UserError(f"{folder} exists already; remove it, or name another folder.")
+    photograph_folder.write(folder, classes, train, val)
+    typer.echo(f"{folder}: {classes * (train + val)} images of {classes} classes")
 
 
 @command

@@ -28,6 +28,16 @@ def threads() -> int:
     return int(text)
 
 
+def loader_workers(cores: int) -> int:
+    """COMPRESSBENCH_LOADER_WORKERS, the processes that read image files; where it is not set, as many as cores, at most 8."""
+    text = os.environ.get("COMPRESSBENCH_LOADER_WORKERS", str(min(cores, 8)))
+    if not (text.isascii() and text.isdecimal() and int(text) <= 256):
+        raise UserError(
+            f"COMPRESSBENCH_LOADER_WORKERS is {text!r}; set it to a whole number from 0 to 256, or unset it."
+        )
+    return int(text)
+
+
 def print_every_letter() -> None:
     """A terminal or pipe that cannot show a letter gets its code instead of an error."""
     for stream in (sys.stdout, sys.stderr):

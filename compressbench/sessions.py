@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import quality
-from compressbench.data import Split
+from compressbench.data import AnySplit
 from compressbench.finite import finite, title
 from compressbench.method import Context
 from compressbench.models.growing import GrowingClassifier
@@ -16,19 +16,20 @@ from compressbench.seeding import derive_seed
 
 
 @torch.no_grad()
-def features(network: GrowingClassifier, images: Tensor, batch: int = 100) -> Tensor:
+def features(network: GrowingClassifier, images: Tensor | AnySplit, batch: int = 100) -> Tensor:
     """What a frozen backbone makes of the images, in eval mode: [N, F], on the network's device."""
     network.eval()
     device = next(network.parameters()).device
-    parts = [finite(network.features(part.to(device)), title(network)) for part in images.split(batch)]
+    batches = quality.in_parts(images, batch)
+    parts = [finite(network.features(part.to(device)), title(network)) for part in batches]
     return torch.cat(parts)
 
 
 def through_sessions(
     ctx: Context,
     start: AnyModule,
-    test: Tensor,
-    learn: Callable[[AnyModule, Split, int, int], AnyModule],
+    test: Tensor | AnySplit,
+    learn: Callable[[AnyModule, AnySplit, int, int], AnyModule],
     form: Callable[[AnyModule], nn.Module] = lambda network: network,
 ) -> list[AnyModule]:
     """The network after the last session, for every draw of the shots; what it predicts after each session is kept.

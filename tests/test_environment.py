@@ -59,3 +59,21 @@ def test_a_project_has_its_three_landmarks(tmp_path: Path) -> None:
             environment.require_project(tmp_path)
         (tmp_path / missing[0]).touch()
     environment.require_project(tmp_path)
+
+
+@pytest.mark.parametrize(("value", "workers"), [(None, 4), ("0", 0), ("12", 12)])
+def test_image_files_are_read_by_the_cores_unless_said(
+    value: str | None, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COMPRESSBENCH_LOADER_WORKERS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("COMPRESSBENCH_LOADER_WORKERS", value)
+    assert environment.loader_workers(4) == workers
+    assert environment.loader_workers(64) == (8 if value is None else workers)
+
+
+@pytest.mark.parametrize("value", ["-1", "many", "257"])
+def test_what_is_no_number_of_workers_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESSBENCH_LOADER_WORKERS", value)
+    with pytest.raises(UserError, match="COMPRESSBENCH_LOADER_WORKERS"):
+        environment.loader_workers(4)

@@ -21,6 +21,7 @@ WITHOUT_A_TEST_FILE = {
     "__main__": "hands over to the fork server or to the command line: tests/test_fork_server.py runs it",
     "errors": "an exception without logic",
     "data/sets/_cifar100_few_shot": "a list of numbers, checked in tests/data/test_incremental.py",
+    "data/preprocessing": "a form without logic, applied in tests/data/test_transforms.py",
     "data/synthetic": "two tensors with names",
     "layers/all_layers": "imports its neighbours: tests/layers/test_registry.py asks every kind",
 }

@@ -3,6 +3,7 @@
 from compressbench.config.forms import (
     Declaration,
     Frozen,
+    ImageFolder,
     Latency,
     MethodConfig,
     Pair,
@@ -17,6 +18,7 @@ from compressbench.config.reading import load_scale, parse, read_yaml
 __all__ = [
     "Declaration",
     "Frozen",
+    "ImageFolder",
     "Latency",
     "MethodConfig",
     "Pair",

@@ -14,6 +14,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 PairName = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="dataset/model")]
 Stage = Literal["synthesize", "compress", "finetune"]
 Start = Literal["scratch", "dense"]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Frozen(BaseModel):
@@ -43,7 +44,9 @@ class Recipe(Frozen):
     )
     halve_every: int | None = Field(None, ge=1, description="epochs between halvings, with schedule: halve")
     milestones: tuple[int, ...] = Field((), description="epochs that divide the rate by 10, with schedule: step")
-    augmentation: Literal["none", "flip", "crop_flip"] = "none"
+    augmentation: Literal["none", "flip", "crop_flip", "resized_crop_flip"] = Field(
+        "none", description="crop_flip pads and cuts small images; resized_crop_flip cuts any part of 8 to 100 %"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     patch: int | None = Field(
         None, ge=8, exclude_if=lambda side: side is None, description="as the pair's, where this training has its own"
@@ -136,6 +139,42 @@ class Pair(Workload):
         return Workload(**{name: getattr(self, name) for name in names})
 
 
+class ImageFolder(Frozen):
+    """A data set of one's own: PATH/train/CLASS/* and PATH/val/CLASS/*, images of any size.
+
+    The classes are the folders of train, sorted. The images that are held out for validation come out of train.
+    """
+
+    kind: Literal["image_folder"]
+    path: str = Field(
+        exclude=True,
+        description="below COMPRESSBENCH_DATA (default: data/external), or an absolute path; no result knows it",
+    )
+    size: int = Field(224, ge=8, description="side of the network's input")
+    resize: int | None = Field(
+        None, ge=8, description="pixels of the shorter side before the centre is cut out; default: size * 256 / 224"
+    )
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of the pixels scaled to [0, 1]")
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="of the networks, where that is more than train has folders; default: as many as folders",
+    )
+    validation: int = Field(5000, ge=0, description="training images held out, at most a tenth of them")
+    hash: Literal["names", "sample", "all"] = Field(
+        "sample",
+        description="what stands for the data: names and sizes, also 1,000 files' content, or also all content",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ImageFolder":
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError("resize must be at least size, or the centre would have a black frame")
+        return self
+
+
 class Latency(Frozen):
     """How the latency stage measures."""
 
@@ -159,10 +198,18 @@ class Scale(Frozen):
     comparisons: dict[Name, tuple[PairName, ...]] = Field(
         description="what is compared -> on which pairs; methods name the comparisons that they take part in"
     )
+    datasets: dict[Name, ImageFolder] = Field(
+        {},
+        description="data sets of one's own by the name that pairs give them; one of the suite's names replaces it here",
+    )
     pairs: dict[PairName, Pair]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scale":
+        if unread := set(self.datasets) - {pair.split("/")[0] for pair in self.pairs}:
+            raise ValueError(
+                f"datasets.{min(unread)} is read by no pair; name a pair {min(unread)}/NETWORK, or remove it"
+            )
         for comparison, pairs in self.comparisons.items():
             for pair in pairs:
                 if pair not in self.pairs:

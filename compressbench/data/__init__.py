@@ -5,29 +5,46 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
-from compressbench.data import sets
-from compressbench.data.classification import Augmentation, ClassificationBatches, ClassificationData, Split
-from compressbench.data.datasets import DATASETS, Dataset, DatasetInfo, Protocol, find, info, register
+from compressbench.config import ImageFolder
+from compressbench.data import datasets, image_folder, sets
+from compressbench.data.classification import (
+    AnySplit,
+    Augmentation,
+    ClassificationBatches,
+    ClassificationData,
+    Split,
+    renormalised,
+)
+from compressbench.data.datasets import DATASETS, Dataset, DatasetInfo, Protocol, info, register
+from compressbench.data.files import external_folder
+from compressbench.data.folder_split import FolderBatches, FolderSplit
 from compressbench.data.incremental import ClassIncrementalData
+from compressbench.data.loader import HERE, Loader
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.data.super_resolution import ImagePair, PatchBatches, SuperResolutionData
 from compressbench.data.synthetic import SyntheticImages
-from compressbench.errors import UserError
 
 __all__ = [
     "DATASETS",
+    "AnySplit",
     "Augmentation",
     "ClassIncrementalData",
     "ClassificationBatches",
     "ClassificationData",
     "Dataset",
     "DatasetInfo",
+    "FolderBatches",
+    "FolderSplit",
     "ImagePair",
+    "Loader",
     "PatchBatches",
+    "Preprocessing",
     "Protocol",
     "Split",
     "SuperResolutionData",
     "SyntheticImages",
+    "check",
+    "find",
     "info",
     "load",
     "protocol",
@@ -42,9 +59,21 @@ for _module in pkgutil.iter_modules(sets.__path__):
 
 def protocol(name: str) -> Protocol:
     """How the classes of a class-incremental data set come in sessions."""
-    if (found := find(name).protocol) is None:
+    if (found := datasets.find(name).protocol) is None:
         raise ValueError(f"{name} has no sessions")
     return found
+
+
+def find(name: str, folder: Path = Path("data"), own: ImageFolder | None = None) -> Dataset:
+    """The data set called `name`: the user's `own`, of the suite, of an installed package, or `package.module:attribute`."""
+    return datasets.find(name) if own is None else image_folder.dataset(name, own, folder)
+
+
+def check(name: str, folder: Path, own: ImageFolder | None = None) -> None:
+    """UserError, with a remedy, where users have to bring the data set and it is not there. Cheap: reads no image."""
+    found = find(name, folder, own)
+    if found.brought is not None:
+        found.brought.check(external_folder(folder) / found.brought.place)
 
 
 def load(
@@ -53,22 +82,21 @@ def load(
     limit: int | None = None,
     scale: int = 2,
     seed: int = 0,
+    *,
+    own: ImageFolder | None = None,
     preprocessing: Preprocessing | None = None,
+    loader: Loader = HERE,
 ) -> Data:
-    """Reads one data set below `folder` (data/). `limit` cuts the training images.
+    """Reads one data set below `folder` (data/), or the user's `own`. `limit` cuts the training images.
 
-    `scale` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions.
-    `preprocessing` replaces the data set's own; UserError where its images have a size of their own.
+    `scale` is for super-resolution; `seed` draws the class order and the shots of class-incremental sessions. `preprocessing`
+    takes the place of the data set's own, and `loader` reads where that is image by image.
     """
-    found = find(name)
-    of_task: dict[str, dict[str, Any]] = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}
-    options = of_task.get(found.info.task, {})
-    if preprocessing is not None:
-        if not found.resizable:
-            raise UserError(
-                f"the images of {name} have a size of their own, so that the preprocessing of pretrained weights does not fit; "
-                "use source: file, or a data set of larger images."
-            )
-        options = options | {"preprocessing": preprocessing}
-    loaded: Data = found.load(Path(folder), limit, **options)
-    return loaded
+    found, folder = find(name, folder, own), Path(folder)
+    options: dict[str, Any] = {"super_resolution": {"scale": scale}, "class_incremental": {"seed": seed}}.get(
+        found.info.task, {}
+    )
+    if found.of_files:
+        options |= {"preprocessing": preprocessing, "loader": loader}
+    loaded: Data = found.load(folder, limit, **options)
+    return loaded if preprocessing is None or found.of_files else renormalised(loaded, preprocessing)

@@ -1,8 +1,9 @@
 """Classification data: whole data sets as tensors, and batches that are a pure function of (seed, step)."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -10,10 +11,53 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressbench.data.datasets import DatasetInfo
+from compressbench.data.preprocessing import Preprocessing
+from compressbench.data.transforms import random_part
 from compressbench.errors import UserError
-from compressbench.seeding import generator
+from compressbench.seeding import derive_seed, generator
 
-Augmentation = Literal["none", "flip", "crop_flip"]
+Augmentation = Literal["none", "flip", "crop_flip", "resized_crop_flip"]
+
+
+class AnySplit(Protocol):
+    """Labelled images, in memory (`Split`) or in files (`FolderSplit`)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]"""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def images_at(self, indices: Tensor | slice) -> Tensor:
+        """The images at int64 [n] or at a slice, float32 [n, C, H, W], as a network sees them in evaluation."""
+        ...
+
+    def in_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [B, C, H, W] and labels [B] in their order, `size` at a time; the last batch may be smaller."""
+        ...
+
+    def take(self, indices: Tensor | slice) -> Self:
+        """The part of the split at int64 [n] or at a slice."""
+        ...
+
+    def relabelled(self, labels: Tensor) -> Self:
+        """The same images with labels int64 [N]."""
+        ...
+
+    def batches(
+        self, batch_size: int, seed: int, augmentation: Augmentation = "none", padding: int | None = None
+    ) -> "Batches":
+        """Training batches. `padding` is that of crops: default an eighth of the image."""
+        ...
+
+
+class Batches(Protocol):
+    """Step -> images float32 [B, C, H, W] and labels int64 [B]: depends on nothing but (seed, step)."""
+
+    steps_per_epoch: int
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -27,15 +71,37 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def images_at(self, indices: Tensor | slice) -> Tensor:
+        """The images at int64 [n] or at a slice, float32 [n, C, H, W], as a network sees them in evaluation."""
+        return self.images[indices]
+
+    def in_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [B, C, H, W] and labels [B] in their order, `size` at a time; the last batch may be smaller."""
+        return zip(self.images.split(size), self.labels.split(size), strict=True)
+
+    def take(self, indices: Tensor | slice) -> "Split":
+        """The part of the split at int64 [n] or at a slice."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def relabelled(self, labels: Tensor) -> "Split":
+        """The same images with labels int64 [N]."""
+        return replace(self, labels=labels)
+
+    def batches(
+        self, batch_size: int, seed: int, augmentation: Augmentation = "none", padding: int | None = None
+    ) -> "ClassificationBatches":
+        """Training batches; `padding` is that of crops."""
+        return ClassificationBatches(self, batch_size, seed, augmentation, padding)
+
 
 @dataclass(frozen=True)
 class ClassificationData:
     """Three disjoint splits; validation comes out of the training images, never out of the test images."""
 
     info: DatasetInfo
-    train: Split
-    validation: Split
-    test: Split
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
 
 
 def make_split(about: DatasetInfo, images: np.ndarray, labels: np.ndarray) -> Split:
@@ -67,6 +133,30 @@ def divide(
     )
 
 
+def renormalised(loaded: Any, how: Preprocessing) -> Any:
+    """Classification data in memory with another mean and deviation. UserError where the network wants another size."""
+    about = loaded.info
+    if how.size != about.size or not hasattr(loaded, "train"):
+        raise UserError(
+            f"the network wants images of {how.size} pixels, but {about.name} has {about.size}; take another."
+        )
+    shift, scale = (torch.tensor(values).view(-1, 1, 1) for values in (about.mean, about.std))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (how.mean, how.std))
+    black = tuple((-mean / std).flatten().tolist())
+
+    def of(split: Split) -> Split:
+        return Split((split.images * scale + shift - mean) / std, split.labels, black)
+
+    parts = {name: of(getattr(loaded, name)) for name in ("train", "validation", "test")}
+    return replace(loaded, info=about.adapted(how), **parts)
+
+
+@lru_cache(maxsize=4)
+def shuffled(count: int, seed: int, pass_: int) -> Tensor:
+    """The order of `count` images in one pass over them, int64 [count]."""
+    return torch.randperm(count, generator=generator(seed, "order", pass_))
+
+
 class ClassificationBatches:
     """Shuffled, augmented batches: `batches(step)` depends on nothing but (seed, step).
 
@@ -89,17 +179,18 @@ class ClassificationBatches:
         # Gathering rows of [N, H, W, C] keeps channels_last, which gathering from [N, C, H, W] would lose.
         self._channels_last = split.images.shape[1] > 1
         self._rows = split.images.permute(0, 2, 3, 1) if self._channels_last else split.images
-        self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
-
-    def _draw_permutation(self, pass_: int) -> Tensor:
-        return torch.randperm(len(self.split), generator=generator(self.seed, "order", pass_)).to(self._rows.device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 [B, C, H, W] and labels int64 [B] of one step."""
         pass_, position = divmod(step, self.steps_per_epoch)
-        chosen = self._permutation(pass_)[position * self.batch_size : (position + 1) * self.batch_size]
+        order = shuffled(len(self.split), self.seed, pass_)
+        chosen = order[position * self.batch_size : (position + 1) * self.batch_size].to(self._rows.device)
         images, labels = self._rows.index_select(0, chosen), self.split.labels.index_select(0, chosen)
-        return self._augment(images.permute(0, 3, 1, 2) if self._channels_last else images, step), labels
+        images = images.permute(0, 3, 1, 2) if self._channels_last else images
+        if self.augmentation == "resized_crop_flip":
+            seeds = [derive_seed(self.seed, "augmentation", pass_, index) for index in chosen.tolist()]
+            return random_parts(images, seeds), labels
+        return self._augment(images, step), labels
 
     def _augment(self, images: Tensor, step: int) -> Tensor:
         if self.augmentation == "none":
@@ -125,3 +216,11 @@ def random_crop(images: Tensor, padding: int, black: tuple[float, ...], rng: tor
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     cropped = windows[torch.arange(count, device=images.device), :, top, left]
     return cropped.contiguous(memory_format=torch.channels_last) if channels > 1 else cropped
+
+
+def random_parts(images: Tensor, seeds: Sequence[int]) -> Tensor:
+    """`random_part` of each image of [B, C, N, N], in its layout."""
+    side = images.shape[-1]
+    parts = [random_part(image, side, seed=seed) for image, seed in zip(images, seeds, strict=True)]
+    layout = torch.channels_last if images.shape[1] > 1 else torch.contiguous_format
+    return torch.stack(parts).contiguous(memory_format=layout)

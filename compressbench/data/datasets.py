@@ -1,11 +1,13 @@
 """What a data set is: class counts, input sizes, normalisation, how it is read and where it comes from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from compressbench import plugins
+from compressbench.data.preprocessing import Preprocessing
+from compressbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class DatasetInfo:
     def folder(self) -> str:
         """The folder of its files below data/, where they are small enough to be pinned."""
         return self.source or self.name.removesuffix("_sessions")
+
+    def adapted(self, how: Preprocessing) -> "DatasetInfo":
+        """The same images in another size or normalisation."""
+        return replace(self, size=how.size, mean=how.mean, std=how.std)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -51,21 +57,56 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Brought:
+    """What users bring: nothing of it is pinned.
+
+    place: its folder below COMPRESSBENCH_DATA (default: data/external).
+    check: UserError, with a remedy, where that folder does not have what it must; looks at no file's content.
+    hash: what stands for the data: names and sizes, also a sample of the content, or also all of it.
+    """
+
+    place: str
+    check: Callable[[Path], None]
+    hash: Literal["names", "sample", "all"] = "sample"
+
+
+def wants(name: str, *parts: str) -> Callable[[Path], None]:
+    """The check that a folder has these files and folders."""
+
+    def check(folder: Path) -> None:
+        if missing := [part for part in parts if not (folder / part).exists()]:
+            raise UserError(
+                f"{name} wants {', '.join(parts)} in {folder}, where {missing[0]} is missing; put it there or set "
+                "COMPRESSBENCH_DATA."
+            )
+
+    return check
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set: a module of `compressbench/data/sets` lists its own in `DATASETS`.
 
     load: (data/, how many training images at most) -> what its task reads; super-resolution also takes `scale`,
         class-incremental learning `seed`. UserError, with a remedy, where files are missing or damaged.
-    fetch: fills a new folder from the public source; None where users bring the files.
+    fetch: fills a new folder from the public source, to be pinned; None where users bring the files.
     protocol: how the classes come in sessions, class-incremental learning only.
-    resizable: whether `load` also takes `preprocessing`: a `Preprocessing` in place of what `info` says.
+    brought: where users bring the files, and how to see that they are there.
+    download: brings into COMPRESSBENCH_DATA (default: data/external) what is missing there, where its files can be had by
+        anybody and check themselves; `hash` stands for them.
+    beside: a labelled data set of the same classes, for images without labels: where it is there, accuracy on it is measured.
+    of_files: `load` also takes `preprocessing` and `loader`, and reads image by image.
     """
 
     info: DatasetInfo
     load: Callable[..., Any]
     fetch: Callable[[Path], None] | None = None
     protocol: Protocol | None = None
-    resizable: bool = False
+    brought: Brought | None = None
+    download: Callable[[Path], None] | None = None
+    hash: str | None = None
+    beside: str | None = None
+    of_files: bool = False
 
 
 RGB_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation

@@ -4,15 +4,16 @@ Session 0, the base, has all training images of many classes; every later one br
 Labels are counted in the order in which the classes appear.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from compressbench.data.classification import ClassificationData, Split
+from compressbench.data.classification import AnySplit, ClassificationData
 from compressbench.data.datasets import Dataset, DatasetInfo, Protocol
 from compressbench.errors import UserError
 from compressbench.seeding import generator
@@ -26,7 +27,7 @@ class ClassIncrementalData(ClassificationData):
     """
 
     protocol: Protocol
-    few_shot: tuple[tuple[Split, ...], ...]
+    few_shot: tuple[tuple[AnySplit, ...], ...]
 
     @property
     def sessions(self) -> int:
@@ -38,18 +39,18 @@ class ClassIncrementalData(ClassificationData):
         """How many sets of shots there are."""
         return len(self.few_shot)
 
-    def shots(self, session: int, draw: int) -> Split:
+    def shots(self, session: int, draw: int) -> AnySplit:
         """All that a later session trains on: no image of an earlier one is kept."""
         return self.few_shot[draw][session - 1]
 
 
-def in_sessions_of(load: Callable[..., ClassificationData], about: DatasetInfo, protocol: Protocol) -> Dataset:
-    """The data set that `load(folder, limit)` reads, in sessions: order and shots are drawn where nobody published them."""
+def in_sessions_of(source: Dataset, about: DatasetInfo, protocol: Protocol) -> Dataset:
+    """A data set in sessions: order and shots are drawn where nobody published them."""
 
-    def load_sessions(folder: Path, limit: int | None, seed: int) -> ClassIncrementalData:
-        return in_sessions(load(folder, limit), protocol, seed, about)
+    def load_sessions(folder: Path, limit: int | None, seed: int, **options: Any) -> ClassIncrementalData:
+        return in_sessions(source.load(folder, limit, **options), protocol, seed, about)
 
-    return Dataset(about, load_sessions, protocol=protocol)
+    return replace(source, info=about, load=load_sessions, fetch=None, protocol=protocol)
 
 
 def in_sessions(source: ClassificationData, protocol: Protocol, seed: int, about: DatasetInfo) -> ClassIncrementalData:
@@ -64,7 +65,7 @@ def in_sessions(source: ClassificationData, protocol: Protocol, seed: int, about
     place = torch.empty_like(order)
     place[order] = torch.arange(classes)
     train, validation, test = (
-        Split(part.images, place[part.labels], part.black) for part in (source.train, source.validation, source.test)
+        part.relabelled(place[part.labels]) for part in (source.train, source.validation, source.test)
     )
     ends = list(accumulate(protocol.session_len))
     sessions = [range(start, end) for start, end in pairwise(ends)]
@@ -74,16 +75,12 @@ def in_sessions(source: ClassificationData, protocol: Protocol, seed: int, about
         ]
     else:
         chosen = [[_published(train, new, row) for new, row in zip(sessions, protocol.few_shot, strict=True)]]
-    few_shot = tuple(tuple(_take(train, index) for index in rows) for rows in chosen)
-    base, held_out = (_take(part, torch.nonzero(part.labels < ends[0]).flatten()) for part in (train, validation))
+    few_shot = tuple(tuple(train.take(index) for index in rows) for rows in chosen)
+    base, held_out = (part.take(torch.nonzero(part.labels < ends[0]).flatten()) for part in (train, validation))
     return ClassIncrementalData(about, base, held_out, test, protocol, few_shot)
 
 
-def _take(split: Split, index: Tensor) -> Split:
-    return Split(split.images[index], split.labels[index], split.black)
-
-
-def _drawn(train: Split, classes: Sequence[int], shots: int, seed: int, draw: int) -> Tensor:
+def _drawn(train: AnySplit, classes: Sequence[int], shots: int, seed: int, draw: int) -> Tensor:
     """`shots` positions for each class, by class."""
     found = []
     for label in classes:
@@ -97,7 +94,7 @@ def _drawn(train: Split, classes: Sequence[int], shots: int, seed: int, draw: in
     return torch.cat(found)
 
 
-def _published(train: Split, classes: Sequence[int], row: Sequence[int]) -> Tensor:
+def _published(train: AnySplit, classes: Sequence[int], row: Sequence[int]) -> Tensor:
     """The published positions, checked: equally many of every class, and of no other."""
     index = torch.tensor(row)
     if int(index.max()) >= len(train):

@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,19 @@ log = logging.getLogger(__name__)
 PIN = "data.dvc"
 
 
-def check(root: Path) -> dict[str, str]:
-    """Compares data/ with the pin, brings it into DVC's cache, and returns the pinned hash of each data set."""
-    if problems := differences(root):
+def check(root: Path, names: Collection[str] | None = None) -> dict[str, str]:
+    """Compares data/ with the pin, brings it into DVC's cache, and returns the pinned hash of each data set.
+
+    With `names` only these data sets count; DVC, which knows data/ as a whole, then gets it if the others are there as well.
+    """
+    found = differences(root)
+    if problems := {f: problem for f, problem in found.items() if names is None or f.split("/")[0] in names}:
         listed = [f"data/{name} {problem}" for name, problem in problems.items()]
         shown = ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
         raise UserError(f"data/ is not what {root / PIN} pins: {shown}; {_remedy(problems)}.")
-    if json.loads(_dvc(root, "status", "--json", PIN)):
+    if not found and json.loads(_dvc(root, "status", "--json", PIN)):
         _dvc(root, "commit", "--force", PIN)  # equal content: this fills the cache and leaves the pin as it is
-    return pinned_hashes(root)
+    return {name: pinned for name, pinned in pinned_hashes(root).items() if names is None or name in names}
 
 
 def pinned_hashes(root: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a method's stage function gets."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compressbench import data, models, quality, storage
-from compressbench.config import Recipe, Workload
-from compressbench.data import DatasetInfo, Split, SyntheticImages
+from compressbench.config import ImageFolder, Recipe, Workload
+from compressbench.data import AnySplit, DatasetInfo, SyntheticImages
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.errors import UserError
 from compressbench.method.tasks import TASKS, Task
@@ -52,6 +52,7 @@ class Context:
     Attributes:
         root: the project's folder. stage: the name of the stage. seed: the run's seed.
         pair, dataset: what the stage reads of the pair's configuration, and the name of its data set.
+        image_folder: the data set, where it is one of the user's own. workers: processes that read image files; change no bit.
         folder: where this stage's files go; unfinished training is kept there for a resume.
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
@@ -69,14 +70,24 @@ class Context:
     dense_folder: Path | None = None
     teacher_folder: Path | None = None
     synthetic_file: Path | None = None
+    image_folder: ImageFolder | None = None
+    workers: int = 0
     records: dict[str, float] = field(default_factory=dict)
     companions: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> Any:
         """ClassificationData, ClassIncrementalData or SuperResolutionData, loaded when first asked for."""
-        scale, name = self.pair.arguments.get("scale", 2), self.pair.data or self.dataset
-        return data.load(name, self.root / "data", self.pair.images, scale, self.seed, self.preprocessing)
+        return data.load(
+            self.pair.data or self.dataset,
+            self.root / "data",
+            self.pair.images,
+            self.pair.arguments.get("scale", 2),
+            self.seed,
+            own=self.image_folder,
+            preprocessing=self.preprocessing,
+            loader=data.Loader(self.workers, pin_memory=self.device.type == "cuda"),
+        )
 
     @cached_property
     def preprocessing(self) -> Preprocessing | None:
@@ -85,8 +96,8 @@ class Context:
 
     @property
     def info(self) -> DatasetInfo:
-        about, own = data.info(self.pair.data or self.dataset), self.preprocessing
-        return about if own is None else replace(about, size=own.size, mean=own.mean, std=own.std)
+        about = data.find(self.pair.data or self.dataset, self.root / "data", self.image_folder).info
+        return about if self.preprocessing is None else about.adapted(self.preprocessing)
 
     @property
     def task(self) -> Task:
@@ -195,7 +206,7 @@ class Context:
         return make_optimizer(recipe, parameters)
 
     @property
-    def held_out(self) -> Split:
+    def held_out(self) -> AnySplit:
         """The images that `validate` looks at; none for super-resolution and where a published split leaves none."""
         return self.task.held_out(self.data)
 

@@ -5,13 +5,13 @@ Evaluation and latency measure every point, and the report has a row for each. A
 - `operating_points`: name -> label, in the order of the tables, strongest compression first. A name holds neither "@" nor "/".
 - `at(point)`: the network of one point, in eval mode, without reading a file. It may share its tensors with the model.
 
-A network whose arithmetic depends on the image also offers `mean_macs(images)`: the multiply-accumulates of one image of
-`images` [N, C, H, W], on average. A model whose networks are chains of blocks may offer `blocks(point)` and `block(name)`: the
-latency stage then tells how well a table of block latencies predicts the networks. Any other model has one operating point,
-which has no name.
+A network whose arithmetic depends on the image also offers `mean_macs(batches)`: the multiply-accumulates of one image, the
+mean over all batches [B, C, H, W]. A model whose networks are chains of blocks may offer `blocks(point)` and `block(name)`:
+the latency stage then tells how well a table of block latencies predicts the networks. Any other model has one operating
+point, which has no name.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -45,6 +45,6 @@ class Blockwise(Adaptive, Protocol):
 class ImageDependent(Protocol):
     """A network that spends more on some images than on others."""
 
-    def mean_macs(self, images: Tensor) -> float:
-        """Multiply-accumulates per image, the mean over `images` [N, C, H, W]."""
+    def mean_macs(self, batches: Iterable[Tensor]) -> float:
+        """Multiply-accumulates per image, the mean over all images of `batches` [B, C, H, W]."""
         ...

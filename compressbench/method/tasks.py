@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compressbench import data, quality
 from compressbench.config import Recipe, Workload
-from compressbench.data import DatasetInfo, Split
+from compressbench.data import AnySplit, DatasetInfo, Split
 from compressbench.errors import UserError
 from compressbench.training.loop import Loss
 
@@ -39,7 +39,7 @@ class Task(ABC):
     def loss(self, recipe: Recipe) -> Loss:
         """(model, batch) -> scalar."""
 
-    def held_out(self, loaded: Any) -> Split:
+    def held_out(self, loaded: Any) -> AnySplit:
         """The images that a training is validated on, none of them trained on; empty where it is not validated."""
         return Split(torch.empty(0), torch.empty(0))
 
@@ -71,14 +71,14 @@ class Classification(Task):
     """Images and labels: cross-entropy and top-1 accuracy."""
 
     def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
-        return data.ClassificationBatches(loaded.train, recipe.batch_size, seed, recipe.augmentation)
+        return loaded.train.batches(recipe.batch_size, seed, recipe.augmentation)
 
     def loss(self, recipe: Recipe) -> Loss:
         return lambda model, batch: F.cross_entropy(model(batch[0]), batch[1], label_smoothing=recipe.label_smoothing)
 
-    def held_out(self, loaded: Any) -> Split:
-        split = loaded.validation
-        return Split(split.images[:VALIDATION_IMAGES], split.labels[:VALIDATION_IMAGES])
+    def held_out(self, loaded: Any) -> AnySplit:
+        held_out: AnySplit = loaded.validation.take(slice(VALIDATION_IMAGES))
+        return held_out
 
     def trained_classes(self, loaded: Any) -> int:
         return loaded.info.classes
@@ -98,8 +98,7 @@ class ClassIncremental(Classification):
     """What is trained and validated on is the base session; a method keeps what its network predicts after every session."""
 
     def batches(self, loaded: Any, pair: Workload, recipe: Recipe, seed: int) -> Any:
-        padding = loaded.protocol.crop_padding
-        return data.ClassificationBatches(loaded.train, recipe.batch_size, seed, recipe.augmentation, padding)
+        return loaded.train.batches(recipe.batch_size, seed, recipe.augmentation, loaded.protocol.crop_padding)
 
     def trained_classes(self, loaded: Any) -> int:
         return loaded.protocol.session_len[0]
@@ -160,7 +159,7 @@ class Fidelity(Classification):
         dense: nn.Module | None = None,
     ) -> dict[str, Any]:
         assert dense is not None, "the plan gives it to every evaluation without labels"
-        return dict(quality.fidelity(model, dense, loaded.test.images))
+        return dict(quality.fidelity(model, dense, loaded.test))
 
 
 TASKS: dict[str, Task] = {

@@ -4,7 +4,8 @@ Shapes: B images, T tokens, d channels, H heads, G tokens along a side.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -401,16 +402,19 @@ class EarlyExit(nn.Module):
         return (~exits).nonzero().flatten()
 
     @torch.no_grad()
-    def exit_fraction(self, images: Tensor, batch: int = 100) -> float:
-        """The share e of `images` [N, c, H, W] that needs no second pass."""
+    def exit_fraction(self, batches: Iterable[Tensor]) -> float:
+        """The share e of the images in `batches` [B, c, H, W] that needs no second pass."""
         coarse, device = CoarseOnly(self.model).eval(), self.model.coarse_positions.device
-        going_on = sum(len(self.undecided(coarse(part.to(device)))) for part in images.split(batch))
-        return 1 - going_on / len(images)
+        going_on = [(len(self.undecided(coarse(images.to(device)))), len(images)) for images in batches]
+        undecided, every = map(sum, zip(*going_on, strict=True))
+        return 1 - undecided / every
 
-    def mean_macs(self, images: Tensor) -> float:
+    def mean_macs(self, batches: Iterable[Tensor]) -> float:
         """F(e) = F_c + (1 - e) F_f: an image that goes on pays both passes."""
-        coarse, both = (account(network, images.shape[1:]).macs for network in (CoarseOnly(self.model), self.model))
-        return coarse + (1 - self.exit_fraction(images)) * (both - coarse)
+        others = iter(batches)
+        first = next(others)
+        coarse, both = (account(network, first.shape[1:]).macs for network in (CoarseOnly(self.model), self.model))
+        return coarse + (1 - self.exit_fraction(chain([first], others))) * (both - coarse)
 
 
 def _take(tokens: Tensor, chosen: Tensor) -> Tensor:

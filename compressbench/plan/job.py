@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressbench.config import Latency, Workload
+from compressbench.config import ImageFolder, Latency, Workload
 
 if TYPE_CHECKING:
     from compressbench.config import MethodConfig
@@ -55,12 +55,15 @@ class Job:
     Attributes:
         workload: what the stage reads of the pair.
         device: cpu, cuda or auto.
-        data, data_hash: the folder of the data set below data/, and its pinned hash; None where its data are not pinned.
+        data, data_hash: the folder of the data set below data/, and what stands for its content: the pinned hash, or that of
+            a manifest; None where nothing does.
+        image_folder: the data set, where the scale has one of its own.
         configuration: of the method, with its defaults; None where the stage does not call the method.
         recalibrated: whether the stage ends with fresh batch-norm statistics.
         latency, batches: how the latency stage measures.
         inputs: the jobs whose results the stage reads, by what they are to it: dense, teacher, synthetic or model.
-        files: other files of the project that the configuration names -> sha256.
+        files: other files of the project that the configuration names -> sha256; of an evaluation without labels the labelled
+            data set on which accuracy is measured beside, where it is there -> the hash of its content.
     """
 
     run: Run
@@ -69,6 +72,7 @@ class Job:
     device: str
     data: str
     data_hash: str | None = None
+    image_folder: ImageFolder | None = None
     configuration: "MethodConfig | None" = None
     recalibrated: bool = False
     latency: Latency | None = None
@@ -105,6 +109,8 @@ class Job:
     def parameters(self) -> dict[str, Any]:
         """The configuration, for people: what the stage reads of the pair, and the method's hyper-parameters."""
         found: dict[str, Any] = {"pair": self.workload.model_dump(mode="json", exclude_none=True)}
+        if self.image_folder is not None:
+            found |= {"image_folder": self.image_folder.model_dump(mode="json")}
         if self.latency is not None:
             found |= {"latency": self.latency.model_dump(mode="json"), "batches": list(self.batches)}
         if self.configuration is not None:

@@ -13,6 +13,7 @@ from compressbench.config import Declaration, Pair, Recipe, Scale, discovery, lo
 from compressbench.errors import UserError
 from compressbench.method import loading
 from compressbench.plan import Job, Run
+from compressbench.plan.datasets import DataSets
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {"pretrain": ("pretrain",)} | dict.fromkeys(("synthesize", "compress", "finetune"), ("scratch", "finetune"))
@@ -55,6 +56,7 @@ class Plan:
         self.seeds = self.scale.seeds if seeds is None else tuple(dict.fromkeys(self._seed(s) for s in seeds))
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
+        self.data = DataSets(root, self.scale, self.runs)
         if not self.runs:
             where = "in its config.yaml" if pairs is None else f"with runs on {', '.join(self.pairs)}"
             raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} {where}.")
@@ -143,10 +145,8 @@ class Plan:
     @cached_property
     def unlabelled(self) -> tuple[str, ...]:
         """The pairs whose images have no labels: networks are compared with the dense model there."""
-        from compressbench import data
-
-        about = {run.pair: data.info(self.scale.pairs[run.pair].data or run.dataset) for run in self.runs}
-        return tuple(pair for pair, info in about.items() if info.task == "fidelity")
+        tasks = {run.pair: self.data.of(run).info.task for run in self.runs}
+        return tuple(pair for pair, task in tasks.items() if task == "fidelity")
 
     @cached_property
     def timed(self) -> dict[Run, Run]:
@@ -195,17 +195,15 @@ class Plan:
         return self._jobs[run, stage]
 
     def _job(self, run: Run, stage: str) -> Job:
-        from compressbench import data
-
-        pair = self.pair(run)
-        about = data.info(pair.data or run.dataset)
+        pair, read = self.pair(run), self.data.of(run)
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
             "workload": pair.workload(*RECIPES.get(stage, ())),
             "device": self.scale.device,
-            "data": about.folder,
-            "data_hash": self.data_hashes.get(about.folder),
+            "data": read.info.folder,
+            "data_hash": self.data.hash(read),
+            "image_folder": self.data.own(run),
         }
         if stage == "pretrain":
             if pair.pretrained is not None:
@@ -216,8 +214,9 @@ class Plan:
             if stage == "latency":
                 common |= {"latency": self.scale.latency, "batches": declared.batches}
             inputs = {"model": self.job(run, self.final_stage(run))}
-            if stage == "evaluate" and about.task == "fidelity":
+            if stage == "evaluate" and read.info.task == "fidelity":
                 inputs["dense"] = self._dense(run)
+                return Job(**common, inputs=inputs, files=self.data.beside(read))
             return Job(**common, inputs=inputs)
         configuration = loading.resolve(self.root, run.method, run.setting, self.scale_name)
         return Job(
@@ -247,13 +246,6 @@ class Plan:
         """The job that leaves the dense model of a run's pair."""
         return self.job(replace(run, method="", setting=""), "pretrain")
 
-    @cached_property
-    def data_hashes(self) -> dict[str, str]:
-        """The pinned hash of every data set below data/."""
-        from compressbench.data import versioning
-
-        return versioning.pinned_hashes(self.root)
-
     def _file_hash(self, path: Path) -> str:
         try:
             return hashlib.sha256((self.root / path).read_bytes()).hexdigest()
@@ -271,8 +263,9 @@ class Plan:
 
     def validate(self) -> None:
         """Check what needs code (and its imports): runtimes, architectures, every method's configuration of every setting, and
-        whether it fits the network."""
-        from compressbench import data, models
+        whether it fits the network. Users' data need not be there (`data.check` asks for them); changed ones are noticed.
+        """
+        from compressbench import models
         from compressbench.models import pretrained
         from compressbench.runtimes import discovery as runtimes
 
@@ -280,15 +273,18 @@ class Plan:
             with self._naming("latency.runtimes"):
                 runtimes.check(name)
         for name, pair in self.scale.pairs.items():
+            dataset, model = name.split("/")
             with self._naming(f"pairs.{name}"):
-                data.info(pair.data or name.split("/")[0])
+                self.data.of(Run(self.scale_name, dataset, model, "", "", 0))
             with self._naming(f"pairs.{name}.architecture"):
                 models.find(pair.architecture)
             if pair.pretrained is not None:
                 with self._naming(f"pairs.{name}.pretrained"):
                     pretrained.check(pair.architecture, pair.pretrained, self.root)
+        self.data.renew()
         for run in self.runs:
             self._require_budgets(run)
+            self._check_augmentation(run)
             if self.declarations[run.method].needs_teacher:
                 self.teacher(run)
             for stage in self.stages(run):
@@ -300,6 +296,17 @@ class Plan:
                 loading.method_class(self.root, method)(config).check(networks[where])
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
+
+    def _check_augmentation(self, run: Run) -> None:
+        """UserError where image files are augmented as they cannot be."""
+        pair = self.pair(run)
+        recipes = {name: getattr(pair, name) for name in ("scratch", "pretrain", "finetune")}
+        padded = [name for name, recipe in recipes.items() if recipe and recipe.augmentation == "crop_flip"]
+        if padded and self.data.of(run).of_files:
+            raise UserError(
+                f"config/{self.scale_name}.yaml: key pairs.{run.pair}.{padded[0]}.augmentation (or what {run.method} says "
+                "instead): crop_flip pads small images of one size; for image files write resized_crop_flip."
+            )
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:

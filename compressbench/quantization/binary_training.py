@@ -69,5 +69,5 @@ def train_binary(
         schedule=None if own else "recipe",
     )
     ctx.save("latent", before_and_after(before, describe_latent(model)))
-    ctx.record("ties", ties(model, ctx.held_out.images[:TIED_IMAGES].to(ctx.device)))
+    ctx.record("ties", ties(model, ctx.held_out.images_at(slice(TIED_IMAGES)).to(ctx.device)))
     return one_bit(model)

@@ -131,10 +131,11 @@ def calibration_ranges(
     generator = ctx.generator("calibration")
     if config.calibration == "real":
         train = ctx.data.train
-        images = train.images[torch.randperm(len(train.labels), generator=generator)[: config.images]]
+        chosen = torch.randperm(len(train), generator=generator)[: config.images].split(config.batch_size)
+        batches = (train.images_at(part).to(ctx.device) for part in chosen)
     else:
         images = torch.randn(config.images, ctx.info.channels, ctx.info.size, ctx.info.size, generator=generator)
-    batches = [part.to(ctx.device) for part in images.split(config.batch_size)]
+        batches = (part.to(ctx.device) for part in images.split(config.batch_size))
     if config.calibration != "bn":
         return observe(model, batches, config, clipping)
     with normalising_by_batch(model):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench import environment, machine, models, storage
+from compressbench import data, environment, machine, models, quality, storage
+from compressbench.data import AnySplit
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
 from compressbench.finite import NotFinite
@@ -22,6 +23,8 @@ from compressbench.seeding import make_deterministic
 from compressbench.stages.runner import Stage, running
 
 KEPT = "kept.safetensors"
+ACCURACY_IMAGES = 5000  # beside fidelity, on a CPU in minutes
+MACS_BATCH = 100
 
 
 def run_stage(root: Path, run: Run, stage: str) -> None:
@@ -63,7 +66,7 @@ def _device(name: str) -> torch.device:
 
 
 def _context(root: Path, job: Job, running_stage: Stage) -> Context:
-    folders = {name: root / read.folder for name, read in job.inputs.items()}
+    folders, device = {name: root / read.folder for name, read in job.inputs.items()}, _device(job.device)
     return Context(
         root=root,
         stage=job.stage,
@@ -71,7 +74,9 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         pair=job.workload,
         dataset=job.run.dataset,
         folder=running_stage.folder,
-        device=_device(job.device),
+        device=device,
+        image_folder=job.image_folder,
+        workers=environment.loader_workers(machine.usable_cores() if device.type == "cuda" else 0),
         logger=running_stage.history,
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),
@@ -135,32 +140,47 @@ def _evaluate(root: Path, job: Job, running_stage: Stage) -> None:
     model = storage.load_model(final).to(ctx.device)
     beside = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
     metrics: dict[str, Any]
+    labelled = _labelled(ctx, job)
     if isinstance(model, Adaptive):
         points = {
-            point: {"label": label} | _measured(ctx, model.at(point), beside, folder / point)
+            point: {"label": label} | _measured(ctx, model.at(point), beside, folder / point, labelled)
             for point, label in model.operating_points.items()
         }
         metrics = {"points": points, "stored_bytes": accounting.stored_bytes(model)}
     else:
-        metrics = _measured(ctx, model, beside, folder)
+        metrics = _measured(ctx, model, beside, folder, labelled)
     stored = packed_tensors(model.cpu())
     if stored.keys() != model.state_dict().keys():
         storage.save_tensors(folder / "packed.safetensors", stored)
     write_json(folder / "metrics.json", metrics)
 
 
-def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folder: Path) -> dict[str, Any]:
+def _labelled(ctx: Context, job: Job) -> AnySplit | None:
+    """Test images for the accuracy beside fidelity, evenly over all of them; None where the labelled data set is not there."""
+    for name in job.files:
+        loaded: Any = data.load(name, ctx.root / "data", limit=1, preprocessing=ctx.preprocessing)
+        found: AnySplit = loaded.test.take(slice(None, None, max(1, len(loaded.test) // ACCURACY_IMAGES)))
+        return found
+    return None
+
+
+def _measured(
+    ctx: Context, network: nn.Module, beside: dict[str, Tensor], folder: Path, labelled: AnySplit | None
+) -> dict[str, Any]:
     """Quality and costs of one network; where the arithmetic depends on the image, the mean over the test images."""
     from compressbench import accounting
 
     try:
         dense = None if ctx.dense_folder is None else ctx.dense()
         scores = ctx.task.evaluate(network, ctx.data, beside, folder, dense)
+        if labelled is not None:
+            scores |= {"top1": quality.top1(network, labelled)}
     except NotFinite as error:
         raise UserError(f"{folder.relative_to(ctx.root)}: {error}") from error
     costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))
     if isinstance(network, ImageDependent):
-        costs = accounting.with_mean_macs(costs, network.mean_macs(ctx.data.test.images))
+        test = (images for images, _ in ctx.data.test.in_batches(MACS_BATCH))
+        costs = accounting.with_mean_macs(costs, network.mean_macs(test))
     return {"quality": scores} | asdict(costs)
 
 
@@ -175,6 +195,10 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
     compressed = storage.load_model(folder)
     ctx = _context(root, job, running_stage)
 
+    def test_images(batch: int) -> Tensor:
+        images: Tensor = ctx.data.test.images_at(slice(latency.timed_images(batch)))
+        return images
+
     def measure(network: nn.Module) -> dict[str, Any]:
         return latency.measure(
             dense,
@@ -184,13 +208,13 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
             rounds=options.rounds,
             warmup=options.warmup,
             seed=seed,
-            images=ctx.data.test.images if isinstance(network, ImageDependent) else None,
+            images=test_images(1) if isinstance(network, ImageDependent) else None,
         )
 
     def add_throughput(results: dict[str, Any], networks: dict[str, nn.Module]) -> None:
         for batch in job.batches:
             timed = latency.throughput(
-                {"dense": dense, **networks}, ctx.data.test.images, batch, options.rounds, options.warmup, seed
+                {"dense": dense, **networks}, test_images(batch), batch, options.rounds, options.warmup, seed
             )
             for name, own in results.items():
                 own.setdefault("throughput", []).append(timed[name])

@@ -110,6 +110,11 @@ def eager_milliseconds(measured: Mapping[str, Any]) -> float:
     )
 
 
+def timed_images(batch: int) -> int:
+    """How many images `throughput` looks at, at most."""
+    return SINGLE_IMAGES if batch == 1 else max(batch, BATCHED_IMAGES)
+
+
 def throughput(
     networks: dict[str, nn.Module],
     images: Tensor,
@@ -126,7 +131,7 @@ def throughput(
     images.
     """
     rounds, warmup = (max(1, n // ROUNDS_OF_ONE_IMAGE) for n in (rounds, warmup))
-    count = min(len(images), SINGLE_IMAGES if batch == 1 else max(batch, BATCHED_IMAGES)) // batch * batch
+    count = min(len(images), timed_images(batch)) // batch * batch
     if count == 0:
         raise ValueError(f"{len(images)} images do not fill a batch of {batch}")
     parts = images[:count].split(batch)

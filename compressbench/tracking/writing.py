@@ -63,13 +63,16 @@ def _link(source: Path, target: Path) -> None:
 
 
 def add_dataset(client: Any, run_id: str, result: Result) -> None:
-    """Make the data set an input of the run, with DVC's hash as its digest; nothing for a stage that reads no data."""
+    """Make the data set an input of the run, with DVC's hash or that of a manifest as its digest; nothing for a stage that
+    reads no data.
+    """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     digest, stage = result.content.get("data_hash"), result.tags["stage"]
     if not digest or stage == "latency":
         return
-    source = json.dumps({"uri": f"data/{result.tags['dataset']}", "pin": "data.dvc"})
+    pinned = {"uri": f"data/{result.tags['dataset']}", "pin": "data.dvc"} if digest.endswith(".dir") else {}
+    source = json.dumps(pinned or {"name": result.tags["dataset"]})
     context = InputTag("mlflow.data.context", "test" if stage == "evaluate" else "training")
     dataset = Dataset(result.tags["dataset"], digest, "local", source)
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressbench.data.classification import Split
+from compressbench.data.classification import AnySplit
 from compressbench.models import Network
 from compressbench.quality import top1_of_each
 
@@ -74,7 +74,7 @@ class PeerNetworks(nn.Module):
         raise NotImplementedError
 
 
-def peer_accuracies(model: PeerNetworks, split: Split) -> dict[str, float]:
+def peer_accuracies(model: PeerNetworks, split: AnySplit) -> dict[str, float]:
     """Top-1 (%) of everything that `model.predictions(images)` names, and `students`, the mean of the students'."""
     found = top1_of_each(model, model.predictions, split)
     return found | {"students": fmean(value for name, value in found.items() if name.startswith("student"))}

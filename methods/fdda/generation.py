@@ -200,7 +200,7 @@ def describe(ctx: Context, loss: GeneratorLoss, generator: Generator, batch: int
         for label in range(classes):
             own, other = centres.centre(label), centres.centre((label + 1) % classes)
             chosen = (train.labels == label).nonzero()[:REFERENCE, 0]
-            teacher(train.images[chosen].to(ctx.device))
+            teacher(train.images_at(chosen).to(ctx.device))
             real = Statistics.of(statistics.take())
             noise = torch.randn(batch, NOISE, generator=random).to(ctx.device)
             made_images = generator(noise, torch.full((batch,), label, device=ctx.device))

@@ -241,4 +241,4 @@ def _half_batch(ctx: Context) -> int:
 def _calibration(ctx: Context, index: Tensor) -> SyntheticImages:
     """The real images of the list, as the network sees them in evaluation."""
     train = ctx.data.train
-    return SyntheticImages(train.images[index].to(ctx.device), train.labels[index].to(ctx.device))
+    return SyntheticImages(train.images_at(index).to(ctx.device), train.labels[index].to(ctx.device))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench.config import MethodConfig
-from compressbench.data import Split
+from compressbench.data import AnySplit
 from compressbench.method import Context, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead, norm
@@ -86,19 +86,19 @@ class LECNet(Method):
     def compress(self, ctx: Context) -> Network:
         base = network_of(ctx.dense(), GrowingClassifier)
 
-        def learn(head: GrowingHead, shots: Split, session: int, draw: int) -> GrowingHead:
+        def learn(head: GrowingHead, shots: AnySplit, session: int, draw: int) -> GrowingHead:
             return self.learn(ctx, base, head, shots, session, draw)
 
-        test = features(base, ctx.data.test.images)
+        test = features(base, ctx.data.test)
         heads = through_sessions(ctx, base.classifier, test, learn, self.form)
         self._record(ctx, heads)
         return base.with_head(self.form(heads[0]))
 
     def learn(
-        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
+        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: AnySplit, session: int, draw: int
     ) -> GrowingHead:
         """One session on the features of its shots, changing `head`."""
-        x, labels = features(base, shots.images), shots.labels.to(ctx.device)
+        x, labels = features(base, shots), shots.labels.to(ctx.device)
         with torch.no_grad():
             old = head.eval()(x)
         self.expand(head, x, labels)

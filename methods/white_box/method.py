@@ -178,11 +178,13 @@ def record_label_dependence(ctx: Context, masks: ClassMasks) -> None:
 
     Accuracy while labels enter the forward pass measures the masks' hint, not the network.
     """
-    images, labels, classes = ctx.held_out.images, ctx.held_out.labels, ctx.info.classes
+    held_out, labels, classes = ctx.held_out, ctx.held_out.labels, ctx.info.classes
     shift = torch.randint(1, classes, labels.shape, generator=ctx.generator("wrong labels"))
     torch.manual_seed(derive_seed(ctx.seed, ctx.stage, "label dependence"))
     for name, told in {"true": labels, "wrong": (labels + shift) % classes}.items():
-        batches = zip(images.split(BATCH), told.split(BATCH), strict=True)
-        guesses = [best_class(masks.told(x.to(ctx.device), t.to(ctx.device)), "white_box").cpu() for x, t in batches]
+        batches = zip(held_out.in_batches(BATCH), told.split(BATCH), strict=True)
+        guesses = [
+            best_class(masks.told(x.to(ctx.device), t.to(ctx.device)), "white_box").cpu() for (x, _), t in batches
+        ]
         ctx.record(f"class_top1_told_{name}", 100 * (torch.cat(guesses) == labels).float().mean().item())
     ctx.record("class_top1_mean_mask", ctx.validate(masks)["validation_top1"])

@@ -16,6 +16,16 @@ def numbered(count: int, channels: int = 1, side: int = 8) -> data.Split:
     return data.Split(images.contiguous(memory_format=layout), torch.arange(count))
 
 
+def test_a_split_gives_images_by_index_in_batches_and_as_a_smaller_split():
+    split, chosen = numbered(7), torch.tensor([5, 0, 5])
+    assert split.images_at(chosen)[:, 0, 0, 0].tolist() == [5, 0, 5]
+    assert torch.equal(split.images_at(slice(2)), split.images[:2])
+    batches = list(split.in_batches(3))
+    assert [len(labels) for _, labels in batches] == [3, 3, 1]
+    assert torch.equal(torch.cat([images for images, _ in batches]), split.images)
+    assert split.take(chosen).labels.tolist() == [5, 0, 5] and len(split.take(slice(4))) == 4
+
+
 def test_one_pass_shows_every_image_once_and_passes_differ():
     batches = data.ClassificationBatches(numbered(20), 5, seed=0)
     passes = [torch.cat([batches(step)[1] for step in range(4 * p, 4 * p + 4)]) for p in range(2)]

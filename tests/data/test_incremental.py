@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from compressbench import data
+from compressbench.config import ImageFolder
 from compressbench.data.classification import ClassificationData, Split
 from compressbench.data.datasets import Protocol, info
 from compressbench.data.incremental import ClassIncrementalData, in_sessions
@@ -108,3 +109,15 @@ def test_crops_pad_as_told() -> None:
     assert max((wide(step)[0] == 0).float().mean().item() for step in range(9)) > 0.7
     narrow = data.ClassificationBatches(split, 4, 0, "crop_flip")
     assert max((narrow(step)[0] == 0).float().mean().item() for step in range(9)) < 0.25
+
+
+def test_sessions_of_image_files_have_the_images_of_sessions_in_memory(birds: Path) -> None:
+    form = ImageFolder.model_validate({"kind": "image_folder", "path": str(birds), "size": 16, "validation": 0})
+    source = data.load("birds", birds, own=form)
+    assert isinstance(source, ClassificationData)
+    parts = (source.train, source.validation, source.test)
+    memory = ClassificationData(source.info, *(Split(part.images_at(slice(None)), part.labels) for part in parts))
+    one, other = (in_sessions(read, Protocol((1, 1, 1), shots=2), 0, source.info) for read in (source, memory))
+    for split, expected in ((one.train, other.train), (one.shots(2, 0), other.shots(2, 0)), (one.test, other.test)):
+        assert torch.equal(split.labels, expected.labels)
+        assert torch.equal(split.images_at(slice(None)), expected.images_at(slice(None)))

@@ -1,8 +1,10 @@
 """Where data comes from, without a network."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from compressbench.data import sources, versioning
 from compressbench.errors import UserError
@@ -24,6 +26,26 @@ def test_only_missing_data_sets_are_fetched(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", made)
     assert sources.fetch(tmp_path) == ["new"]
     assert (tmp_path / "data/new/file").exists() and not (tmp_path / "data/old/file").exists()
+
+
+def test_only_what_is_asked_for_is_fetched_downloaded_and_checked(tmp_path, monkeypatch):
+    made = {name: lambda folder: (folder / "file").write_text("1", encoding="utf-8") for name in ("one", "two")}
+    monkeypatch.setattr(sources, "SOURCES", made)
+    downloads = []
+    entry = SimpleNamespace(download=downloads.append, hash="md5")
+    monkeypatch.setattr(sources, "DOWNLOADS", {"far": entry})
+    files = {"one/file": "c4ca4238a0b923820dcc509a6f75849b", "two/file": "9" * 32}  # the second is pinned otherwise
+    pin = {"outs": [{"md5": versioning.folder_hash(files)}], "meta": {"files": files}}
+    (tmp_path / "data.dvc").write_text(yaml.safe_dump(pin), encoding="utf-8")
+    monkeypatch.setattr(versioning, "restore", lambda root: False)
+    assert sources.prepare(tmp_path, ["far"]) == {"far": "md5"} and downloads == [tmp_path / "data"]
+    assert not (tmp_path / "data").exists()
+    assert sources.prepare(tmp_path, ["one"]).keys() == {"one"}
+    assert not (tmp_path / "data/two").exists()
+    with pytest.raises(UserError, match="data/two/file differs"):
+        sources.prepare(tmp_path, ["one", "two"])
+    with pytest.raises(UserError, match=r"mars is not a data set that can be fetched; choose of far, one, two"):
+        sources.prepare(tmp_path, ["mars"])
 
 
 def test_unwritable_place_is_named(tmp_path, monkeypatch):

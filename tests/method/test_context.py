@@ -1,6 +1,7 @@
 """What stages get: recalibration, budgets cut into slices, and tensors that travel with synthetic images."""
 
 import copy
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -8,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressbench import storage
+from compressbench import quality, storage
+from compressbench.data import Split
+from compressbench.data_free.synthesis import real_images
 from compressbench.errors import UserError
 from compressbench.training import Hook, State
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import same_bits
 from tests.contexts import make_context
+from tests.contexts.folders import FOLDER_CLASSES, make_folder_context
 
 
 @pytest.mark.parametrize(("asked", "used"), [(3, 3), (1000, 18)])
@@ -103,3 +107,28 @@ def test_tensors_for_the_report_lie_beside_the_model(data_root: Path, tmp_path: 
     ctx = make_context(data_root, tmp_path)
     ctx.save("latent", {"counts": torch.arange(3)})
     assert storage.load_tensors(ctx.folder / "latent.safetensors")["counts"].tolist() == [0, 1, 2]
+
+
+def test_a_method_gets_the_same_from_files_as_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPRESSBENCH_DATA", raising=False)
+    ctx = make_folder_context(tmp_path)
+    assert (ctx.info.classes, ctx.info.image_shape) == (FOLDER_CLASSES, (3, 16, 16)) and len(ctx.held_out) == 2
+    folder, model = ctx.data.test, ctx.build().eval()
+    memory = Split(folder.images_at(slice(None)), folder.labels)
+    assert quality.top1(model, folder) == quality.top1(model, memory)
+    assert torch.equal(quality.predictions(model, folder, batch=4), quality.predictions(model, memory.images, batch=4))
+    found = real_images(ctx, 5, ctx.generator("reference"))
+    chosen = torch.randperm(len(ctx.data.train), generator=ctx.generator("reference"))[:5]
+    assert torch.equal(found.images, ctx.data.train.images_at(slice(None))[chosen])
+    assert torch.equal(found.labels, ctx.data.train.labels[chosen])
+
+
+def test_workers_change_no_bit_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPRESSBENCH_DATA", raising=False)
+    ctx = make_folder_context(tmp_path)
+    trained = []
+    for workers in (0, 2):
+        own = replace(ctx, workers=workers, folder=tmp_path / f"workers{workers}")
+        trained.append(own.fit(own.build(), own.recipes.scratch).state_dict())
+        assert own.data.train.loader.workers == workers
+    assert same_bits(*trained)

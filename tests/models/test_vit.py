@@ -185,7 +185,7 @@ def test_threshold_0_is_the_coarse_pass_and_above_1_both() -> None:
     model = network()
     assert torch.equal(EarlyExit(model, 0)(images()), CoarseOnly(model)(images()))
     assert torch.allclose(EarlyExit(model, 1.01)(images()), model(images()), atol=1e-12)
-    assert (EarlyExit(model, 0).exit_fraction(images()), EarlyExit(model, 1.01).exit_fraction(images())) == (1, 0)
+    assert (EarlyExit(model, 0).exit_fraction([images()]), EarlyExit(model, 1.01).exit_fraction([images()])) == (1, 0)
 
 
 def confidences(model: CoarseToFineViT, x: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ def test_only_undecided_images_see_the_second_pass(monkeypatch: pytest.MonkeyPat
 
 def test_the_exit_fraction_falls_with_the_threshold() -> None:
     model, x = network(), images(40)
-    fractions = [EarlyExit(model, i / 100).exit_fraction(x, batch=16) for i in range(102)]
+    fractions = [EarlyExit(model, i / 100).exit_fraction(x.split(16)) for i in range(102)]
     assert fractions == sorted(fractions, reverse=True)
     assert (fractions[0], fractions[-1]) == (1, 0)
 
@@ -227,9 +227,9 @@ def test_mean_macs_are_affine_in_the_exit_fraction() -> None:
     model, x = network(), images(10)
     coarse, both = account(CoarseOnly(model), x.shape).macs, account(model, x.shape).macs
     median = confidences(model, x).sort().values[5].item()
-    assert EarlyExit(model, 0).mean_macs(x) == coarse
-    assert EarlyExit(model, 1.01).mean_macs(x) == both
-    assert EarlyExit(model, median).mean_macs(x) == pytest.approx((coarse + both) / 2)
+    assert EarlyExit(model, 0).mean_macs(x.split(4)) == coarse
+    assert EarlyExit(model, 1.01).mean_macs(x.split(4)) == both
+    assert EarlyExit(model, median).mean_macs(x.split(4)) == pytest.approx((coarse + both) / 2)
 
 
 # ---- operating points and storage

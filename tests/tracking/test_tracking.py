@@ -163,10 +163,20 @@ def test_its_stages_are_nested_with_their_times_data_source_and_model(optg: Path
     assert (compress.info.start_time, compress.info.end_time) == (1767261600000, 1767261607000)
     (read,) = compress.inputs.dataset_inputs
     assert (read.dataset.name, read.dataset.digest) == ("digits", HASH)
+    assert json.loads(read.dataset.source) == {"uri": "data/digits", "pin": "data.dvc"}
     assert compress.data.tags["mlflow.source.name"] == "compressbench compress"
     assert compress.data.tags["mlflow.source.git.commit"] == "abc123"
     files = {file.path for file in store.connect(optg).list_artifacts(compress.info.run_id)}
     assert {"model.safetensors", "model.json", "history.csv", "run.json"} <= files
+
+
+def test_data_that_nothing_pins_have_the_hash_of_their_manifest(optg: Path) -> None:
+    write(optg, "compress", tags={"setting": "p90"}, data_hash="sample-0123456789abcdef01234567")
+    tracking.synchronise(optg)
+    (stage,) = [run for run in of_kind(logged(optg), "stage") if run.data.tags["setting"] == "p90"]
+    (read,) = stage.inputs.dataset_inputs
+    assert read.dataset.digest == "sample-0123456789abcdef01234567"
+    assert json.loads(read.dataset.source) == {"name": "digits"}
 
 
 def test_artifacts_of_a_local_store_take_no_room(optg: Path) -> None:

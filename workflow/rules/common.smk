@@ -79,7 +79,7 @@ def run_of(wildcards):
     return Run(**{**fields, "seed": int(fields["seed"])})
 
 
-DATA = {name: f"results/data/{versioning.record_name(name, pinned)}" for name, pinned in PLAN.data_hashes.items()}
+DATA = {name: f"results/data/{versioning.record_name(name, pinned)}" for name, pinned in PLAN.data.fetched.items()}
 
 CHANGED = ".snakemake/compressbench/changed_configuration_or_data"  # newer than every result
 if workflow.is_main_process:

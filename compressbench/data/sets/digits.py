@@ -47,4 +47,5 @@ def fetch(folder: Path) -> None:
     (folder / "digits.csv").write_bytes(gzip.decompress(packed.read_bytes()))
 
 
-DATASETS = (Dataset(DIGITS, load, fetch), in_sessions_of(load, SESSIONS, Protocol((6, 2, 2), draws=2)))
+WHOLE = Dataset(DIGITS, load, fetch)
+DATASETS = (WHOLE, in_sessions_of(WHOLE, SESSIONS, Protocol((6, 2, 2), draws=2)))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from compressbench.data.datasets import RAW, Dataset, DatasetInfo
+from compressbench.data.datasets import RAW, Brought, Dataset, DatasetInfo, wants
 from compressbench.data.files import external_folder
 from compressbench.data.super_resolution import SuperResolutionData, as_float, make_pair, read_image
 from compressbench.errors import UserError
@@ -30,4 +30,5 @@ def load(folder: Path, limit: int | None, scale: int) -> SuperResolutionData:
     )
 
 
-DATASETS = (Dataset(DIV2K, load),)
+PARTS = wants("div2k", "DIV2K_train_HR", "Set14")
+DATASETS = (Dataset(DIV2K, load, brought=Brought("div2k", PARTS)),)

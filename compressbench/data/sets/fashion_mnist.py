@@ -120,4 +120,5 @@ def _run(command: list[str], folder: Path) -> None:
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=180)
 
 
-DATASETS = (Dataset(FASHION_MNIST, load, fetch), in_sessions_of(load, SESSIONS, Protocol((6, 2, 2), draws=5)))
+WHOLE = Dataset(FASHION_MNIST, load, fetch)
+DATASETS = (WHOLE, in_sessions_of(WHOLE, SESSIONS, Protocol((6, 2, 2), draws=5)))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressbench.data import Split
+from compressbench.data import AnySplit
 from compressbench.method import Context, Method
 from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead
@@ -24,17 +24,17 @@ class NearestClassMean(Method):
     def compress(self, ctx: Context) -> Network:
         base = network_of(ctx.dense(), GrowingClassifier)
         train = ctx.data.train
-        means = class_means(features(base, train.images), train.labels.to(ctx.device))
+        means = class_means(features(base, train), train.labels.to(ctx.device))
         start = GrowingHead(means.shape[1], None, [len(means)], [], base.classifier.gamma).to(ctx.device)
         _set(start, means)
 
-        def learn(head: GrowingHead, shots: Split, session: int, draw: int) -> GrowingHead:
-            means = class_means(features(base, shots.images), shots.labels.to(ctx.device))
+        def learn(head: GrowingHead, shots: AnySplit, session: int, draw: int) -> GrowingHead:
+            means = class_means(features(base, shots), shots.labels.to(ctx.device))
             head.grow(len(means), rows=0)
             _set(head, means)
             return head
 
-        return base.with_head(through_sessions(ctx, start, features(base, ctx.data.test.images), learn)[0])
+        return base.with_head(through_sessions(ctx, start, features(base, ctx.data.test), learn)[0])
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressbench.config import MethodConfig
-from compressbench.data import Split
+from compressbench.data import AnySplit
 from compressbench.method import Context, Method
 from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead
@@ -33,7 +33,7 @@ class SessionFineTuning(Method):
 
     def compress(self, ctx: Context) -> Network:
         base = network_of(ctx.dense(), GrowingClassifier)
-        test = ctx.data.test.images
+        test = ctx.data.test
         if self.config.trained == "head":
             learn = partial(self.learn_head, ctx, base)
             return base.with_head(through_sessions(ctx, base.classifier, features(base, test), learn)[0])
@@ -41,19 +41,19 @@ class SessionFineTuning(Method):
         return final.with_head(final.classifier)
 
     def learn_all(
-        self, ctx: Context, network: GrowingClassifier, shots: Split, session: int, draw: int
+        self, ctx: Context, network: GrowingClassifier, shots: AnySplit, session: int, draw: int
     ) -> GrowingClassifier:
         """One session; batch norms keep the statistics of the base session."""
         network.eval().classifier.grow(len(shots.labels.unique()), rows=0)
-        self._train(ctx, network, shots.images.to(ctx.device), shots.labels)
+        self._train(ctx, network, shots.images_at(slice(None)).to(ctx.device), shots.labels)
         return network
 
     def learn_head(
-        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: Split, session: int, draw: int
+        self, ctx: Context, base: GrowingClassifier, head: GrowingHead, shots: AnySplit, session: int, draw: int
     ) -> GrowingHead:
         """One session on the features of a frozen backbone."""
         head.grow(len(shots.labels.unique()), rows=0)
-        self._train(ctx, head, features(base, shots.images), shots.labels)
+        self._train(ctx, head, features(base, shots), shots.labels)
         return head
 
     def _train(self, ctx: Context, network: nn.Module, inputs: Tensor, labels: Tensor) -> None:

@@ -52,7 +52,7 @@ class Snip(Method):
         recipe, config, model = ctx.recipes.scratch, self.config, ctx.build()
         train = ctx.data.train
         chosen = balanced_sample(train.labels, config.images, ctx.generator("images"))
-        batch = (train.images[chosen].to(ctx.device), train.labels[chosen].to(ctx.device))
+        batch = (train.images_at(chosen).to(ctx.device), train.labels[chosen].to(ctx.device))
         names = list(prunable(model, config.keep_first, config.keep_last))
         scores = saliencies(connection_gradients(model, names, batch, ctx.loss(recipe)))
         apply_masks(model, ranked_masks(scores, config.sparsity, config.scope))
