@@ -576,3 +576,17 @@ def test_without_labels_the_dense_model_is_read_by_the_evaluation(tree: Path) ->
     assert plan.job(RUN, "evaluate").inputs == {"model": plan.job(RUN, "compress"), "dense": dense}
     assert plan.unlabelled == (RUN.pair,) and plan.stages(RUN) == ["compress", "evaluate"]
     assert plan.job(RUN, "evaluate").data == "photographs"
+
+
+def test_labelled_images_that_are_there_are_part_of_an_evaluation_without_labels(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(tree / "config/smoke.yaml", of_the_pair("data", "photograph_crops"))
+    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tree / "brought"))
+    before = digests(tree)
+    assert not Plan(tree, "smoke").job(RUN, "evaluate").files
+    for part in ("train", "val"):
+        (tree / "brought/imagenet" / part / "n01440764").mkdir(parents=True)
+        (tree / "brought/imagenet" / part / "n01440764/1.JPEG").write_bytes(b"image")
+    assert Plan(tree, "smoke").job(RUN, "evaluate").files.keys() == {"imagenet"}
+    assert repeated(tree, before) == {"evaluate"}
