@@ -76,8 +76,8 @@ def predictions(model: nn.Module, inputs: Tensor | AnySplit, batch: int = 100, n
 
 
 @torch.no_grad()
-def fidelity(model: nn.Module, reference: nn.Module, images: Tensor, batch: int = 16) -> dict[str, float]:
-    """How close the outputs of `model` on `images` [N, C, H, W] are to those of the network that it was made from.
+def fidelity(model: nn.Module, reference: nn.Module, inputs: Tensor | AnySplit, batch: int = 16) -> dict[str, float]:
+    """How close the outputs of `model` on images [N, C, H, W] are to those of the network that it was made from.
 
     agreement: per cent of images with the same largest logit. kl_divergence: KL(reference || model) of the predicted
     distributions, in nats, the mean over images. logits_snr: 10 log10(Σ z² / Σ (z − ẑ)²) over all logits z, in dB; left out
@@ -85,8 +85,9 @@ def fidelity(model: nn.Module, reference: nn.Module, images: Tensor, batch: int 
     """
     was_training, device = (model.training, reference.training), _device(model)
     model.eval(), reference.eval()
-    same, divergence, signal, noise = 0, 0.0, 0.0, 0.0
-    for part in images.split(batch):
+    same, count, divergence, signal, noise = 0, 0, 0.0, 0.0, 0.0
+    for part in in_parts(inputs, batch):
+        count += len(part)
         expected = finite(reference(part.to(device)), title(reference)).double()
         found = finite(model(part.to(device)), title(model)).double()
         same += int((expected.argmax(1) == found.argmax(1)).sum())
@@ -95,7 +96,7 @@ def fidelity(model: nn.Module, reference: nn.Module, images: Tensor, batch: int 
         signal += expected.square().sum().item()
         noise += (expected - found).square().sum().item()
     model.train(was_training[0]), reference.train(was_training[1])
-    scores = {"agreement": 100 * same / len(images), "kl_divergence": divergence / len(images)}
+    scores = {"agreement": 100 * same / count, "kl_divergence": divergence / count}
     return scores | ({"logits_snr": 10 * math.log10(signal / noise)} if noise > 0 else {})
 
 

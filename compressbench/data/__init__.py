@@ -23,7 +23,6 @@ from compressbench.data.loader import HERE, Loader
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.data.super_resolution import ImagePair, PatchBatches, SuperResolutionData
 from compressbench.data.synthetic import SyntheticImages
-from compressbench.errors import UserError
 
 __all__ = [
     "DATASETS",
@@ -100,9 +99,5 @@ def load(
     )
     if found.of_files:
         options |= {"preprocessing": preprocessing, "loader": loader}
-    elif found.resizable and preprocessing is not None:
-        options |= {"preprocessing": preprocessing}
     loaded: Data = found.load(folder, limit, **options)
-    if preprocessing is None or found.of_files or found.resizable:
-        return loaded
-    return renormalised(loaded, preprocessing)
+    return loaded if preprocessing is None or found.of_files else renormalised(loaded, preprocessing)

@@ -98,8 +98,8 @@ class Dataset:
     brought: where users bring the files, and how to see that they are there.
     download: brings into COMPRESSBENCH_DATA (default: data/external) what is missing there, where its files can be had by
         anybody and check themselves; `hash` stands for them.
+    beside: a labelled data set of the same classes, for images without labels: where it is there, accuracy on it is measured.
     of_files: `load` also takes `preprocessing` and `loader`, and reads image by image.
-    resizable: whether `load` also takes `preprocessing`: a `Preprocessing` in place of what `info` says.
     """
 
     info: DatasetInfo
@@ -109,8 +109,8 @@ class Dataset:
     brought: Brought | None = None
     download: Callable[[Path], None] | None = None
     hash: str | None = None
+    beside: str | None = None
     of_files: bool = False
-    resizable: bool = False
 
 
 RGB_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation

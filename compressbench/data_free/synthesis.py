@@ -69,9 +69,10 @@ def real_images(ctx: Context, count: int, generator: torch.Generator) -> Synthet
     """A random sample of the training images; those without labels get the dense model's."""
     train = ctx.data.train
     chosen = torch.randperm(len(train.labels), generator=generator)[:count]
+    images = train.images_at(chosen).to(ctx.device)
     if not ctx.task.labelled:
-        return labelled_by(frozen_teacher(ctx), train.images_at(chosen).to(ctx.device))
-    return SyntheticImages(train.images_at(chosen).to(ctx.device), train.labels[chosen].to(ctx.device))
+        return labelled_by(frozen_teacher(ctx), images)
+    return SyntheticImages(images, train.labels[chosen].to(ctx.device))
 
 
 @torch.no_grad()

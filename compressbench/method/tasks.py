@@ -159,7 +159,7 @@ class Fidelity(Classification):
         dense: nn.Module | None = None,
     ) -> dict[str, Any]:
         assert dense is not None, "the plan gives it to every evaluation without labels"
-        return dict(quality.fidelity(model, dense, loaded.test.images))
+        return dict(quality.fidelity(model, dense, loaded.test))
 
 
 TASKS: dict[str, Task] = {

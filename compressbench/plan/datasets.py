@@ -53,6 +53,13 @@ class DataSets:
             self._hashes[name] = self._manifest(entry) if entry.brought else entry.hash or self._pinned.get(name)
         return self._hashes[name]
 
+    def beside(self, entry: "Dataset") -> dict[str, str]:
+        """The labelled data set of the same classes, where there is one and it is there -> what stands for its content."""
+        from compressbench import data
+
+        found = self.hash(data.find(entry.beside)) if entry.beside else None
+        return {} if found is None or entry.beside is None else {entry.beside: found}
+
     def renew(self) -> None:
         """Look at the files that users brought: what has changed since a hash was computed gets a new one."""
         for name, entry in self.read.items():

@@ -236,10 +236,8 @@ class Plan:
     @cached_property
     def unlabelled(self) -> tuple[str, ...]:
         """The pairs whose images have no labels: networks are compared with the dense model there."""
-        from compressbench import data
-
-        about = {run.pair: data.info(self.scale.pairs[run.pair].data or run.dataset) for run in self.runs}
-        return tuple(pair for pair, info in about.items() if info.task == "fidelity")
+        tasks = {run.pair: self.data.of(run).info.task for run in self.runs}
+        return tuple(pair for pair, task in tasks.items() if task == "fidelity")
 
     @cached_property
     def timed(self) -> dict[Run, Run]:
@@ -311,6 +309,7 @@ class Plan:
             inputs = {"model": self.job(run, self.final_stage(run))}
             if stage == "evaluate" and read.info.task == "fidelity":
                 inputs["dense"] = self._dense(run)
+                return Job(**common, inputs=inputs, files=self.data.beside(read))
             return Job(**common, inputs=inputs)
         configuration = self._configuration(run.method, run.setting)
         return Job(

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressbench import environment, machine, models, storage
+from compressbench import data, environment, machine, models, quality, storage
+from compressbench.data import AnySplit
 from compressbench.errors import UserError
 from compressbench.files import make_folder, read_json, write_json
 from compressbench.finite import NotFinite
@@ -26,6 +27,7 @@ from compressbench.stages.runner import Stage, running
 from compressbench.training.distributed import processes, rank
 
 KEPT = "kept.safetensors"
+ACCURACY_IMAGES = 5000  # beside fidelity, on a CPU in minutes
 MACS_BATCH = 100
 
 
@@ -183,27 +185,41 @@ def _evaluate(root: Path, job: Job, running_stage: Stage) -> None:
     model = storage.load_model(final).to(ctx.device)
     beside = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
     metrics: dict[str, Any]
+    labelled = _labelled(ctx, job)
     if isinstance(model, Adaptive):
         points = {
-            point: {"label": label} | _measured(ctx, model.at(point), beside, folder / point)
+            point: {"label": label} | _measured(ctx, model.at(point), beside, folder / point, labelled)
             for point, label in model.operating_points.items()
         }
         metrics = {"points": points, "stored_bytes": accounting.stored_bytes(model)}
     else:
-        metrics = _measured(ctx, model, beside, folder)
+        metrics = _measured(ctx, model, beside, folder, labelled)
     stored = packed_tensors(model.cpu())
     if stored.keys() != model.state_dict().keys():
         storage.save_tensors(folder / "packed.safetensors", stored)
     write_json(folder / "metrics.json", metrics)
 
 
-def _measured(ctx: Context, network: nn.Module, beside: dict[str, Tensor], folder: Path) -> dict[str, Any]:
+def _labelled(ctx: Context, job: Job) -> AnySplit | None:
+    """Test images for the accuracy beside fidelity, evenly over all of them; None where the labelled data set is not there."""
+    for name in job.files:
+        loaded: Any = data.load(name, ctx.root / "data", limit=1, preprocessing=ctx.preprocessing)
+        found: AnySplit = loaded.test.take(slice(None, None, max(1, len(loaded.test) // ACCURACY_IMAGES)))
+        return found
+    return None
+
+
+def _measured(
+    ctx: Context, network: nn.Module, beside: dict[str, Tensor], folder: Path, labelled: AnySplit | None
+) -> dict[str, Any]:
     """Quality and costs of one network; where the arithmetic depends on the image, the mean over the test images."""
     from compressbench import accounting
 
     try:
         dense = None if ctx.dense_folder is None else ctx.dense()
         scores = ctx.task.evaluate(network, ctx.data, beside, folder, dense)
+        if labelled is not None:
+            scores |= {"top1": quality.top1(network, labelled)}
     except NotFinite as error:
         raise UserError(f"{folder.relative_to(ctx.root)}: {error}") from error
     costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))

@@ -709,3 +709,17 @@ def test_a_scale_says_what_methods_run_there(own_scale: Callable[..., Plan]) -> 
 def test_wrong_methods_of_a_scale_are_named(own_scale: Callable[..., Plan], methods: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         own_scale(methods).validate()
+
+
+def test_labelled_images_that_are_there_are_part_of_an_evaluation_without_labels(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(tree / "config/smoke.yaml", of_the_pair("data", "photograph_crops"))
+    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tree / "brought"))
+    before = digests(tree)
+    assert not Plan(tree, "smoke").job(RUN, "evaluate").files
+    for part in ("train", "val"):
+        (tree / "brought/imagenet" / part / "n01440764").mkdir(parents=True)
+        (tree / "brought/imagenet" / part / "n01440764/1.JPEG").write_bytes(b"image")
+    assert Plan(tree, "smoke").job(RUN, "evaluate").files.keys() == {"imagenet"}
+    assert repeated(tree, before) == {"evaluate"}

@@ -15,6 +15,7 @@ from compressbench.data import Split
 from compressbench.errors import UserError
 from compressbench.layers.quantized import QuantConv2d, QuantizedActivation, QuantLinear, track_ranges
 from compressbench.method import loading
+from compressbench.method.tasks import TASKS
 from compressbench.training import fit
 from methods.intraq.images import Synthesizer, marginal_distance_loss, soft_inception_loss, soft_targets
 from methods.intraq.method import IntraQ, Milestones, distillation_loss, quantized
@@ -54,7 +55,7 @@ class FakeContext(SimpleNamespace):
         super().__init__(
             seed=0, device=torch.device("cpu"), logger=None, dense_folder=None, synthetic_file=None, records={},
             info=SimpleNamespace(classes=4, channels=1, size=8), data=SimpleNamespace(train=REAL, test=REAL),
-            spec=TEACHER.spec, images=images,
+            spec=TEACHER.spec, images=images, task=TASKS["classification"],
             recipes=SimpleNamespace(finetune=RECIPE),
         )  # fmt: skip
 

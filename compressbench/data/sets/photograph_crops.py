@@ -1,7 +1,6 @@
 """Windows of the photographs that the wheels of scikit-image and scikit-learn ship, without labels, for ImageNet networks."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from compressbench.data.datasets import RGB_IMAGENET, Dataset, DatasetInfo
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.data.sets.photographs import PHOTOGRAPHS, TEST_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from compressbench.data.super_resolution import read_image
+from compressbench.data.transforms import centre, normalise
 from compressbench.seeding import generator
 
 PHOTOGRAPH_CROPS = DatasetInfo("photograph_crops", "fidelity", 3, 224, 1000, *RGB_IMAGENET, source=PHOTOGRAPHS.name)
@@ -23,12 +23,14 @@ WINDOWS = 24  # of every photograph
 SMALLEST = 0.4  # side of a window, as a share of the photograph's shorter side
 
 
-def load(folder: Path, limit: int | None, preprocessing: Preprocessing = IMAGENET) -> ClassificationData:
+def load(
+    folder: Path, limit: int | None, preprocessing: Preprocessing | None = None, **reading: Any
+) -> ClassificationData:
     """Windows of seven photographs for calibration (`limit` cuts them) and of four others to test on. None has a label."""
-    folder = folder / PHOTOGRAPHS.folder
-    train = _split(folder, TRAIN_PHOTOGRAPHS, preprocessing, limit)
-    nothing = Split(train.images[:0], train.labels[:0])
-    return ClassificationData(PHOTOGRAPH_CROPS, train, nothing, _split(folder, TEST_PHOTOGRAPHS, preprocessing))
+    folder, how = folder / PHOTOGRAPHS.folder, preprocessing or IMAGENET
+    train = _split(folder, TRAIN_PHOTOGRAPHS, how, limit)
+    about, nothing = PHOTOGRAPH_CROPS.adapted(how), train.take(slice(0))
+    return ClassificationData(about, train, nothing, _split(folder, TEST_PHOTOGRAPHS, how))
 
 
 def windows(image: Tensor, name: str) -> list[Tensor]:
@@ -47,21 +49,8 @@ def _split(folder: Path, files: Sequence[str], how: Preprocessing, limit: int | 
     """One window of every photograph, then the next one."""
     of_each = [windows(read_image(folder / file), Path(file).stem) for file in files]
     chosen = islice(chain.from_iterable(zip(*of_each, strict=True)), limit)
-    images = [_prepared(part, how) for part in chosen]
-    stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)
-    return Split(stacked, torch.full((len(images),), UNLABELLED))
+    images = normalise([centre(part, how) for part in chosen], how)
+    return Split(images, torch.full((len(images),), UNLABELLED))
 
 
-def _prepared(image: Tensor, how: Preprocessing) -> Tensor:
-    """Uint8 [3, H, W] -> float32 [3, size, size]."""
-    from compressbench import torchvision_compat  # noqa: F401  (torchvision imports after it only)
-
-    v2: Any = import_module("torchvision.transforms.v2")
-    mode = v2.InterpolationMode(how.interpolation)
-    resized = v2.functional.resize(image, [how.resize], mode, antialias=how.antialias)
-    cut = v2.functional.center_crop(resized, [how.size])
-    prepared: Tensor = v2.functional.normalize(cut.float() / 255, how.mean, how.std)
-    return prepared
-
-
-DATASETS = (Dataset(PHOTOGRAPH_CROPS, load, resizable=True),)
+DATASETS = (Dataset(PHOTOGRAPH_CROPS, load, beside="imagenet", of_files=True),)

@@ -8,7 +8,6 @@ import torch
 from compressbench import data
 from compressbench.data.preprocessing import Preprocessing
 from compressbench.data.sets.photograph_crops import SMALLEST, UNLABELLED, WINDOWS, windows
-from compressbench.errors import UserError
 
 SMALL = Preprocessing(32, 40, (0.5,) * 3, (0.25,) * 3)
 
@@ -49,8 +48,3 @@ def test_windows_are_square_of_all_sizes_and_depend_on_the_name_alone() -> None:
     assert min(sides) >= SMALLEST * 50 and max(sides) <= 50 and len(set(sides)) > 5
     assert all(torch.equal(a, b) for a, b in zip(windows(image, "one"), windows(image, "one"), strict=True))
     assert any(a.shape != b.shape for a, b in zip(windows(image, "one"), windows(image, "other"), strict=True))
-
-
-def test_images_of_a_fixed_size_refuse_another_preprocessing(data_root: Path) -> None:
-    with pytest.raises(UserError, match="images of digits have a size of their own"):
-        data.load("digits", data_root / "data", preprocessing=SMALL)
