@@ -69,7 +69,6 @@ def project(weight: Tensor, p: float) -> None:
 def median_bits(magnitudes: Tensor) -> Tensor:
     """bool, shape of [c_out, ...]: larger than the (lower) median of the filter; floor(n / 2) ones without ties."""
     flat = magnitudes.flatten(1)
-    median = flat.kthvalue(
-        (flat.shape[1] + 1) // 2, 1, keepdim=True
-    ).values  # torch.median is not deterministic on CUDA
+    middle = (flat.shape[1] + 1) // 2
+    median = flat.kthvalue(middle, 1, keepdim=True).values  # torch.median has no deterministic form on CUDA
     return (flat > median).reshape(magnitudes.shape)
