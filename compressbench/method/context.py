@@ -57,11 +57,11 @@ class Context:
     Attributes:
         root: the project's folder. stage: the name of the stage. seed: the run's seed.
         pair, dataset: what the stage reads of the pair's configuration, and the name of its data set.
-        folder: where this stage's files go.
+        folder: where this stage's files go; unfinished training is kept there for a resume.
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
         throughput: gets the images per second of every epoch, before the logger gets its metrics.
-        checkpoints: where unfinished training is kept; default: in `folder`.
+        checkpoints: where unfinished training is kept, if it is not there.
         records: extra results, see `record`. companions: tensors that travel with the stage's result, see `keep`.
     """
 

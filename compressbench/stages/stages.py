@@ -88,7 +88,6 @@ def _device(name: str) -> torch.device:
 
 def _context(root: Path, job: Job, running_stage: Stage) -> Context:
     folders = {name: root / read.folder for name, read in job.inputs.items()}
-    history = running_stage.history
     return Context(
         root=root,
         stage=job.stage,
@@ -97,8 +96,8 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         dataset=job.run.dataset,
         folder=running_stage.folder,
         device=_device(job.device),
-        logger=history,
-        throughput=history.throughput if history else None,
+        logger=running_stage.history,
+        throughput=running_stage.throughput,
         checkpoints=root / job.folder / "checkpoints",
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),
