@@ -123,10 +123,10 @@ class Pair(Workload):
     pretrain: Recipe = Field(description="the shared dense model, for methods that compress a trained one")
     finetune: Recipe = Field(description="what those methods may train after it")
 
-    def workload(self, *read: str) -> Workload:
-        """What every stage reads of the pair, and the named recipes or `processes`."""
+    def workload(self, *recipes: str) -> Workload:
+        """The pair with the named recipes only."""
         return Workload(
-            **{name: getattr(self, name) for name in ("architecture", "arguments", "data", "images", "patch", *read)}
+            **{name: getattr(self, name) for name in ("architecture", "arguments", "data", "images", "patch", *recipes)}
         )
 
 

@@ -1,8 +1,8 @@
 """What a method's stage function gets."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -252,7 +252,9 @@ class Context:
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
         model = channels_last(model.to(self.device))
-        with nullcontext() if recipe.compile else gradients_like_activations(model):  # a compiler sees to it itself
+        with (
+            contextlib.nullcontext() if recipe.compile else gradients_like_activations(model)
+        ):  # a compiler sees to it itself
             return fit(
                 model,
                 lambda step: tuple(self._on_device(part) for part in share(source(step))),

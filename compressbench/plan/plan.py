@@ -15,11 +15,10 @@ from compressbench.method import loading
 from compressbench.plan import Job, Run
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
-READ = {  # of a pair, by the stages that train; images are synthesized in one process
+RECIPES = {  # read of the pair, and `processes` where they train; images are synthesized in one
     "pretrain": ("pretrain", "processes"),
     "synthesize": ("scratch", "finetune"),
-    "compress": ("scratch", "finetune", "processes"),
-    "finetune": ("scratch", "finetune", "processes"),
+    **dict.fromkeys(("compress", "finetune"), ("scratch", "finetune", "processes")),
 }
 REPORTS = Path("reports")  # what is committed
 
@@ -187,7 +186,7 @@ class Plan:
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
-            "workload": pair.workload(*READ.get(stage, ())),
+            "workload": pair.workload(*RECIPES.get(stage, ())),
             "device": self.scale.device,
             "data": folder,
             "data_hash": self.data_hashes.get(folder),
@@ -264,13 +263,12 @@ class Plan:
             for stage in self.stages(run):
                 self.job(run, stage)
         networks = {name: self._network(name) for name in {run.pair for run in self.runs}}
-        pairs = {(run.method, run.setting, run.pair): self.pair(run) for run in self.runs}
-        for method, setting, where in sorted(pairs):
+        for method, setting, where in sorted({(r.method, r.setting, r.pair) for r in self.runs}):
             config = loading.resolve(self.root, method, setting, self.scale_name)
             try:
                 own = loading.method_class(self.root, method)(config)
                 own.check(networks[where])
-                own.check_recipes(pairs[method, setting, where])
+                own.check_recipes(self.pair(parse_run(f"{self.scale_name}/{where}/{method}/{setting}/seed0")))
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,11 +65,6 @@ class Stage:
     folder: Path
     history: History | None
     """None in a process that only helps another one to train."""
-
-    @property
-    def throughput(self) -> Callable[[float], None] | None:
-        """Where images per second go."""
-        return self.history.throughput if self.history else None
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         folder=running_stage.folder,
         device=_device(job.device),
         logger=running_stage.history,
-        throughput=running_stage.throughput,
+        throughput=running_stage.history.throughput if running_stage.history else None,
         checkpoints=root / job.folder / "checkpoints",
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),

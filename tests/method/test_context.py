@@ -29,6 +29,15 @@ def test_recalibration_uses_training_batches_and_one_pass_at_most(
     assert not torch.equal(model.stem.bn.running_mean, ctx.dense().stem.bn.running_mean)  # type: ignore[union-attr,arg-type]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_record(value: float, data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path)
+    ctx.record("overlap", 1)
+    with pytest.raises(UserError, match=f"the stage compress came to {value} for density"):
+        ctx.record("density", value)
+    assert ctx.records == {"overlap": 1.0}
+
+
 def test_members_of_a_cohort_have_weights_of_their_own_and_the_first_those_of_everybody(
     data_root: Path, tmp_path: Path
 ) -> None:
@@ -103,12 +112,3 @@ def test_tensors_for_the_report_lie_beside_the_model(data_root: Path, tmp_path: 
     ctx = make_context(data_root, tmp_path)
     ctx.save("latent", {"counts": torch.arange(3)})
     assert storage.load_tensors(ctx.folder / "latent.safetensors")["counts"].tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_no_record(value: float, data_root: Path, tmp_path: Path) -> None:
-    ctx = make_context(data_root, tmp_path)
-    ctx.record("overlap", 1)
-    with pytest.raises(UserError, match=f"the stage compress came to {value} for density"):
-        ctx.record("density", value)
-    assert ctx.records == {"overlap": 1.0}

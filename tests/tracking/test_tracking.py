@@ -19,7 +19,7 @@ import pytest
 
 from compressbench import tracking
 from compressbench.errors import UserError
-from compressbench.tracking import mirror, results, store, views, writing
+from compressbench.tracking import mirror, store, views, writing
 from compressbench.tracking.gate import VARIABLE
 from compressbench.tracking.live import Tracker
 from tests.conftest import ROOT
@@ -203,15 +203,6 @@ def test_curves_of_a_run_go_on_from_stage_to_stage(root: Path) -> None:
     drawn = store.connect(root).get_metric_history(parent.info.run_id, "loss")
     assert [(point.step, point.value) for point in drawn] == list(enumerate(LOSSES * 2))
     assert parent.info.status == "SCHEDULED"  # it is not evaluated yet
-
-
-def test_images_per_second_are_curves_where_they_were_measured(root: Path) -> None:
-    """Of the second and the third epoch: the first was trained before a kill. history.csv is the same every time."""
-    folder = write(root, "compress")
-    (folder / "throughput.csv").write_text("row,images_per_second\n1,250.5\n2,260\n", encoding="utf-8")
-    rows = results.Result(root, folder).history
-    assert [row.get("images_per_second") for row in rows] == [None, 250.5, 260.0]
-    assert [row["loss"] for row in rows] == list(LOSSES)
 
 
 def test_an_experiment_opens_on_training_runs_with_a_view_of_the_results(root: Path) -> None:
