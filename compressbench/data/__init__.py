@@ -43,7 +43,6 @@ __all__ = [
     "Split",
     "SuperResolutionData",
     "SyntheticImages",
-    "UserError",
     "check",
     "find",
     "info",

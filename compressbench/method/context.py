@@ -1,8 +1,8 @@
 """The argument of a method's stage functions."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -63,7 +63,7 @@ class Context:
         dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
         logger: gets the metrics of every epoch.
         throughput: gets the images per second of every epoch, before the logger gets its metrics.
-        checkpoints: where unfinished training is kept; default: in `folder`.
+        checkpoints: where unfinished training is kept, if it is not there.
         records: extra results, see `record`. companions: tensors that travel with the stage's result, see `keep`.
     """
 
@@ -270,7 +270,9 @@ class Context:
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
         torch.manual_seed(derive_seed(self.seed, self.stage, name))
         model = channels_last(model.to(self.device))
-        with nullcontext() if recipe.compile else gradients_like_activations(model):  # a compiler sees to it itself
+        with (
+            contextlib.nullcontext() if recipe.compile else gradients_like_activations(model)
+        ):  # a compiler sees to it itself
             return fit(
                 model,
                 lambda step: tuple(self._on_device(part) for part in share(source(step))),

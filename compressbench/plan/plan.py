@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from compressbench.method import Deployment
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
-READ = {  # of a pair, by the stages that train; images are synthesized in one process
+RECIPES = {  # read of the pair, and `processes` where they train; images are synthesized in one
     "pretrain": ("pretrain", "processes"),
     "synthesize": ("scratch", "finetune"),
-    "compress": ("scratch", "finetune", "processes"),
-    "finetune": ("scratch", "finetune", "processes"),
+    **dict.fromkeys(("compress", "finetune"), ("scratch", "finetune", "processes")),
 }
 REPORTS = Path("reports")  # what is committed
 
@@ -291,7 +290,7 @@ class Plan:
         common: dict[str, Any] = {
             "run": run,
             "stage": stage,
-            "workload": pair.workload(*READ.get(stage, ())),
+            "workload": pair.workload(*RECIPES.get(stage, ())),
             "device": "cpu" if instant or stage == "latency" else self.scale.device,
             "instant": instant,
             "data": read.info.folder,
@@ -407,7 +406,7 @@ class Plan:
             try:
                 own = loading.method_class(self.root, method)(config)
                 own.check(networks[where])
-                own.check_recipes(pairs[method, setting, where])
+                own.check_recipes(self.pair(parse_run(f"{self.scale_name}/{where}/{method}/{setting}/seed0")))
             except UserError as error:
                 raise UserError(f"{method}, setting {setting}, on {where}: {error}") from None
 

@@ -1,9 +1,9 @@
 """Several processes that train one network: each has its share of every batch, and all of them the same weights.
 
 After the backward passes of a step the gradients are summed over the processes, in one all-reduce; so masks, gates and
-optimisers, which are functions of weights and gradients, are the same everywhere. torch's DistributedDataParallel does this
+optimizers, which are functions of weights and gradients, are the same everywhere. torch's DistributedDataParallel does this
 for one network that is called once in a step. A loss of the suite may call several networks, or one of them twice, and any
-number of optimisers may step. What is lost is that DistributedDataParallel sums while the backward pass still runs.
+number of optimizers may step. What is lost is that DistributedDataParallel sums while the backward pass still runs.
 """
 
 from collections.abc import Iterable, Sequence

@@ -15,7 +15,7 @@ Loss = Callable[[AnyModule, Any], Tensor]
 def as_configured(recipe: Recipe, loss: Loss[AnyModule], device: torch.device) -> Loss[AnyModule]:
     """The loss, computed as `recipe.precision` and `recipe.compile` say.
 
-    bf16: under torch.autocast, convolutions and products in bfloat16. Weights, gradients of weights, optimisers, validation
+    bf16: under torch.autocast, convolutions and products in bfloat16. Weights, gradients of weights, optimizers, validation
     and the stored network stay in float32, and so does the loss itself.
 
     compile: torch.compile of the loss, and so of all networks that it calls, however it calls them. Validation is not compiled.

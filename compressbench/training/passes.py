@@ -30,7 +30,7 @@ def passes(accumulate: int) -> Passes:
 class Divided:
     """A pass over every part of a batch: loss and gradients are the mean over the parts, as one pass over all would give them.
 
-    Batch normalisation sees one part at a time. Every part starts from the network as the step has found it: what a forward
+    Batch normalization sees one part at a time. Every part starts from the network as the step has found it: what a forward
     pass writes to floating-point buffers, such as running statistics, becomes the mean over the parts. Random numbers are the
     same for every part, since they may decide on a structure (a subnet); a dropout mask then repeats itself in every part.
 
@@ -65,7 +65,7 @@ class Divided:
 
 
 def gradients(state: State) -> list[Tensor]:
-    """Of everything that the model has or an optimiser steps, each once."""
+    """Of everything that the model has or an optimizer steps, each once."""
     stepped = (p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"])
     parameters = {id(p): p for p in (*state.model.parameters(), *stepped)}
     return [p.grad for p in parameters.values() if p.grad is not None]

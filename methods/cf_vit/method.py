@@ -51,9 +51,6 @@ class CFViT(Method):
 
     config: Config
 
-    def undivided(self) -> str:
-        return "MixToken exchanges patches between all images of a batch" if self.config.token_labels else ""
-
     def check(self, network: Network) -> None:
         self._check(network.spec)
 
@@ -109,6 +106,9 @@ class CFViT(Method):
     def loss(self, model: CoarseToFineViT, batch: Any) -> Tensor:
         """Of one batch of `batches`."""
         return token_labelling_loss(model, *batch) if self.config.token_labels else two_pass_loss(model, *batch)
+
+    def undivided(self) -> str:
+        return "MixToken exchanges patches between all images of a batch" if self.config.token_labels else ""
 
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:

@@ -38,9 +38,6 @@ class FDDA(Method):
         check_norms(network)
         check_activations(network)
 
-    def undivided(self) -> str:
-        return "they hold noise, statistics and images, which have different numbers of rows"
-
     def synthesize(self, ctx: Context) -> SyntheticImages:
         """The calibration list and the generator are kept beside its images."""
         config, labels = self.config, ctx.data.train.labels
@@ -57,6 +54,9 @@ class FDDA(Method):
         trainee.keep(ctx)
         describe(ctx, generator_loss, trainee.generator, _half_batch(ctx))
         return sample(trainee.generator, config.images, _half_batch(ctx), ctx.info.classes, ctx.generator("images"))
+
+    def undivided(self) -> str:
+        return "they hold noise, statistics and images, which have different numbers of rows"
 
     def _fit_generator(
         self,

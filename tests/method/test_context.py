@@ -33,6 +33,15 @@ def test_recalibration_uses_training_batches_and_one_pass_at_most(
     assert not torch.equal(model.stem.bn.running_mean, ctx.dense().stem.bn.running_mean)  # type: ignore[union-attr,arg-type]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_record(value: float, data_root: Path, tmp_path: Path) -> None:
+    ctx = make_context(data_root, tmp_path)
+    ctx.record("overlap", 1)
+    with pytest.raises(UserError, match=f"the stage compress came to {value} for density"):
+        ctx.record("density", value)
+    assert ctx.records == {"overlap": 1.0}
+
+
 def test_members_of_a_cohort_have_weights_of_their_own_and_the_first_those_of_everybody(
     data_root: Path, tmp_path: Path
 ) -> None:
@@ -132,12 +141,3 @@ def test_workers_change_no_bit_of_a_training(tmp_path: Path, monkeypatch: pytest
         trained.append(own.fit(own.build(), own.recipes.scratch).state_dict())
         assert own.data.train.loader.workers == workers
     assert same_bits(*trained)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_no_record(value: float, data_root: Path, tmp_path: Path) -> None:
-    ctx = make_context(data_root, tmp_path)
-    ctx.record("overlap", 1)
-    with pytest.raises(UserError, match=f"the stage compress came to {value} for density"):
-        ctx.record("density", value)
-    assert ctx.records == {"overlap": 1.0}
