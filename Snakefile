@@ -29,6 +29,15 @@ rule all:
     default_target: True
 
 
+# What needs no node of a cluster runs where Snakemake does.
+localrules:
+    data,
+    published_counts,
+    report,
+    tracked,
+    all,
+
+
 onstart:
     os.environ[provenance.VERSION_VARIABLE] = provenance.code_version(Path())
     if workflow.local_exec:

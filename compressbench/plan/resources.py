@@ -17,6 +17,8 @@ from compressbench.plan.job import Job
 if TYPE_CHECKING:
     from torch import nn
 
+    from compressbench.data import DatasetInfo
+
 LONGEST = 2880  # minutes: few partitions run anything longer, and a training that needs more is resumed
 SHORTEST = 5  # minutes: a slow disk under the imports must not end a job
 QUICK = 120  # seconds: a job below it takes hardly more time than a cluster needs to start it
@@ -65,10 +67,7 @@ class Costs:
 
 def of(job: Job, attempt: int = 1) -> Resources:
     """The resources of a job at its first, second, ... attempt; a job that only reads, cuts or times gets no GPU."""
-    from compressbench import data
-
-    about = data.info(job.workload.data or job.run.dataset)
-    costs = _costs(job)
+    about, costs = _about(job), _costs(job)
     recipe = _recipe(job)
     processes = getattr(job.workload, "processes", 1) if recipe else 1
     gpus = 0 if job.device == "cpu" else processes
@@ -133,12 +132,16 @@ def _product(shape: tuple[int, ...]) -> int:
     return channels * height * width
 
 
-def _costs(job: Job) -> Costs:
+def _about(job: Job) -> "DatasetInfo":
     from compressbench import data
+
+    return data.info(job.workload.data or job.run.dataset)
+
+
+def _costs(job: Job) -> Costs:
     from compressbench.method.tasks import TASKS
 
-    workload = job.workload
-    about = data.info(workload.data or job.run.dataset)
+    about, workload = _about(job), job.workload
     shape = TASKS[about.task].image_shape(about, workload)
     return _counted(workload.architecture, json.dumps(workload.arguments), shape)
 

@@ -1,12 +1,3 @@
-# What needs no node of a cluster runs where Snakemake does.
-localrules:
-    data,
-    published_counts,
-    report,
-    tracked,
-    all,
-
-
 # Its output is named after the pin, not newer than it: data that are there as pinned are not asked for again.
 rule data:
     output:
