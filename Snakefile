@@ -28,6 +28,15 @@ rule all:
     default_target: True
 
 
+# What needs no node of a cluster runs where Snakemake does.
+localrules:
+    data,
+    published_counts,
+    report,
+    tracked,
+    all,
+
+
 onstart:
     try:
         PLAN.data.check()  # here and not with the configuration: a plan can be looked at without the data

@@ -67,8 +67,7 @@ class Costs:
 
 def of(job: Job, attempt: int = 1) -> Resources:
     """The resources of a job at its first, second, ... attempt; a job that only reads, cuts or times gets no GPU."""
-    about = _info(job)
-    costs = _costs(job)
+    about, costs = _about(job), _costs(job)
     recipe = _recipe(job)
     processes = job.workload.processes if recipe else 1
     gpus = 0 if job.device == "cpu" else processes
@@ -133,7 +132,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return channels * height * width
 
 
-def _info(job: Job) -> "DatasetInfo":
+def _about(job: Job) -> "DatasetInfo":
     from compressbench import data
 
     return data.find(job.workload.data or job.run.dataset, own=job.image_folder).info
@@ -142,7 +141,7 @@ def _info(job: Job) -> "DatasetInfo":
 def _costs(job: Job) -> Costs:
     from compressbench.method.tasks import TASKS
 
-    workload, about = job.workload, _info(job)
+    about, workload = _about(job), job.workload
     shape = TASKS[about.task].image_shape(about, workload)
     return _counted(workload.architecture, json.dumps(workload.arguments), shape)
 

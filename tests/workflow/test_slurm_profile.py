@@ -184,5 +184,5 @@ def test_a_cancelled_job_ends_the_run(submit: Submit) -> None:
 
 @pytest.mark.parametrize("rule", ["data", "published_counts", "report", "tracked", "all"])
 def test_what_needs_no_node_stays_where_snakemake_runs(project: Path, rule: str) -> None:
-    text = (project / "workflow/rules/data.smk").read_text(encoding="utf-8")
+    text = (project / "Snakefile").read_text(encoding="utf-8")
     assert re.search(rf"localrules:\n(    \w+,\n)*    {rule},\n", text)

@@ -1,12 +1,3 @@
-# What needs no node of a cluster runs where Snakemake does.
-localrules:
-    data,
-    published_counts,
-    report,
-    tracked,
-    all,
-
-
 # What the plan reads of the data sets that nobody has to bring. Its output is named after the pin, not newer than it: data that
 # are there as pinned are not asked for again.
 rule data:
