@@ -33,6 +33,7 @@ localrules:
     data,
     published_counts,
     report,
+    deployments_report,
     tracked,
     all,
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressbench.accounting import layer_table
 from compressbench.errors import UserError
 from compressbench.models.channels import cut, select
 from compressbench.models.dependencies import find_couplings
@@ -136,30 +137,40 @@ def describe(name: str, built: object) -> str:
 
 @cache
 def classifier_of(source: Source) -> str:
-    """The name of the linear layer whose output is the network's; UserError where there is none."""
+    """The name of the linear layer whose output is the network's; UserError where the suite cannot work on the network."""
     written: dict[int, tuple[str, Tensor]] = {}
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        module = source.build().eval()
-        for name, layer in module.named_modules():
-            if isinstance(layer, nn.Linear):
-                layer.register_forward_hook(
-                    lambda _, __, output, name=name: written.update({id(output): (name, output)})
-                )
-        try:
-            with torch.no_grad():
-                output = module(source.images())
-                module.to(memory_format=torch.channels_last)(source.images())  # type: ignore[call-overload]
-        except BROKEN as error:
+
+    def remember(name: str) -> Callable[..., None]:
+        return lambda _, inputs, output: written.update({id(output): (name, output)})
+
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+        module = source.build()
+        linear = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+        handles = [layer.register_forward_hook(remember(name)) for name, layer in linear.items()]
+        outputs = _in_training_and_evaluation(module, source)
+        for handle in handles:
+            handle.remove()
+        if any(id(output) not in written or written[id(output)][1].dim() != 2 for output in outputs):
             raise UserError(
-                f"architecture {source.name} does not run on images of {SHAPE} {list(source.image_shape)} in contiguous and in "
-                f"channels_last format ({error}); correct {SHAPE}, or write `flatten` or `reshape` where it says `view`."
-            ) from error
-    if id(output) not in written or output.dim() != 2:
+                f"architecture {source.name}: its output is not that of a linear layer, so that the suite cannot tell its "
+                "classifier from the rest; return the logits [N, classes] of the last nn.Linear as they are, and nothing else."
+            )
+        layer_table(module, source.image_shape)  # names a module that cannot be counted
+    return written[id(outputs[-1])][0]
+
+
+def _in_training_and_evaluation(module: nn.Module, source: Source) -> list[Any]:
+    """What the module gives for noise, in the two modes and memory formats in which the suite runs networks."""
+    images, last = source.images(), torch.channels_last
+    try:
+        found = [module.train()(images), module.eval()(images)]
+        module.to(memory_format=last)(images.contiguous(memory_format=last))  # type: ignore[call-overload]
+    except BROKEN as error:
         raise UserError(
-            f"architecture {source.name}: its output is not that of a linear layer, so that the suite cannot tell its "
-            "classifier from the rest; return the logits [N, classes] of the last nn.Linear as they are."
-        )
-    return written[id(output)][0]
+            f"architecture {source.name} does not run on images of {SHAPE} {list(source.image_shape)} in contiguous and in "
+            f"channels_last format ({error}); correct {SHAPE}, or write `flatten` or `reshape` where it says `view`."
+        ) from error
+    return found
 
 
 @cache

@@ -30,7 +30,8 @@ BINARY = {"bnn", "xnor", "recu", "siman"}
 OWN_FORM = BINARY | {"cf_vit", "vit", "pss_net", "uniform_subnets", "separate_subnets"}
 REFUSED = {
     "Small": OWN_FORM | {"ffsd", "df_mpc"},
-    "Functional": OWN_FORM | {"ffsd", "df_mpc", "udfc", "neuron_merging", "intraq", "fdda", "white_box", "minmax"},
+    "Functional": OWN_FORM
+    | {"ffsd", "df_mpc", "udfc", "neuron_merging", "intraq", "fdda", "white_box", "minmax", "clipping"},
 }
 METHODS = [name for name, declared in discovery.discover(ROOT).items() if "classification" in declared.task]
 

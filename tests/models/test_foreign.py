@@ -68,6 +68,34 @@ class Normalised(Residual):
         return F.log_softmax(super().forward(x), 1)
 
 
+class Auxiliary(Residual):
+    """In training it gives two outputs."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
+
+class Scaled(Residual):
+    """With a module of one's own that multiplies by its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = Scale()
+
+    def forward(self, x):
+        return super().forward(self.scale(x))
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.factor
+
+
 def number(): return 3
 network = Residual()
 '''
@@ -174,6 +202,12 @@ def test_a_narrow_network_needs_no_memory_to_be_counted() -> None:
         ),
         ("Viewing", {}, "write `flatten` or `reshape` where it says `view`"),
         ("Normalised", {}, "its output is not that of a linear layer"),
+        ("Auxiliary", {}, "its output is not that of a linear layer"),
+        (
+            "Scaled",
+            {},
+            r"no counter knows the layer scale \(Scale\), which has parameters: give Scale a method product_macs",
+        ),
         ("number", {}, "gives a int, not a network"),
         ("network", {}, "is a network, not what builds one"),
     ],
