@@ -74,14 +74,14 @@ def data(
 def rehearsal_data(folder: Path, classes: int = 20, train: int = 8, val: int = 2) -> None:
     """Write FOLDER in ImageNet's layout, cut from photographs: what reads ImageNet can be tried on it, without any download.
 
-    TRAIN and VAL images of every class.
+    TRAIN images of every class, VAL of the first twenty: the others show the same photographs.
     """
     from compressbench.data import photograph_folder
 
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it, or name another folder.")
-    photograph_folder.write(folder, classes, train, val)
-    typer.echo(f"{folder}: {classes * (train + val)} images of {classes} classes")
+    images = photograph_folder.write(folder, classes, train, val)
+    typer.echo(f"{folder}: {images} images of {classes} classes")
 
 
 @command

@@ -18,24 +18,28 @@ from compressbench.files import make_folder
 from compressbench.seeding import derive_seed
 
 PHOTOGRAPHS = sorted({*TRAIN_PHOTOGRAPHS, *TEST_PHOTOGRAPHS} - {"motorcycle_right.png"})  # the other eye's view
+HALVES = 2 * len(PHOTOGRAPHS)
 SIDES = (160, 640)  # of a window, in pixels after a change of scale by at most two
 GREY_EVERY, CMYK_EVERY = 7, 8
 
 
-def write(folder: Path, classes: int = 2 * len(PHOTOGRAPHS), train: int = 8, val: int = 2) -> None:
-    """Fills folder/train and folder/val with so many images of every class. The folder is there when all of them are.
+def write(folder: Path, classes: int = HALVES, train: int = 8, val: int = 2) -> int:
+    """Fills folder/train and folder/val with so many images of a class; returns how many. The folder is there when all are.
 
-    With more classes than there are halves, several show the same half through windows of their own.
+    With more classes than there are halves, several show the same half through windows of their own, and train alone has
+    them: what is tried is the training.
     """
     make_folder(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".photographs-") as scratch:
         sources, made = Path(scratch, "sources"), Path(scratch, "made")
         sources.mkdir()
         fetch(sources)
-        for label, half in itertools.islice(_halves(sources), classes):
-            for part, count in (("train", train), ("val", val)):
-                _write_class(half, label, made / part / label, count)
+        for number, (label, half) in enumerate(itertools.islice(_halves(sources), classes)):
+            _write_class(half, label, made / "train" / label, train)
+            if number < HALVES:
+                _write_class(half, label, made / "val" / label, val)
         made.rename(folder)
+    return classes * train + min(classes, HALVES) * val
 
 
 def _halves(folder: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -13,9 +13,9 @@ def record_untrained_quality(ctx: Context, pruned: nn.Module) -> None:
     Right after pruning a network is near chance, so only the second number compares methods. Nothing where no images are held
     out.
     """
-    if not len(ctx.held_out):
+    if not (as_pruned := ctx.validate(pruned)):
         return
-    for name, value in ctx.validate(pruned).items():
+    for name, value in as_pruned.items():
         ctx.record(f"{name}_pruned", value)
     for name, value in ctx.validate(ctx.recalibrate(copy.deepcopy(pruned))).items():
         ctx.record(f"{name}_recalibrated", value)

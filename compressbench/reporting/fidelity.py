@@ -1,7 +1,6 @@
 """Networks compared with the float network that they were made from, on images without labels."""
 
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
@@ -10,17 +9,13 @@ from compressbench.reporting.columns import METHOD, SETTING, STORED, Column, Vie
 from compressbench.reporting.frames import of_group
 from compressbench.reporting.groups import Group
 from compressbench.reporting.statistics import t_interval
-from compressbench.reporting.text import DASH, NOTHING, interval, number
+from compressbench.reporting.text import NOTHING, interval, number
 
 MEASURES = ("agreement", "kl_divergence", "logits_snr", "top1")
 
 
-def _noise(row: Any) -> str:
-    return f"{number(row.logits_snr, 1)}" if row.logits_snr == row.logits_snr else DASH
-
-
 FIDELITY = (
-    replace(METHOD, note="Best agreement first. Bold: methods; plain: baselines. None is trained on labelled images."),
+    replace(METHOD, note="Best agreement first. Bold: methods; plain: baselines. Nothing is trained."),
     SETTING,
     Column(
         "agreement",
@@ -37,7 +32,7 @@ FIDELITY = (
     Column(
         "logits_snr",
         "SNR, dB",
-        _noise,
+        lambda r: number(r.logits_snr, 1),
         note="`SNR`: the float network's logits over their error, of all images together; a dash where they are equal.",
     ),
     Column(

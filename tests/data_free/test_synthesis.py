@@ -77,3 +77,11 @@ def test_intra_class_distances():
     distances = synthesis.intra_class_distances(features, torch.tensor([0, 0, 2]), 3)
     assert distances.mean().item() == pytest.approx(expected)
     assert distances[2].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_real_images_without_labels_get_those_that_the_teacher_gives_them(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    ctx.pair = ctx.pair.model_copy(update={"data": "photograph_crops"})
+    ctx.data.train.labels.fill_(-1)
+    images, labels = synthesis.real_images(ctx, 5, ctx.generator("reference"))
+    assert len(images) == len(labels) == 5 and torch.equal(labels, synthesis.frozen_teacher(ctx)(images).argmax(1))

@@ -48,8 +48,8 @@ def root(tmp_path: Path, data_root: Path) -> Iterator[Path]:
 def quality_of(root: Path) -> dict[str, float]:
     for stage in ("pretrain", "compress", "evaluate"):
         run_stage(root, RUN, stage)
-    found: dict[str, float] = json.loads((root / RUN.folder("evaluate") / "metrics.json").read_text())["quality"]
-    return found
+    metrics = json.loads((root / RUN.folder("evaluate") / "metrics.json").read_text(encoding="utf-8"))
+    return dict(metrics["quality"])
 
 
 def test_the_dense_model_is_the_file_and_nothing_was_trained(root: Path) -> None:
