@@ -47,11 +47,10 @@ class Divided:
 
     def __call__(self, state: State, loss: Callable[[Any], Tensor]) -> Tensor:
         count = self.accumulate * self.processes
-        start, random, total = Start(state.model, count, self.accumulate > 1), random_state(), torch.zeros(())
+        start, total = Start(state.model, count, restored=self.accumulate > 1), torch.zeros(())
         for number, part in enumerate(parts_of(state.batch, self.accumulate)):
             if number > 0:
                 start.restore()
-                set_random_state(random)
             value = loss(part) / count
             value.backward()
             total = total + value.detach()
@@ -72,15 +71,20 @@ def gradients(state: State) -> list[Tensor]:
 
 
 class Start:
-    """A network at the start of a step, and the sum of what the parts of the batch make of its floating-point buffers.
+    """A network and torch's generators at the start of a step, and what the parts make of the floating-point buffers.
 
     sums: by type of number, the mean so far; and how many parts have written each entry, so that others keep all their bits.
+
+    Args:
+        parts: of the batch, in all processes.
+        restored: whether `restore` will be called.
     """
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, parts: int, restored: bool) -> None:
         self.tensors = [*model.parameters(), *model.buffers()] if restored else []
-        self.values, self.parts = [tensor.clone() for tensor in self.tensors], parts
+        self.values, self.random = [tensor.clone() for tensor in self.tensors], random_state() if restored else {}
+        self.parts = parts
         floating = sorted((b for b in model.buffers() if b.is_floating_point()), key=lambda b: str(b.dtype))
         self.buffers = [list(group) for _, group in groupby(floating, key=lambda b: b.dtype)]
         self.starts = [flat(buffers) for buffers in self.buffers]
@@ -93,9 +97,10 @@ class Start:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """The network as it was."""
+        """All as it was."""
         for tensor, value in zip(self.tensors, self.values, strict=True):
             tensor.copy_(value)
+        set_random_state(self.random)
 
     @torch.no_grad()
     def add(self) -> None:
