@@ -168,8 +168,17 @@ def network(architecture: str, arguments: dict[str, Any]) -> "nn.Module":
 @cache
 def _network(architecture: str, arguments: str) -> "nn.Module":
     import torch
+    from torch.overrides import TorchFunctionMode
 
     from compressbench import models
 
-    with torch.device("meta"):
+    class Undrawn(TorchFunctionMode):
+        """Leaves out what draws initial numbers: to draw none takes PyTorch two seconds of imports."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function in (torch.Tensor.normal_, torch.Tensor.uniform_):
+                return args[0]
+            return function(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Undrawn():
         return models.build(architecture, **json.loads(arguments))
