@@ -11,7 +11,7 @@ from compressbench.data import SyntheticImages
 from compressbench.data_free.boxes import random_boxes, resize_boxes
 from compressbench.errors import UserError
 from compressbench.files import in_memory, read_json, write_bytes, write_json
-from compressbench.finite import best_class
+from compressbench.finite import best_class, title
 from compressbench.method import Context
 from compressbench.models import Network
 from compressbench.seeding import generator
@@ -106,12 +106,12 @@ def frozen_teacher(ctx: Context) -> Network:
     return teacher
 
 
-def check_norms(network: Network) -> None:
+def check_norms(network: nn.Module) -> None:
     """UserError where no batch normalisation remembers what the network was trained on."""
     if not any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
         raise UserError(
             "this method matches the statistics that batch normalisation keeps in the teacher; "
-            f"{network.spec.architecture} has none, choose another pair."
+            f"{title(network)} has none, choose another pair."
         )
 
 
