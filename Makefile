@@ -9,7 +9,7 @@ CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
 RUNS := '$(SCALE)' $(if $(SEEDS),--seeds '$(SEEDS)')
 LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_run/$(SCALE).json))
 
-.PHONY: reproduce test check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup
+.PHONY: reproduce test check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup rehearsal
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
@@ -62,6 +62,10 @@ $(VENV)/ready: pyproject.toml setup.py $(wildcard compressbench/kernels/native/*
 	@ls compressbench/kernels/_native*.so > /dev/null 2>&1 || \
 	  echo 'note: without a C++ compiler the CPU kernels are slow PyTorch code; install g++, then: make clean setup'
 	touch $@
+
+rehearsal: setup  ## proof that paper scale runs: every ImageNet pair for a step or two, on photographs in ImageNet's layout
+	test -d data/external/rehearsal || $(BIN)/compressbench rehearsal-data data/external/rehearsal --classes 1000 --train 3
+	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete --config scale=rehearsal
 
 clean:  ## remove the environment, not the results
 	rm -rf $(VENV)
