@@ -92,7 +92,7 @@ def submit(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Submit:
     }.items():  # fmt: skip
         (commands / name).write_text(f"#!{sys.executable}\n{code}", encoding="utf-8")
         (commands / name).chmod(0o755)
-    for name, pinned in Plan(project, "smoke").data_hashes.items():
+    for name, pinned in Plan(project, "smoke").data.fetched.items():
         record = project / "results/data" / f"{name}-{pinned.removesuffix('.dir')}.json"
         record.parent.mkdir(parents=True, exist_ok=True)
         record.touch()
