@@ -117,7 +117,9 @@ def _measured_images(job: Job, images: int) -> int:
     """How many images run through a network in a stage that trains nothing."""
     if job.latency is not None:
         return 2 * job.latency.rounds * (len(job.latency.runtimes) + sum(job.batches))
-    return images if job.stage == "evaluate" else LOOKED_AT
+    if job.stage == "pretrain":  # somebody else's weights
+        return 0
+    return images if job.stage == "evaluate" else min(LOOKED_AT, images)
 
 
 def _activations(job: Job, recipe: Recipe | None, costs: Costs) -> int:

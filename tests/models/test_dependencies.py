@@ -12,7 +12,8 @@ from compressbench.models import Coupling
 from compressbench.models.dependencies import find_couplings
 from tests.models.test_structure import RUNNABLE
 
-CASES = RUNNABLE | {"mobilenet_v3_large": ({}, (3, 32, 32)), "resnet34": ({}, (3, 32, 32))}
+LARGE = ("efficientnet_lite0", "mobilenet_v3_large", "resnet34", "vgg_imagenet")
+CASES = RUNNABLE | {name: ({}, (3, 32, 32)) for name in LARGE}
 
 
 def found_in(model: nn.Module, *shape: int) -> dict[str, Coupling]:

@@ -33,7 +33,10 @@ def test_latency_is_that_of_the_run_that_was_timed(tmp_path: Path) -> None:
 
 def test_operating_points_have_labels(tmp_path: Path) -> None:
     assert RunFiles(tmp_path, RUN, RUN).labels == {}
-    assert write(tmp_path, "evaluate", "metrics.json", {"points": POINTS}).labels == {"low": "low", "high": "high"}
+    assert write(tmp_path, "evaluate", "metrics.json", {"stored_bytes": 8, "points": POINTS}).labels == {
+        "low": "low",
+        "high": "high",
+    }
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,11 @@ def test_only_finite_numbers_are_metrics() -> None:
 
 def test_numbers_of_an_operating_point_have_its_name_in_front(root: Path) -> None:
     folder = write(root, "evaluate")
-    points = {"t30": {"quality": {"top1": 70.0}, "macs": 5}, "t90": {"quality": {"top1": 80.0}, "macs": 9}}
-    content = {"quality": {"top1": 80.0}, "params": 100, "points": points}
+    points = {
+        name: {"label": name, "quality": {"top1": top1}, "macs": macs}
+        for name, top1, macs in (("t30", 70.0, 5), ("t90", 80.0, 9))
+    }
+    content = {"quality": {"top1": 80.0}, "params": 100, "stored_bytes": 400, "points": points}
     (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     metrics = results.final_metrics(folder)
     assert {"top1": 80.0, "params": 100, "t30.top1": 70.0, "t30.macs": 5, "t90.macs": 9}.items() <= metrics.items()

@@ -16,10 +16,20 @@ from compressbench.data.super_resolution import read_image
 from compressbench.data.transforms import centre, normalise
 from compressbench.seeding import generator
 
-PHOTOGRAPH_CROPS = DatasetInfo("photograph_crops", "fidelity", 3, 224, 1000, *RGB_IMAGENET, source=PHOTOGRAPHS.name)
 IMAGENET = Preprocessing(224, 256, *RGB_IMAGENET)
 UNLABELLED = -1
 WINDOWS = 24  # of every photograph
+PHOTOGRAPH_CROPS = DatasetInfo(
+    "photograph_crops",
+    "fidelity",
+    3,
+    224,
+    1000,
+    *RGB_IMAGENET,
+    source=PHOTOGRAPHS.name,
+    images=WINDOWS * len(TRAIN_PHOTOGRAPHS),
+    memory_mb=400,
+)
 SMALLEST = 0.4  # side of a window, as a share of the photograph's shorter side
 
 
@@ -34,7 +44,7 @@ def load(
 
 
 def windows(image: Tensor, name: str) -> list[Tensor]:
-    """The photograph [C, H, W] itself, and WINDOWS - 1 square windows of it: as large and where its name says, by lot."""
+    """The photograph [C, H, W] itself, and WINDOWS - 1 square windows: where and how large its name says."""
     height, width = image.shape[-2:]
     shares, down, right = torch.rand(3, WINDOWS - 1, generator=generator("windows", name)).tolist()
     found = [image]
