@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from compressbench.data import photograph_folder
+from compressbench.plan import Plan
 from tests.conftest import ROOT, copy_tree, run_module
 from tests.pipeline.conftest import snakemake
 
@@ -57,3 +59,15 @@ def test_one_configuration_makes_a_table_of_five_methods(tmp_path: Path, data_ro
     done = run_module(root, "export", "mine/digits/small/minmax/w8a8/seed0")
     assert done.returncode == 0, done.stderr
     assert "(int8, " in done.stdout
+
+
+def test_the_configuration_as_it_stands_fits_its_network(tmp_path: Path, data_root: Path) -> None:
+    root, folder = copy_tree(tmp_path, data_root), tmp_path / "birds"
+    photograph_folder.write(folder, classes=2, train=1, val=1)
+    text = block("yaml", "# config/birds.yaml").replace("/data/birds", str(folder))
+    (root / "config/birds.yaml").write_text(text, encoding="utf-8")
+    plan = Plan(root, "birds")
+    plan.validate()
+    plan.data.check()
+    assert {run.method for run in plan.runs} == METHODS | {"dense"}
+    assert plan.data.of(plan.runs[0]).info.image_shape == (3, 224, 224)
