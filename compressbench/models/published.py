@@ -55,6 +55,20 @@ NETWORKS = {
         PublishedNetwork("RDN x4", "rdn", {"scale": 4}, 96),
         PublishedNetwork("SRResNet x4", "srresnet", {"scale": 4}, 96),
         PublishedNetwork("DeiT-S", "vit", {}, 224),
+        PublishedNetwork(
+            "LV-ViT-S",
+            "vit",
+            {
+                "depth": 16,
+                "mlp_ratio": 3,
+                "qkv_bias": False,
+                "norm_eps": 1e-5,
+                "embedding": "convolutional",
+                "branch_scale": 0.5,
+                "token_head": True,
+            },
+            224,
+        ),
     )
 }
 """Those on which several methods were published, by the name that tables give them."""

@@ -12,6 +12,7 @@ from compressbench.models import Network
 from compressbench.models.published import NETWORKS
 from compressbench.pruning.blocks import Rows, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.densities import Distribution, kept_counts, random_positions
+from compressbench.pruning.filters import inner_keys, macs, uniform_widths, widths_within
 from compressbench.pruning.masks import apply_masks, prunable
 
 OWN = ("compressbench",)  # the runtime that skips removed weights
@@ -101,6 +102,28 @@ class Narrow:
 
     def __call__(self, model: Network) -> nn.Module:
         return NETWORKS[self.network].initialised(inner_widths=dict(self.widths))
+
+
+@dataclass(frozen=True)
+class UniformWidths:
+    """A network with one rate for all widths inside its blocks, at most a share of whose multiply-accumulates are left."""
+
+    network: str
+    macs_reduction: float
+
+    def __call__(self, model: Network) -> nn.Module:
+        dense = NETWORKS[self.network]
+        cost, keys = macs(dense.shape), inner_keys(model)
+        target = (1 - self.macs_reduction) * cost(model)
+        widths = widths_within(model, lambda rate: uniform_widths(model, keys, rate), cost, target)
+        return dense.initialised(inner_widths=widths)
+
+
+def uniform(network: str, macs_reduction: float, representative: bool = False) -> Deployment:
+    """A network with `UniformWidths`: what methods whose own structures are not published remove, spread evenly."""
+    setting = f"uniform widths, MACs −{100 * macs_reduction:g} %"
+    compress = UniformWidths(network, macs_reduction)
+    return Deployment(NETWORKS[network], setting, compress, FLOAT, representative=representative)
 
 
 def narrow(structures: Sequence[Structure], representative: str) -> list[Deployment]:

@@ -9,12 +9,13 @@ from compressbench import quality
 from compressbench.config import MethodConfig
 from compressbench.data.mixing import MixedBatches
 from compressbench.errors import UserError
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import ModelSpec, Network
 from compressbench.models.structure import network_of
 from compressbench.models.vit import CoarseOnly, CoarseToFineViT
 from compressbench.seeding import derive_seed
 from compressbench.training import Hook, State, WeightAverage, adamw
+from methods.cf_vit.deployments import deployments
 from methods.cf_vit.losses import MixTokenBatches, token_labelling_loss, two_pass_loss
 
 
@@ -115,6 +116,10 @@ class CFViT(Method):
         from methods.cf_vit.counts import recompute
 
         return recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return deployments()
 
 
 def record_regions(model: CoarseToFineViT, ctx: Context) -> None:

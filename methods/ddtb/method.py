@@ -11,7 +11,7 @@ from compressbench.config import MethodConfig
 from compressbench.layers.bounds import BoundedActivation, Bounds, bounded_activations
 from compressbench.layers.gates import GateGradient
 from compressbench.layers.ranged import RangedConv2d, WeightRange
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.quantization.super_resolution import (
@@ -24,6 +24,7 @@ from compressbench.quantization.super_resolution import (
 )
 from compressbench.training import Hook, LearningRate, State, schedule_factor
 from methods.ddtb.counts import recomputed_facts
+from methods.ddtb.deployments import deployments
 
 PAPER_EPOCHS = 60
 PAPER_REGULARISED = 5
@@ -150,7 +151,7 @@ class DDTB(Method):
         calibrate(model, batches, steps, ctx.device)
         intensity = ranges.finish()
         dynamic = select_dynamic(intensity, self._chosen(ctx, "dynamic_ratio")) if self._gated else []
-        quantized = self._quantize(ctx, model, {name: ranges.channels[name] for name in dynamic})
+        quantized = self.quantize(ctx, model, {name: ranges.channels[name] for name in dynamic})
         first_forward(quantized, batches(steps)[0].to(ctx.device), train=self.config.trained)
         ctx.record("quantizers", len(intensity))
         ctx.record("dynamic_quantizers", len(dynamic))
@@ -160,7 +161,7 @@ class DDTB(Method):
     def _gated(self) -> bool:
         return self.config.gates and self.config.bounds == "dual" and self.config.bits < 32
 
-    def _quantize(self, ctx: Context, model: AnyModule, gates: Mapping[str, int]) -> AnyModule:
+    def quantize(self, ctx: Context, model: AnyModule, gates: Mapping[str, int]) -> AnyModule:
         """Put the quantizers in; `gates`: name -> channels of those that get one."""
         config = self.config
         percentile, weight_range = self._chosen(ctx, "percentile"), self._chosen(ctx, "weight_range")
@@ -206,3 +207,7 @@ class DDTB(Method):
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:
         return recomputed_facts()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return deployments(cls)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from compressbench.config import MethodConfig
 from compressbench.data import AnySplit
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.growing import GrowingClassifier, GrowingHead, norm
 from compressbench.models.structure import network_of
@@ -17,6 +17,7 @@ from compressbench.seeding import derive_seed, generator
 from compressbench.sessions import features, through_sessions
 from compressbench.training import Hook, State, fit
 from methods.lec_net import counts
+from methods.lec_net.deployments import deployments
 from methods.lec_net.losses import distillation, gate_penalty, sharpness
 
 
@@ -167,3 +168,7 @@ class LECNet(Method):
     @classmethod
     def published_counts(cls) -> list[PublishedCount]:
         return counts.recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return deployments()

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.subnets import Layout, Subnet
 from compressbench.supernet.config import SupernetConfig
@@ -16,6 +16,7 @@ from compressbench.supernet.latency_table import LatencyTable, measured_table
 from compressbench.supernet.space import Budget
 from compressbench.supernet.training import Supernet, prepare, sandwich
 from compressbench.training import Hook, State
+from methods.pss_net.deployments import deployments
 from methods.pss_net.pools import Pools, annealed
 
 Choice = Literal["best", "worst", "random"]
@@ -130,3 +131,7 @@ class PSSNet(Method):
         from methods.pss_net.counts import recompute
 
         return recompute()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return deployments()

@@ -9,8 +9,9 @@ from torch import Tensor
 from compressbench.config import MethodConfig, Recipe
 from compressbench.errors import UserError
 from compressbench.finite import best_class
-from compressbench.method import Context, Method, PublishedCount
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
+from compressbench.pruning.deployments import uniform
 from compressbench.pruning.filters import check_free, from_scratch, producer_weights, random_filters, strongest_filters
 from compressbench.pruning.surgery import keep_filters
 from compressbench.seeding import derive_seed
@@ -22,6 +23,16 @@ from methods.white_box.voting import Election, FlopsAtWidths, RandomLayer, vote
 
 BATCH = 100
 Counter = Literal["with_bn", "with_bn_window_pool", "with_bn_no_pool", "macs"]
+
+
+# of the multiply-accumulates, from published.csv; the structures themselves are not published
+PUBLISHED_REDUCTIONS = (
+    ("VGG-16 (CIFAR)", 0.764),
+    ("ResNet-56 (CIFAR)", 0.556),
+    ("ResNet-110 (CIFAR)", 0.66),
+    ("ResNet-50", 0.456),
+    ("ResNet-50", 0.635),
+)
 
 
 class WhiteBox(Method):
@@ -170,6 +181,10 @@ class WhiteBox(Method):
     def published_counts(cls) -> list[PublishedCount]:
         """Counts of the published networks and the largest cuts that their floors allow."""
         return [count for network in PUBLISHED for count in network.counts()]
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        return [uniform(network, removed, removed == 0.635) for network, removed in PUBLISHED_REDUCTIONS]
 
 
 def class_recipe(recipe: Recipe, epochs: int) -> Recipe:

@@ -10,10 +10,11 @@ from compressbench import accounting
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule
 from compressbench.pruning.blocks import prunable_layers, record_connected, weights_of
+from compressbench.pruning.deployments import uniform
 from compressbench.pruning.filters import (
     Shape,
     Widths,
@@ -149,3 +150,12 @@ class L1Filter(Method):
     def finetune(self, ctx: Context, model: Network) -> Network:
         scratch = self.config.weights == "scratch"
         return ctx.fit(model, ctx.recipes.scratch if scratch else ctx.recipes.finetune)
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        networks = ("VGG-16 (CIFAR)", "ResNet-56 (CIFAR)", "ResNet-50", "MobileNet-V2")
+        return [
+            uniform(network, removed, (network, removed) == ("ResNet-50", 0.5))
+            for network in networks
+            for removed in (0.5, 0.75)
+        ]
