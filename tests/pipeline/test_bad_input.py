@@ -166,7 +166,9 @@ COMMANDS = [
     ["data"], ["tracking"], ["validate", "smoke"], ["pretrain", "smoke", "digits", "plain_mini", "0"],
     *([stage, "smoke/digits/plain_mini/optg/p95/seed0"] for stage in STAGES),
     ["bench-kernels"], ["bench-structures"], ["published-counts", "counts.json"], ["report", "smoke", "out"],
-    ["report-folder", "smoke"], ["verdict", "smoke"], ["ui"], ["unlock"], ["quotes"],
+    ["report-folder", "smoke"], ["verdict", "smoke"], ["ui"], ["unlock"], ["quotes"], ["rehearsal-data", "images"],
+    ["export", "smoke/digits/plain_mini/optg/p95/seed0"], ["deployment", "latency", "resnet_50", "1", "0"],
+    ["deployments-report", "latency", "out"],
 ]  # fmt: skip
 
 
