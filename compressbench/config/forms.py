@@ -266,6 +266,9 @@ class MethodScale(Frozen):
         {}, description="comparison -> settings; a derived scale has those of the scale that it is derived from"
     )
     config: dict[str, Any] = Field({}, description="hyper-parameters that differ from the paper's at this scale")
+    budget: dict[str, Any] = Field(
+        {}, description="hyper-parameters of a derived scale that win over those of the settings: lengths, no more"
+    )
     recipes: dict[Name, dict[Literal["scratch", "finetune"], dict[str, Any]]] = Field(
         {}, description="setting -> recipe -> what the paper trains otherwise than the pair says"
     )
@@ -415,7 +418,10 @@ class Declaration(Frozen):
         if own is None or other is None:
             return own or other
         return MethodScale(
-            runs=own.runs or other.runs, config=other.config | own.config, recipes=other.recipes | own.recipes
+            runs=own.runs or other.runs,
+            config=other.config | own.config,
+            budget=other.budget | own.budget,
+            recipes=other.recipes | own.recipes,
         )
 
     def is_instant(self, setting: str, stage: str) -> bool:

@@ -29,7 +29,7 @@ def method_class(root: Path, name: str) -> type[Method]:
 
 
 def resolve(root: Path, name: str, setting: str, scale: str, declared: Declaration | None = None) -> MethodConfig:
-    """The method's configuration: the paper's defaults < scales[scale].config < settings[setting].
+    """The method's configuration: the paper's defaults < scales[scale].config < settings[setting] < budget.
 
     declared: what the method declares, where the scale's file says more of it than the method's own.
     """
@@ -39,7 +39,9 @@ def resolve(root: Path, name: str, setting: str, scale: str, declared: Declarati
     if setting not in declared.settings:
         raise UserError(f"unknown setting {setting!r} of {name}; its config.yaml has: {', '.join(declared.settings)}.")
     at_scale = declared.scales.get(scale)
-    merged = (at_scale.config if at_scale else {}) | declared.settings[setting].hyperparameters
+    merged = declared.settings[setting].hyperparameters
+    if at_scale:
+        merged = at_scale.config | merged | at_scale.budget
     where = f"{declared.package.replace('.', '/')}/config.yaml (setting {setting}, scale {scale}){also}"
     config = parse(method_class(root, name).Config, merged, where)
     _require_level(declared, setting, config, where)

@@ -53,3 +53,9 @@ def test_a_training_that_measures_something_else_is_not_stopped() -> None:
     chance_alarm(10, 2000, 0)([{"epoch": e, "loss": 1.0} for e in range(9)])
     with pytest.raises(UserError, match="collapsed"):
         chance_alarm(10, 2000, 0, metric="top1")([{"epoch": e, "loss": 1.0, "top1": 10.0} for e in range(3)])
+
+
+def test_fewer_images_than_half_the_classes_tell_nothing() -> None:
+    chance_alarm(1000, 40, warmup_epochs=0)(epochs(*[0.0] * 9))
+    with pytest.raises(UserError, match="collapsed"):
+        chance_alarm(1000, 1000, warmup_epochs=0)(epochs(*[0.0] * 9))
