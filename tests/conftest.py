@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,20 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def process_as_before(one_thread: None) -> Iterator[None]:
+    """A stage that runs within a test sets the determinism and the threads of its process: the next test has the former."""
+    import torch
+
+    deterministic: Any = torch.utils.deterministic  # a module whose attribute is a property, unknown to type checkers
+    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    filling, cudnn = deterministic.fill_uninitialized_memory, torch.backends.cudnn.deterministic
+    yield
+    torch.set_deterministic_debug_mode(mode)
+    torch.set_num_threads(threads)
+    deterministic.fill_uninitialized_memory, torch.backends.cudnn.deterministic = filling, cudnn
 
 
 @pytest.fixture(scope="session")

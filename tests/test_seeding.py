@@ -1,7 +1,6 @@
 """Seeds that depend on every part, and the deterministic mode."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -38,19 +37,7 @@ def test_generators_of_two_purposes_are_independent_of_torchs_own() -> None:
     assert torch.corrcoef(torch.stack([one, other]))[0, 1].abs() < 0.15
 
 
-@pytest.fixture
-def as_before() -> Iterator[None]:
-    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
-    cudnn = torch.backends.cudnn.deterministic
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    yield
-    torch.set_deterministic_debug_mode(mode)
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic = cudnn
-    torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-
-
-def test_what_is_not_deterministic_is_an_error(as_before: None) -> None:
+def test_what_is_not_deterministic_is_an_error() -> None:
     make_deterministic(threads=1)
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
@@ -59,7 +46,7 @@ def test_what_is_not_deterministic_is_an_error(as_before: None) -> None:
         values.put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]), accumulate=False)
 
 
-def test_gpus_compute_deterministically(as_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_compute_deterministically(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     make_deterministic(threads=1)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8"), "what cuBLAS documents as deterministic"

@@ -183,6 +183,7 @@ def test_network_that_puts_out_no_number_is_named_and_not_timed(register, networ
 
 
 def test_threads_and_the_deterministic_mode_are_set_while_measuring_and_restored(register, network):
+    torch.utils.deterministic.fill_uninitialized_memory = True
     seen = []
 
     class Spy(Plain):
