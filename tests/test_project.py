@@ -110,5 +110,5 @@ def test_the_image_loader_reaches_half_of_pillows_limit(tmp_path: Path) -> None:
     from tests.benchmarks.loader_throughput import rates
 
     photograph_folder.write(tmp_path / "photographs", classes=4, train=10, val=1)
-    found = rates(tmp_path / "photographs", rounds=1)
+    found = rates(tmp_path / "photographs", rounds=3)  # the first one imports
     assert found["training"] > found["pillow"] / 2 and found["evaluation"] > found["pillow"] / 2
