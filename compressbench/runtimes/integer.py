@@ -15,6 +15,7 @@ from compressbench.layers.quantized import QuantizedActivation
 from compressbench.layers.quantizers import Grid, positive
 from compressbench.layers.registry import replace_modules
 from compressbench.layers.replaceable import LINEAR, ZERO_PADDED
+from compressbench.runtimes.base import Runtime, Skip
 
 LEAST_STEP = 2**-12  # of a channel, over the largest step of its layer
 
@@ -58,6 +59,23 @@ def has_codes(module: nn.Module) -> bool:
     known = ZERO_PADDED.fits(module) or LINEAR.fits(module)
     quantized = isinstance(module, QuantizedWeight) and module.weight_bits <= 8
     return known and quantized and not isinstance(module, BinaryLayer)
+
+
+class OnIntegerNetworks(Runtime):
+    """Base of runtimes that run `integer_network`s: list it before the runtime that runs the exported graph."""
+
+    arithmetic = "int8"
+
+    def objection(self, compressed: nn.Module) -> str:
+        """Only quantized models are timed."""
+        return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """With ONNX's quantizers in the place of ours."""
+        try:
+            return integer_network(model)
+        except NoIntegerForm as error:
+            raise Skip(str(error)) from error
 
 
 class _OnGrid(torch.autograd.Function):

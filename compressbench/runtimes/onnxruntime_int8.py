@@ -3,35 +3,20 @@
 import tempfile
 from typing import Any
 
-from torch import nn
-
-from compressbench.runtimes.base import Skip
-from compressbench.runtimes.integer import NoIntegerForm, has_codes, integer_network
+from compressbench.runtimes.integer import OnIntegerNetworks
 from compressbench.runtimes.onnxruntime import OnnxRuntime
 
 INTEGER_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
 FLOAT_OPERATORS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 
 
-class OnnxRuntimeInt8(OnnxRuntime):
+class OnnxRuntimeInt8(OnIntegerNetworks, OnnxRuntime):
     """ONNX Runtime on quantized models: int8 convolutions with the method's own scales and zero points."""
 
     name = "onnxruntime_int8"
-    arithmetic = "int8"
 
     def __init__(self) -> None:
         self.layers = ""
-
-    def objection(self, compressed: nn.Module) -> str:
-        """Only quantized models are timed."""
-        return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
-
-    def network(self, model: nn.Module) -> nn.Module:
-        """With ONNX's quantizers in the place of ours."""
-        try:
-            return integer_network(model)
-        except NoIntegerForm as error:
-            raise Skip(str(error)) from error
 
     def session(self, graph: bytes, optimized: str = "") -> Any:
         """Also counts what runs in int8."""

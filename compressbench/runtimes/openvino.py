@@ -10,7 +10,7 @@ from compressbench import machine
 from compressbench.kernels.autotune import Call
 from compressbench.layers.deployment import deploy
 from compressbench.runtimes.base import Runtime, Skip, last_line
-from compressbench.runtimes.integer import NoIntegerForm, has_codes, integer_network
+from compressbench.runtimes.integer import OnIntegerNetworks
 from compressbench.runtimes.onnx_export import export
 
 PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
@@ -68,7 +68,7 @@ class OpenVino(Runtime):
 
         flags = machine.describe()["isa"]
         wanted = {"bf16": ("amx_tile", "avx512_bf16"), "int8": ("amx_tile", "avx512_vnni", "avx_vnni")}
-        known = (*wanted.get(self.name.removeprefix("openvino_"), ()), "avx512f", "avx2", "sse4_2", "asimd")
+        known = (*wanted.get(self.arithmetic, ()), "avx512f", "avx2", "sse4_2", "asimd")
         isa = next((flag for flag in known if flag in flags), "unknown")
         return {"library": f"openvino {openvino.__version__.partition('-')[0]}", "isa": isa.upper()}
 
@@ -88,22 +88,10 @@ class OpenVinoBfloat16(OpenVino):
         return "" if fast else "this processor has no bf16 instructions"
 
 
-class OpenVinoInt8(OpenVino):
+class OpenVinoInt8(OnIntegerNetworks, OpenVino):
     """OpenVINO on quantized models: int8 products with the method's own scales and zero points."""
 
     name = "openvino_int8"
-    arithmetic = "int8"
-
-    def objection(self, compressed: nn.Module) -> str:
-        """Only quantized models are timed."""
-        return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
-
-    def network(self, model: nn.Module) -> nn.Module:
-        """With ONNX's quantizers in the place of ours."""
-        try:
-            return integer_network(model)
-        except NoIntegerForm as error:
-            raise Skip(str(error)) from error
 
     def describe(self) -> dict[str, str]:
         """Also how many layers ran in int8."""

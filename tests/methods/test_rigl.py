@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressbench import storage
 from compressbench.layers.masked import masked_layers
+from compressbench.pruning.densities import kept_counts, random_positions
 from compressbench.pruning.masks import apply_masks, kept_weights, prunable, removed_count
 from compressbench.training import Hook, State, fit
 from compressbench.training.checkpoint import Checkpoint, same_bits
@@ -19,22 +20,8 @@ from methods.baselines.rigl.method import (
     Schedule,
     drop,
     grow,
-    kept_counts,
-    random_positions,
 )
 from tests.contexts import full_size_context, make_context
-
-SHAPES = {
-    "stem": torch.Size((16, 1, 3, 3)),
-    "stages.0.conv1": torch.Size((16, 16, 3, 3)),
-    "stages.0.conv2": torch.Size((16, 16, 3, 3)),
-    "stages.1.conv1": torch.Size((32, 16, 3, 3)),
-    "stages.1.conv2": torch.Size((32, 32, 3, 3)),
-    "stages.2.conv1": torch.Size((64, 32, 3, 3)),
-    "stages.2.conv2": torch.Size((64, 64, 3, 3)),
-    "classifier": torch.Size((10, 64, 1, 1)),
-}
-DENSITIES = [1.0, 0.2522, 0.2522, 0.1792, 0.1161, 0.0846, 0.0556, 1.0]
 
 
 def rigl(**options: object) -> RigL:

@@ -14,7 +14,7 @@ from compressbench.layers.ranged import RangedConv2d
 from compressbench.layers.registry import replace_modules
 from compressbench.quantization import post_training
 from compressbench.quantization.post_training import PostTrainingConfig, quantize_post_training
-from compressbench.runtimes.base import Skip
+from compressbench.runtimes.base import Runtime, Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.runtimes.integer import NoIntegerForm, integer_network
 from compressbench.runtimes.onnx_export import export
@@ -45,9 +45,8 @@ def intraq_network(bits: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("bits", [3, 4, 5])
-def test_a_residual_network_runs_in_int8_with_the_methods_own_scales(bits: int) -> None:
-    model, runtime = intraq_network(bits), make_runtime("onnxruntime_int8")
+def assert_on_the_models_grids(runtime: Runtime, model: nn.Module) -> None:
+    """The outputs on five images are the model's own."""
     errors = []
     with torch.no_grad():
         for seed in range(5):
@@ -57,6 +56,12 @@ def test_a_residual_network_runs_in_int8_with_the_methods_own_scales(bits: int) 
     # A tie that float arithmetic breaks otherwise moves a value by a whole step now and then.
     assert sorted(errors)[2] < 0.02
     assert max(errors) < 0.2
+
+
+@pytest.mark.parametrize("bits", [3, 4, 5])
+def test_a_residual_network_runs_in_int8_with_the_methods_own_scales(bits: int) -> None:
+    runtime = make_runtime("onnxruntime_int8")
+    assert_on_the_models_grids(runtime, intraq_network(bits))
     assert "2 of 7 layers in int8" in runtime.describe()["layers"]
 
 
