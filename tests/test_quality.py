@@ -11,7 +11,7 @@ from compressbench.data.imresize import upscale_bicubic
 from compressbench.data.super_resolution import ImagePair
 from compressbench.errors import UserError
 from compressbench.finite import NotFinite
-from compressbench.method.tasks import TASKS
+from compressbench.method.tasks import TASKS, Beside
 from compressbench.models.vit import EarlyExit
 from compressbench.training.distillation import peer_accuracies
 
@@ -177,7 +177,7 @@ def test_enlarged_image_without_numbers_is_an_error_that_names_network_and_image
     pair = ImagePair("castle", photograph(0, 16), photograph(0, 16))
     loaded = type("Loaded", (), {"test": [pair], "upscaling": 1})
     with pytest.raises(NotFinite, match="Spoiled, given castle, puts out NaN or infinity"):
-        TASKS["super_resolution"].evaluate(Spoiled(value), loaded, {}, tmp_path)
+        TASKS["super_resolution"].evaluate(Spoiled(value), loaded, Beside({}, tmp_path))
     assert not list(tmp_path.rglob("*.png"))
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,18 @@ from compressbench.training.loop import Loss
 
 VALIDATION_IMAGES = 2000
 PATCH = 32  # side of low-resolution patches where the pair says nothing
+
+
+class Beside(NamedTuple):
+    """What an evaluation has beside the network and the data.
+
+    kept: what the last stage kept, see `Context.keep`. folder: for files beside metrics.json. dense: the dense model, where
+    images have no labels.
+    """
+
+    kept: Mapping[str, Tensor]
+    folder: Path
+    dense: nn.Module | None = None
 
 
 class Task(ABC):
@@ -48,22 +60,13 @@ class Task(ABC):
         return 0
 
     @abstractmethod
-    def evaluate(
-        self,
-        model: nn.Module,
-        loaded: Any,
-        kept: Mapping[str, Tensor],
-        folder: Path,
-        dense: nn.Module | None = None,
-    ) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, loaded: Any, beside: Beside) -> dict[str, Any]:
         """The content of `quality` in metrics.json: top1, psnr or agreement, and what else the task measures.
 
         Args:
             model: as the last stage of the method left it.
             loaded: the data.
-            kept: what that stage kept beside it, see `Context.keep`.
-            folder: for files beside metrics.json.
-            dense: the dense model, where images have no labels.
+            beside: what else there is.
         """
 
 
@@ -83,14 +86,7 @@ class Classification(Task):
     def trained_classes(self, loaded: Any) -> int:
         return loaded.info.classes
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        loaded: Any,
-        kept: Mapping[str, Tensor],
-        folder: Path,
-        dense: nn.Module | None = None,
-    ) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, loaded: Any, beside: Beside) -> dict[str, Any]:
         return {"top1": quality.top1(model, loaded.test)}
 
 
@@ -103,15 +99,8 @@ class ClassIncremental(Classification):
     def trained_classes(self, loaded: Any) -> int:
         return loaded.protocol.session_len[0]
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        loaded: Any,
-        kept: Mapping[str, Tensor],
-        folder: Path,
-        dense: nn.Module | None = None,
-    ) -> dict[str, Any]:
-        return quality.evaluate_sessions(kept, loaded.test.labels, loaded.protocol.session_len)
+    def evaluate(self, model: nn.Module, loaded: Any, beside: Beside) -> dict[str, Any]:
+        return quality.evaluate_sessions(beside.kept, loaded.test.labels, loaded.protocol.session_len)
 
 
 class SuperResolution(Task):
@@ -128,15 +117,10 @@ class SuperResolution(Task):
     def loss(self, recipe: Recipe) -> Loss:
         return lambda model, batch: F.l1_loss(model(batch[0]), batch[1])
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        loaded: Any,
-        kept: Mapping[str, Tensor],
-        folder: Path,
-        dense: nn.Module | None = None,
-    ) -> dict[str, Any]:
-        return quality.evaluate_super_resolution(model, loaded.test, loaded.upscaling, pictures=folder / "images")
+    def evaluate(self, model: nn.Module, loaded: Any, beside: Beside) -> dict[str, Any]:
+        return quality.evaluate_super_resolution(
+            model, loaded.test, loaded.upscaling, pictures=beside.folder / "images"
+        )
 
 
 class Fidelity(Classification):
@@ -150,16 +134,9 @@ class Fidelity(Classification):
     def trained_classes(self, loaded: Any) -> int:
         return 0
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        loaded: Any,
-        kept: Mapping[str, Tensor],
-        folder: Path,
-        dense: nn.Module | None = None,
-    ) -> dict[str, Any]:
-        assert dense is not None, "the plan gives it to every evaluation without labels"
-        return dict(quality.fidelity(model, dense, loaded.test))
+    def evaluate(self, model: nn.Module, loaded: Any, beside: Beside) -> dict[str, Any]:
+        assert beside.dense is not None, "the plan gives it to every evaluation without labels"
+        return dict(quality.fidelity(model, beside.dense, loaded.test))
 
 
 TASKS: dict[str, Task] = {

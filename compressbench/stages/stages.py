@@ -18,6 +18,7 @@ from compressbench.finite import NotFinite
 from compressbench.method import loading
 from compressbench.method.context import Context
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
+from compressbench.method.tasks import Beside
 from compressbench.models import pretrained
 from compressbench.plan import SYNTHETIC_FILE, Job, Plan, Run, provenance, resources
 from compressbench.processes import VISIBLE_GPUS, alone_in, alone_on_gpus
@@ -183,17 +184,17 @@ def _evaluate(root: Path, job: Job, running_stage: Stage) -> None:
     ctx = _context(root, job, running_stage)
     final, folder = root / job.inputs["model"].folder, running_stage.folder
     model = storage.load_model(final).to(ctx.device)
-    beside = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
+    kept = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
     metrics: dict[str, Any]
     labelled = _labelled(ctx, job)
     if isinstance(model, Adaptive):
         points = {
-            point: {"label": label} | _measured(ctx, model.at(point), beside, folder / point, labelled)
+            point: {"label": label} | _measured(ctx, model.at(point), kept, folder / point, labelled)
             for point, label in model.operating_points.items()
         }
         metrics = {"points": points, "stored_bytes": accounting.stored_bytes(model)}
     else:
-        metrics = _measured(ctx, model, beside, folder, labelled)
+        metrics = _measured(ctx, model, kept, folder, labelled)
     stored = packed_tensors(model.cpu())
     if stored.keys() != model.state_dict().keys():
         storage.save_tensors(folder / "packed.safetensors", stored)
@@ -210,14 +211,14 @@ def _labelled(ctx: Context, job: Job) -> AnySplit | None:
 
 
 def _measured(
-    ctx: Context, network: nn.Module, beside: dict[str, Tensor], folder: Path, labelled: AnySplit | None
+    ctx: Context, network: nn.Module, kept: dict[str, Tensor], folder: Path, labelled: AnySplit | None
 ) -> dict[str, Any]:
     """Quality and costs of one network; where the arithmetic depends on the image, the mean over the test images."""
     from compressbench import accounting
 
     try:
         dense = None if ctx.dense_folder is None else ctx.dense()
-        scores = ctx.task.evaluate(network, ctx.data, beside, folder, dense)
+        scores = ctx.task.evaluate(network, ctx.data, Beside(kept, folder, dense))
         if labelled is not None:
             scores |= {"top1": quality.top1(network, labelled)}
     except NotFinite as error:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressbench.config import Recipe, Workload
 from compressbench.data import DATASETS, ImagePair, Split, info
 from compressbench.errors import UserError
-from compressbench.method.tasks import TASKS
+from compressbench.method.tasks import TASKS, Beside
 from compressbench.seeding import generator
 
 RECIPE = Recipe(epochs=1, lr=0.1, batch_size=4)
@@ -62,7 +62,9 @@ def test_accuracy_is_that_on_the_test_images(tmp_path: Path) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([1.0, 0, 0]).expand(len(images), 3)
 
-    assert TASKS["classification"].evaluate(Zero(), classified(), {}, tmp_path) == {"top1": pytest.approx(100 / 3)}
+    assert TASKS["classification"].evaluate(Zero(), classified(), Beside({}, tmp_path)) == {
+        "top1": pytest.approx(100 / 3)
+    }
 
 
 # ---- sessions
@@ -77,7 +79,7 @@ def test_the_base_session_is_trained_and_sessions_are_judged_by_what_was_kept(tm
     assert all((known == image).flatten(1).all(1).any() for image in images), "crops without padding move nothing"
     labels = loaded.test.labels.short()
     kept = {"predictions/0/0": labels, "predictions/0/1": torch.where(labels == 2, 0, labels)}
-    found = task.evaluate(nn.Identity(), loaded, kept, tmp_path)
+    found = task.evaluate(nn.Identity(), loaded, Beside(kept, tmp_path))
     assert found["top1"] == pytest.approx(200 / 3) and found["sessions"][0]["accuracy"] == 100
 
 
@@ -116,7 +118,7 @@ def test_pictures_are_trained_on_their_absolute_error_and_none_is_held_out(tmp_p
     low, high = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     assert task.loss(RECIPE)(nn.Identity(), (low, high)) == (low - high).abs().mean()
     assert len(task.held_out(loaded)) == task.trained_classes(loaded) == 0
-    found = task.evaluate(nn.Upsample(scale_factor=2), loaded, {}, tmp_path)
+    found = task.evaluate(nn.Upsample(scale_factor=2), loaded, Beside({}, tmp_path))
     assert found.keys() == {"psnr", "ssim", "images"} and len(list((tmp_path / "images").iterdir())) == 3
 
 
@@ -127,7 +129,7 @@ def test_without_labels_a_network_is_compared_with_the_dense_model_and_nothing_i
     task, images = TASKS["fidelity"], torch.randn(5, 3, generator=generator("images"))
     loaded = classified(test=Split(images, torch.full((5,), -1)), validation=Split(images[:0], torch.empty(0)))
     assert not task.labelled and task.trained_classes(loaded) == len(task.held_out(loaded)) == 0
-    found = task.evaluate(nn.Softplus(), loaded, {}, tmp_path, nn.Identity())
+    found = task.evaluate(nn.Softplus(), loaded, Beside({}, tmp_path, nn.Identity()))
     assert found["agreement"] == 100 and found["kl_divergence"] > 0 and found.keys() >= {"logits_snr"}
     with pytest.raises(UserError, match="no labels"):
         task.loss(RECIPE)

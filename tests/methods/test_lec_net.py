@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from compressbench import storage
 from compressbench.data import Split
+from compressbench.method.tasks import Beside
 from compressbench.models.growing import GrowingClassifier, GrowingHead
 from compressbench.sessions import features
 from compressbench.training.checkpoint import same_bits
@@ -183,7 +184,7 @@ def test_what_is_kept_is_what_the_stored_network_predicts(runs: dict, tmp_path: 
         storage.save_model(network, tmp_path / form)
         logits = storage.load_model(tmp_path / form)(ctx.data.test.images)
         assert logits.argmax(1).tolist() == ctx.companions["predictions/0/2"].tolist()
-        measured = ctx.task.evaluate(network, ctx.data, ctx.companions, tmp_path)
+        measured = ctx.task.evaluate(network, ctx.data, Beside(ctx.companions, tmp_path))
         assert len(measured["sessions"]) == 2 * 3
 
 

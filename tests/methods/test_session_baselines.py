@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from compressbench import storage
+from compressbench.method.tasks import Beside
 from compressbench.sessions import features
 from compressbench.training.checkpoint import same_bits
 from methods.baselines.nearest_class_mean.method import NearestClassMean, class_means
@@ -44,7 +45,7 @@ def test_nearest_class_mean_predicts_the_largest_cosine_and_trains_nothing(data_
 def test_more_classes_never_help_the_old_ones_of_the_nearest_class_mean(data_root: Path, tmp_path: Path) -> None:
     ctx = session_context(data_root, tmp_path)
     network = NearestClassMean(NearestClassMean.Config()).compress(ctx)
-    rows = ctx.task.evaluate(network, ctx.data, ctx.companions, tmp_path)["sessions"]
+    rows = ctx.task.evaluate(network, ctx.data, Beside(ctx.companions, tmp_path))["sessions"]
     for draw in range(ctx.data.draws):
         base = [row["by_session"][0] for row in rows if row["draw"] == draw]
         assert base == sorted(base, reverse=True)
