@@ -72,7 +72,9 @@ struct cb_negation {
 
 KERNEL(void, negation)(const cb_step *step, int32_t) {
   const int64_t count = static_cast<int64_t>(step->batch) * static_cast<const cb_negation *>(step->layer)->values;
-  for (int64_t i = 0; i < count; ++i) step->y[i] = -step->x[i];
+  const float *x = static_cast<const float *>(step->x);
+  float *y = static_cast<float *>(step->y);
+  for (int64_t i = 0; i < count; ++i) y[i] = -x[i];
 }
 
 KERNEL(int, negation_width)() { return VECTOR_BYTES; }

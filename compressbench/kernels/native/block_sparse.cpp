@@ -311,7 +311,8 @@ void convolve(const cb_convolution &layer, const float *x, float *workspace, con
 
 // y = clip(conv(x) + bias + residual); residual may be null. x, y: [batch, channels, height, width].
 KERNEL(void, block_sparse)(const cb_step *step, int32_t threads) {
-  convolve(*static_cast<const cb_convolution *>(step->layer), step->x, step->workspace, step->residual, step->y, step->batch, threads);
+  convolve(*static_cast<const cb_convolution *>(step->layer), static_cast<const float *>(step->x), static_cast<float *>(step->workspace),
+           static_cast<const float *>(step->residual), static_cast<float *>(step->y), step->batch, threads);
 }
 
 // Floats of workspace that one image needs; 0 where the input is read directly.

@@ -119,7 +119,8 @@ void convolve(const cb_depthwise &layer, const float *x, float *workspace, float
 
 // y = clip(conv(x) + bias). x, y: [batch, channels, height, width].
 KERNEL(void, depthwise)(const cb_step *step, int32_t threads) {
-  convolve(*static_cast<const cb_depthwise *>(step->layer), step->x, step->workspace, step->y, step->batch, threads);
+  convolve(*static_cast<const cb_depthwise *>(step->layer), static_cast<const float *>(step->x), static_cast<float *>(step->workspace),
+           static_cast<float *>(step->y), step->batch, threads);
 }
 
 // Floats of workspace.

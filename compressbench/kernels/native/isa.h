@@ -18,15 +18,16 @@
 #define KERNEL_OF(name, isa) KERNEL_JOINED(name, isa)
 #define KERNEL_JOINED(name, isa) cb_##name##_##isa
 
-// One layer of a program: what runs it, its description (a struct of the kernel's own), and where it reads and writes. A kernel that
-// takes part in programs is `KERNEL(void, mine)(const cb_step *step, int32_t threads)`. What it does not use is null.
+// One layer of a program: what runs it, its description (a struct of the kernel's own), and where it reads and writes, in the types
+// of the kernel's own. A kernel that takes part in programs is `KERNEL(void, mine)(const cb_step *step, int32_t threads)`. What it
+// does not use is null.
 struct cb_step {
   void (*run)(const cb_step *, int32_t threads);
   const void *layer;
-  const float *x;        // [batch, ...], contiguous
-  float *workspace;      // as many floats as the kernel asks for
-  const float *residual; // added to the output
-  float *y;              // [batch, ...], contiguous
+  const void *x;        // [batch, ...], contiguous
+  void *workspace;      // as much as the kernel asks for
+  const void *residual; // added to the output
+  void *y;              // [batch, ...], contiguous
   int32_t batch;
 };
 
