@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from compressbench.data import versioning
-from tests.conftest import ROOT, copy_tree, run_module
+from tests.conftest import ROOT, Command, copy_tree
 from tests.pipeline.conftest import Smoke, snakemake
 
 pytestmark = pytest.mark.pipeline
@@ -223,6 +223,6 @@ def test_every_rule_logs_and_claims_resources() -> None:
             assert len(rules) == text.count(f"    {keyword}") > 0, f"{file.name}: {keyword}"
 
 
-def test_validate_by_hand(project: Path) -> None:
-    process = run_module(project, "validate", "smoke")
+def test_validate_by_hand(project: Path, cli: Command) -> None:
+    process = cli(project, "validate", "smoke")
     assert process.returncode == 0 and "all valid" in process.stdout
