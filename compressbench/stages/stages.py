@@ -114,7 +114,7 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         folder=running_stage.folder,
         device=device,
         image_folder=job.image_folder,
-        workers=environment.loader_workers(machine.usable_cores() if device.type == "cuda" else 0),
+        workers=environment.loader_workers(machine.usable_cores() // processes() if device.type == "cuda" else 0),
         logger=history,
         throughput=history.throughput if history else None,
         checkpoints=root / job.folder / "checkpoints",
