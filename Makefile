@@ -9,7 +9,7 @@ CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
 RUNS := '$(SCALE)' $(if $(SEEDS),--seeds '$(SEEDS)')
 LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_run/$(SCALE).json))
 
-.PHONY: reproduce test check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup rehearsal
+.PHONY: reproduce test check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup rehearsal gpu
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
@@ -66,6 +66,12 @@ $(VENV)/ready: pyproject.toml setup.py $(wildcard compressbench/kernels/native/*
 rehearsal: setup  ## proof that paper scale runs: every ImageNet pair for a step or two, on photographs in ImageNet's layout
 	test -d data/external/rehearsal || $(BIN)/compressbench rehearsal-data data/external/rehearsal --classes 1000 --train 3
 	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete --config scale=rehearsal
+
+GPU_SECONDS ?= 240
+gpu: setup  ## on a GPU, in ten minutes: ResNet-50's images per second, every stage of every method, ResNet-20 as far as it comes
+	$(BIN)/python -m tests.benchmarks.gpu --seconds $(GPU_SECONDS)
+	-timeout --signal INT $(GPU_SECONDS) $(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete --config scale=resnet20
+	$(BIN)/compressbench report resnet20 reports/gpu
 
 clean:  ## remove the environment, not the results
 	rm -rf $(VENV)
