@@ -9,7 +9,7 @@ CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
 RUNS := '$(SCALE)' $(if $(SEEDS),--seeds '$(SEEDS)')
 LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_run/$(SCALE).json))
 
-.PHONY: reproduce test check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup rehearsal gpu
+.PHONY: reproduce test test-units test-dag check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup rehearsal gpu
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
@@ -21,8 +21,13 @@ report: setup  ## one self-contained page from the results of the last run, besi
 	folder=$$($(BIN)/compressbench report-folder $(RUNS) --last) && \
 	  $(BIN)/snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
 
-test: setup check  ## static checks, unit tests, and the smoke DAG
-	$(BIN)/python -m pytest
+test: check test-units test-dag  ## static checks, unit tests, and the smoke DAG; make -j2 --output-sync test: two at a time
+
+test-units: setup
+	$(BIN)/python -m pytest -m 'not pipeline'
+
+test-dag: setup
+	$(BIN)/python -m pytest -m pipeline
 
 check: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
