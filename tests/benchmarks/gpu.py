@@ -1,9 +1,11 @@
 """A GPU in minutes (`make gpu`): images per second of training ResNet-50, and every stage of every method once."""
 
 import argparse
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +58,8 @@ def throughput(
     labels, rates = torch.randint(10, (batch,)).to(device), list[float]()
     if on_gpu := device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    fit(
+    training = partial(
+        fit,
         model,
         lambda step: (images, labels),
         as_configured(recipe, lambda m, b: F.cross_entropy(m(b[0]), b[1]), device),
@@ -66,8 +69,9 @@ def throughput(
         seed=0,
         hooks=[Throughput(rates.append)],
     )
-    memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else float("nan")
-    return {"network": network, "batch": batch, "form": form.name, THROUGHPUT: rates[-1], "memory_gb": memory}
+    row = {"network": network, "batch": batch, "form": form.name, "result": ending(training)}
+    memory = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else math.nan
+    return row | {THROUGHPUT: rates[-1] if row["result"] == "ok" else math.nan, "memory_gb": memory}
 
 
 def jobs(plan: Plan) -> Iterator[Job]:
@@ -86,26 +90,37 @@ def jobs(plan: Plan) -> Iterator[Job]:
             yield from before(plan.job(run, stage))
 
 
+def ending(action: Callable[[], object]) -> str:
+    """How it ends: "ok", or the error in a line."""
+    try:
+        action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return "ok"
+
+
 def attempt(root: Path, job: Job) -> dict[str, Any]:
     """How a stage ends, after how many seconds, and the images per second of its last epoch where it has trained."""
     speeds, began = root / job.folder / THROUGHPUT_FILE, time.perf_counter()
-    try:
-        run_stage(root, job.run, job.stage)
-        result = "ok"
-    except Exception as error:
-        result = f"{type(error).__name__}: {error}".splitlines()[0]
+    result = ending(lambda: run_stage(root, job.run, job.stage))
     seconds = time.perf_counter() - began
-    rate = pd.read_csv(speeds)[THROUGHPUT].iloc[-1] if result == "ok" and speeds.exists() else float("nan")
+    rate = pd.read_csv(speeds)[THROUGHPUT].iloc[-1] if result == "ok" and speeds.exists() else math.nan
     return _row(job, result, seconds, rate)
 
 
-def stages(root: Path, plan: Plan, limit: float) -> pd.DataFrame:
-    """A row for every job of the plan; those that `limit` seconds leave no time for are named, too."""
-    end = time.monotonic() + limit
-    return pd.DataFrame([attempt(root, j) if time.monotonic() < end else _row(j, NOT_REACHED) for j in jobs(plan)])
+def stages(root: Path, plan: Plan, limit: float) -> Iterator[pd.DataFrame]:
+    """The table at the beginning and after every job: a row for each, also for those that `limit` seconds do not reach."""
+    planned, end = list(jobs(plan)), time.monotonic() + limit
+    rows = [_row(job, NOT_REACHED) for job in planned]
+    yield pd.DataFrame(rows)
+    for place, job in enumerate(planned):
+        if time.monotonic() >= end:
+            return
+        rows[place] = attempt(root, job)
+        yield pd.DataFrame(rows)
 
 
-def _row(job: Job, result: str, seconds: float = float("nan"), rate: float = float("nan")) -> dict[str, Any]:
+def _row(job: Job, result: str, seconds: float = math.nan, rate: float = math.nan) -> dict[str, Any]:
     own = {"stage": job.stage, "job": str(job.folder), "result": result, "seconds": seconds, THROUGHPUT: rate}
     return {"method": job.run.method if job.stage != "pretrain" else "", "pair": job.run.pair} | own
 
@@ -130,8 +145,8 @@ def main() -> None:
     device, gpu = torch.device("cuda"), torch.cuda.get_device_name()
     rates = pd.DataFrame([throughput(form, device) for form in FORMS])
     write(arguments.out, "gpu_throughput", rates, f"Training on images of 224 x 224 that are there already. {gpu}")
-    table = stages(ROOT, Plan(ROOT, "gpu"), arguments.seconds)
-    write(arguments.out, "gpu_stages", table, f"Stages of the smoke scale. {gpu}, {machine.summary()}")
+    for table in stages(ROOT, Plan(ROOT, "gpu"), arguments.seconds):
+        write(arguments.out, "gpu_stages", table, f"Stages of the smoke scale. {gpu}, {machine.summary()}")
     counts = table["result"].map(lambda result: result if result in ("ok", NOT_REACHED) else "failed").value_counts()
     print(rates.to_string(), counts.to_string(), f"written: {arguments.out}/tables", sep="\n")
 

@@ -40,12 +40,12 @@ def test_stages_run_on_the_gpu_and_say_how_they_ended(root: Path) -> None:
     (minmax,) = (run for run in plan.runs if run.method == "minmax")
     assert gpu.attempt(root, plan.job(minmax, "compress"))["result"].startswith("UserError: ")
     with emulated_cuda():
-        table = gpu.stages(root, plan, limit=600)
+        *_, table = gpu.stages(root, plan, limit=600)
     assert (table["result"] == "ok").all() and (table["seconds"] > 0).all()
     trained = table[table[gpu.THROUGHPUT].notna()]
     assert trained["stage"].tolist() == ["pretrain"] and (trained[gpu.THROUGHPUT] > 0).all()
     assert "accelerator" in read_json(root / trained["job"].item() / "run.json")
-    none = gpu.stages(root, plan, limit=0)
+    (none,) = gpu.stages(root, plan, limit=0)
     assert len(none) == len(table) and (none["result"] == gpu.NOT_REACHED).all()
     gpu.write(root / "out", "gpu_stages", pd.concat([table, none]), "Stages")
     page = (root / "out/tables/gpu_stages.md").read_text(encoding="utf-8")
@@ -56,7 +56,10 @@ def test_stages_run_on_the_gpu_and_say_how_they_ended(root: Path) -> None:
 def test_training_has_a_rate_in_every_form(form: gpu.Form, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "STEPS", 2)
     row = gpu.throughput(form, torch.device("cpu"), **SMALL)  # type: ignore[arg-type]
-    assert row["form"] == form.name and row[gpu.THROUGHPUT] > 0
+    assert (row["form"], row["result"]) == (form.name, "ok") and row[gpu.THROUGHPUT] > 0
+    monkeypatch.setattr(gpu, "fit", lambda *_, **__: 1 / 0)
+    row = gpu.throughput(form, torch.device("cpu"), **SMALL)  # type: ignore[arg-type]
+    assert row["result"] == "ZeroDivisionError: division by zero"
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
