@@ -11,6 +11,9 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
@@ -23,7 +26,7 @@ include: "workflow/rules/methods.smk"
 
 rule all:
     input:
-        [rules.report.output, results_of(PLAN.runs), rules.tracked.output] if PLAN.runs else [],
+        [rules.report.output, rules.page.output, results_of(PLAN.runs), rules.tracked.output] if PLAN.runs else [],
         rules.deployments_report.output if PLAN.deployments else [],
     default_target: True
 
@@ -34,6 +37,7 @@ localrules:
     published_counts,
     report,
     deployments_report,
+    page,
     tracked,
     all,
 
@@ -56,5 +60,5 @@ onstart:
 onerror:
     # Some stage failed: report what there is, beside the last complete report, and name what is missing.
     if PLAN.runs:
-        shell("{command}", command=f"{STAGE} {report_arguments(INCOMPLETE)}")
+        shell("{command}", command=f"{STAGE} {report_arguments(INCOMPLETE)} && {STAGE} page {INCOMPLETE}")
     shell("{command}", command=f"{STAGE} tracking --optional")

@@ -327,6 +327,21 @@ def report(
 
 
 @command
+def page(folder: Annotated[Path, typer.Argument(help="of a report, with its tables")] = Path("reports")) -> None:
+    """Write FOLDER/index.html, the page to explore a report, from the tables in FOLDER: no results are needed."""
+    typer.echo(_page(folder))
+
+
+def _page(folder: Path) -> Path:
+    from compressbench.config.discovery import discover
+    from compressbench.plan import REPORTS
+    from compressbench.reporting.page import what_was_found, write_page
+
+    found = what_was_found(ROOT, folder) if folder.resolve() == (ROOT / REPORTS).resolve() else ""
+    return write_page(folder, ROOT / "methods", discover(ROOT), found)
+
+
+@command
 def report_folder(
     scale: str,
     methods: str = "",
@@ -353,13 +368,14 @@ def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> 
 
 @command
 def quotes(reports: Path = Path("reports")) -> None:
-    """Write the numbers that READMEs quote from reports/tables anew, and the findings page; name claims that do not hold."""
+    """Write the numbers that READMEs quote from reports/tables anew, and the pages with them; name claims that do not hold."""
     from compressbench.config.discovery import discover
     from compressbench.reporting.findings import findings, write_findings
     from compressbench.reporting.quotes import requote
 
     changed, failing = requote(ROOT, reports / "tables")
     write_findings(findings(ROOT / "methods", discover(ROOT)), reports)
+    _page(reports)
     typer.echo("\n".join([*changed, f"{len(changed)} numbers changed"]))
     if failing:
         raise UserError("these claims do not hold in the tables; correct the sentences:\n" + "\n".join(failing))

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressbench.reporting.outputs import SEEDS, Description, describe, outputs
+from compressbench.reporting.outputs import PAGE, SEEDS, Description, describe, outputs
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
     from compressbench.plan import Run
 
-__all__ = ["SEEDS", "Description", "describe", "outputs", "write"]
+__all__ = ["PAGE", "SEEDS", "Description", "describe", "outputs", "write"]
 
 
 def write(

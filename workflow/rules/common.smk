@@ -52,11 +52,11 @@ COMMITTED_SEEDS = f"{PLAN.committed_report}/{reporting.SEEDS}" if PLAN.committed
 
 
 def reported(name):
-    """One output of the report stage, with its caption and its place in the Snakemake report."""
+    """One output of the report stage; what people look at has its caption and its place in the Snakemake report."""
     about = reporting.describe(name)
     file = f"{OUT}/{name}"
-    if file == COMMITTED_SEEDS:  # Snakemake removes the outputs of a job before it runs; the verdict has to see this one
-        file = update(file)
+    if not about.shown:  # Snakemake removes the outputs of a job before it runs; the verdict has to see the committed seeds
+        return update(file) if file == COMMITTED_SEEDS else file
     return report(file, caption=f"../report/{about.caption}", category=about.category, labels=about.labels)
 
 

@@ -54,6 +54,26 @@ rule deployments_report:
         "{STAGE} deployments-report {params.arguments} > {log:q} 2>&1"
 
 
+# One page to explore all of it.
+rule page:
+    input:
+        REPORTS,
+        rules.deployments_report.output if PLAN.deployments else [],
+        documents=[str(path) for path in PLAN.documents()],
+    output:
+        reported(reporting.PAGE),
+    params:
+        folder=OUT,
+    log:
+        f"logs/{PLAN.scale_name}/page.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "{STAGE} page {params.folder:q} > {log:q} 2>&1"
+
+
 # Training is tracked live; this logs the results of the stages that have no epochs.
 rule tracked:
     input:
