@@ -13,9 +13,10 @@ LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_r
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
-	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
-	$(MAKE) --no-print-directory report
+	@$(BIN)/compressbench snakemake all first --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
+	@$(MAKE) --no-print-directory --silent report
 	@$(BIN)/compressbench verdict $(RUNS)
+	@echo "Look at all results: $$($(BIN)/compressbench report-folder $(RUNS))/index.html"
 
 report: setup  ## one self-contained page from the results of the last run, beside its tables
 	folder=$$($(BIN)/compressbench report-folder $(RUNS) --last) && \

@@ -26,9 +26,16 @@ include: "workflow/rules/methods.smk"
 
 rule all:
     input:
-        [rules.report.output, rules.page.output, results_of(PLAN.runs), rules.tracked.output] if PLAN.runs else [],
+        [rules.report.output, results_of(PLAN.runs), rules.tracked.output] if PLAN.runs else [],
         rules.deployments_report.output if PLAN.deployments else [],
+        rules.page.output if PLAN.runs or PLAN.claims_reports else [],
     default_target: True
+
+
+# A page of what is finished after some minutes: `make reproduce` asks for this as well.
+rule first:
+    input:
+        rules.first_page.output if PLAN.runs else [],
 
 
 # What needs no node of a cluster runs where Snakemake does.
@@ -38,8 +45,10 @@ localrules:
     report,
     deployments_report,
     page,
+    first_page,
     tracked,
     all,
+    first,
 
 
 onstart:

@@ -292,6 +292,7 @@ def report(
     methods: str = "",
     seeds: str = "",
     pairs: str = "",
+    figures: Annotated[bool, typer.Option("--figures/--without-figures", help="figures take most of the time")] = True,
 ) -> None:
     """Regenerate the tables and figures from the results, and compare them with the committed numbers.
 
@@ -321,6 +322,7 @@ def report(
         unlabelled=plan.unlabelled,
         committed=plan.committed_report,
         complete=complete,
+        figures=figures,
     )
     typer.echo((folder / "verdict.md").read_text(encoding="utf-8"))
     typer.echo(f"{folder}: {len(files)} files")
@@ -339,6 +341,15 @@ def _page(folder: Path) -> Path:
 
     found = what_was_found(ROOT, folder) if folder.resolve() == (ROOT / REPORTS).resolve() else ""
     return write_page(folder, ROOT / "methods", discover(ROOT), found)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def snakemake(context: typer.Context) -> None:
+    """Run Snakemake with the arguments that follow; one line says how far it is. Its own log stays in .snakemake/log."""
+    from compressbench import progress
+
+    environment.require_project(ROOT)
+    progress.snakemake(context.args)
 
 
 @command

@@ -41,6 +41,7 @@ RUN = "{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}"
 RUN_ARGUMENT = "{wildcards.scale}/{wildcards.dataset}/{wildcards.model}/{wildcards.method}/{wildcards.setting}/seed{wildcards.seed}"
 DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"
 INCOMPLETE = f"results/{PLAN.scale_name}/incomplete_report"
+FIRST = f"results/{PLAN.scale_name}/first_page"
 
 
 def report_arguments(out):
@@ -161,6 +162,17 @@ def every_core(wildcards):
         return workflow.cores
     except WorkflowError:
         return 1
+
+
+AHEAD = 100  # more than the priority of any stage
+FIRST_JOBS = {(run, stage) for run in PLAN.first_runs for stage in PLAN.stages(run) if stage != "latency"} | {
+    (replace(run, method="", setting=""), "pretrain") for run in PLAN.first_runs
+}
+
+
+def priority_of(stage, priority):
+    """Of the jobs of a stage; those that the first page needs come before all others."""
+    return lambda wildcards: priority + AHEAD * ((run_of(wildcards), stage) in FIRST_JOBS)
 
 
 def with_others(stage, name):
