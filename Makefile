@@ -20,7 +20,7 @@ reproduce: setup  ## run everything at desk scale, compare with the committed nu
 
 report: setup  ## one self-contained page from the results of the last run, beside its tables
 	folder=$$($(BIN)/compressbench report-folder $(RUNS) --last) && \
-	  $(BIN)/snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
+	  $(BIN)/compressbench snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
 
 test: setup check  ## static checks, unit tests, and the smoke DAG
 	$(BIN)/python -m pytest

@@ -121,7 +121,8 @@ function specification(rows, { x, y, color, front, spread, title, height, own })
     encoding: { x: position(x), y: position(y), order: { field: x, type: "quantitative" } } });
   for (const [axis, channel] of spread ? [[y, "y"], [x, "x"]] : []) {
     const { low, high, logarithmic } = axes[axis];
-    if (low) layers.push({ transform: [{ filter: `isValid(datum.${low}) && isValid(datum.${high})${logarithmic ? ` && datum.${low} > 0` : ""}` }], mark: { type: "rule", opacity: 0.45 },
+    const spans = points.filter((row) => low && row[low] !== null && row[high] !== null && (!logarithmic || row[low] > 0));
+    if (spans.length) layers.push({ data: { values: spans }, mark: { type: "rule", opacity: 0.45 },
       encoding: { x: position(x), y: position(y), [channel]: { ...position(axis), field: low }, [`${channel}2`]: { field: high }, color: marks.color } });
   }
   if (own) layers.push({ transform: [{ filter: `datum.method === '${own}'` }], mark: { type: "line", strokeWidth: 1.6, opacity: 0.7, color: palette[0] },
