@@ -379,7 +379,7 @@ def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> 
 
 @command
 def quotes(reports: Path = Path("reports")) -> None:
-    """Write the numbers that READMEs and docs/ quote from reports/tables anew, and the pages with them; name claims that fail."""
+    """Write the numbers that READMEs and docs/ quote from reports/tables anew, and pages with them; name claims that fail."""
     from compressbench.config.discovery import discover
     from compressbench.reporting.findings import findings, write_findings
     from compressbench.reporting.quotes import requote

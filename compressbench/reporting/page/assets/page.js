@@ -69,7 +69,7 @@ function filtered() {
 // ---- Figure
 const LIGHT = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 const DARK = ["#56B4E9", "#FF8A3D", "#2CC79A", "#E9A0CB", "#F5C04A", "#8FA7FF"];
-const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke"];
+const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"];
 const better = (a, b, axis) => (axes[axis].better === "low" ? a[axis] - b[axis] : b[axis] - a[axis]);
 
 function paretoFront(rows, x, y) {
@@ -109,7 +109,7 @@ function specification(rows, { x, y, color, front, spread, title, height, own })
   };
   const many = color === "title" && domain.length > palette.length;
   const ofColor = { field: color, type: "nominal", title: null, scale: { domain, range: domain.map((_, i) => palette[i % palette.length]) } };
-  const ofShape = { field: color, type: "nominal", title: null, scale: { domain, range: domain.map((_, i) => SHAPES[(many ? Math.floor(i / palette.length) + i : 0) % SHAPES.length]) } };
+  const ofShape = { field: color, type: "nominal", title: null, scale: { domain, range: domain.map((_, i) => SHAPES[(many ? Math.floor(i / palette.length) + (i % palette.length) : 0) % SHAPES.length]) } };
   const marks = own
     ? { color: { condition: { test: `datum.method === '${own}'`, value: palette[0] }, value: soft } }
     : { color: ofColor, shape: ofShape };
