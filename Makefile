@@ -13,13 +13,14 @@ LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_r
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
-	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
-	$(MAKE) --no-print-directory report
+	@$(BIN)/compressbench snakemake all first --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
+	@$(MAKE) --no-print-directory --silent report
 	@$(BIN)/compressbench verdict $(RUNS)
+	@echo "Look at all results: $$($(BIN)/compressbench report-folder $(RUNS))/index.html"
 
 report: setup  ## one self-contained page from the results of the last run, beside its tables
 	folder=$$($(BIN)/compressbench report-folder $(RUNS) --last) && \
-	  $(BIN)/snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
+	  $(BIN)/compressbench snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
 
 test: check test-units test-dag  ## static checks, unit tests, and the smoke DAG; make -j2 --output-sync test: two at a time
 

@@ -93,6 +93,7 @@ def test_every_network_is_an_mlflow_run_and_every_stage_is_nested_in_it(smoke: S
 def test_the_report_is_complete_and_names_nothing_missing(smoke: Smoke) -> None:
     out = smoke.root / "results/smoke/report"
     assert "nothing is missing" in (out / "tables/missing.md").read_text(encoding="utf-8").lower()
+    assert "Nothing: every expected result is there." in (out / "index.html").read_text(encoding="utf-8")
     assert list((out / "figures").glob("*.png")) and list((out / "figures").glob("*.svg"))
 
 
