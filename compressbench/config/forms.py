@@ -299,8 +299,14 @@ class Scale(Frozen):
         (), description="the seeds that reports/ is about: only a run of exactly these, with all methods, rewrites it"
     )
     derived_from: Name | None = Field(
-        None, description="the scale whose pairs, comparisons and runs of the methods these are, with other `budgets`"
+        None,
+        description="the scale whose pairs, comparisons and runs of the methods these are, with other `budgets`; what is said "
+        "here of a comparison or a pair takes its place there, and pairs that are left without a use go",
     )
+    lineage: tuple[Name, ...] = Field(
+        (), description="filled in by the reader: the scales that this one is derived from, the nearest one first"
+    )
+    families: tuple[str, ...] = Field((), description="families of the methods that run; default: all")
     budgets: Budgets = Field(Budgets(), description="of a derived scale")
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
@@ -410,20 +416,21 @@ class Declaration(Frozen):
         """Whether the result is a network of the old shape with zeros, not with fewer filters or bits."""
         return self.family in ("unstructured", "block")
 
-    def at(self, scale: str, derived_from: str | None = None) -> MethodScale | None:
+    def at(self, scale: str, *lineage: str) -> MethodScale | None:
         """What the method runs at a scale; None where it is no part of it.
 
-        At a derived scale it runs what it runs at the other one, with the hyper-parameters that it names for both.
+        At a scale that is derived from others, the nearest one first, it runs what it runs at the nearest, with the
+        hyper-parameters that it names for all of them.
         """
-        own, other = self.scales.get(scale), self.scales.get(derived_from or "")
-        if own is None or other is None:
-            return own or other
-        return MethodScale(
-            runs=own.runs or other.runs,
-            config=other.config | own.config,
-            budget=other.budget | own.budget,
-            recipes=other.recipes | own.recipes,
-        )
+        own, *others = [self.scales[name] for name in (scale, *lineage) if name in self.scales] or [None]
+        for other in others:
+            own = MethodScale(
+                runs=own.runs or other.runs,
+                config=other.config | own.config,
+                budget=other.budget | own.budget,
+                recipes=other.recipes | own.recipes,
+            )
+        return own
 
     def is_instant(self, setting: str, stage: str) -> bool:
         """Whether a stage takes seconds on a processor, so that it needs neither a GPU nor hours of a cluster."""

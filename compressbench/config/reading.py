@@ -1,12 +1,13 @@
 """Reads configuration files; a mistake in them is reported in one sentence that names the file and the key."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from compressbench.config.forms import Budgets, Scale
+from compressbench.config.forms import Budgets, Pair, Scale
 from compressbench.errors import UserError
 from compressbench.files import read_text
 
@@ -66,9 +67,10 @@ def load_scale(root: Path, name: str) -> Scale:
 
 
 def _derived(root: Path, content: dict[str, Any], where: str) -> dict[str, Any]:
-    """A whole scale from one that names another: its pairs with other budgets, its comparisons, and whatever it says itself."""
-    if own := content.keys() & {"pairs", "comparisons"}:
-        raise UserError(f"{where}: key {min(own)}: a derived scale has those of {content['derived_from']}; remove it.")
+    """A whole scale from one that names another: its pairs with other budgets, its comparisons, and whatever it says itself.
+
+    What it says of a comparison or a pair takes the place of what the other one says; pairs that are left without a use go.
+    """
     if content["derived_from"] == Path(where).stem:
         raise UserError(f"{where}: key derived_from: a scale cannot be derived from itself; name another one.")
     base = load_scale(root, str(content["derived_from"]))
@@ -78,7 +80,18 @@ def _derived(root: Path, content: dict[str, Any], where: str) -> dict[str, Any]:
         raise UserError(f"{where}: key only: no pair of {content['derived_from']} has one of the data sets {only}.")
     budgets = parse(Budgets, content.get("budgets", {}), f"{where}, budgets")
     inherited = {name: getattr(base, name) for name in base.model_fields_set - {"report_seeds"}}
+    own_pairs, own_comparisons = (content.get(name) or {} for name in ("pairs", "comparisons"))
+    comparisons = {name: [p for p in own if p in pairs] for name, own in base.comparisons.items()} | own_comparisons
+    found = {name: budgets.of(pair) for name, pair in pairs.items()} | own_pairs
+    used = set(chain(*comparisons.values()))
+    used |= {teacher for name in used & found.keys() if (teacher := _teacher(found[name]))}
     return inherited | content | {
-        "comparisons": {name: [p for p in own if p in pairs] for name, own in base.comparisons.items()},
-        "pairs": {name: budgets.of(pair) for name, pair in pairs.items()},
+        "lineage": [content["derived_from"], *base.lineage],
+        "comparisons": comparisons,
+        "pairs": {name: pair for name, pair in found.items() if name in used or name in own_pairs},
     }  # fmt: skip
+
+
+def _teacher(pair: Any) -> Any:
+    """That of a pair, whether it has been validated or not."""
+    return pair.teacher if isinstance(pair, Pair) else isinstance(pair, dict) and pair.get("teacher")

@@ -1,57 +1,19 @@
 """The networks that binary methods are published on: a skip around every convolution, or around every two.
 
-`form` says whose: "recu" (arXiv 2103.12369), "siman" (arXiv 2102.07981), or "relu", the full-precision twin with ReLU. The
-layers are ordinary ones; `binary_convolutions` names those that a method makes binary.
+`form` says whose (see `activations`). The layers are ordinary ones; `binary_convolutions` names those that a method makes binary.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
+from compressbench.models.activations import Activation, FormName, ShortcutKind, form_of, hardtanh
 from compressbench.models.resnet import PadShortcut
 from compressbench.models.structure import Classifier, conv_unit
 
-FormName = Literal["relu", "recu", "siman"]
-Activation = Callable[[int], nn.Module]
-"""Channels -> module."""
-ShortcutKind = Literal["slice", "pool", "conv"]
-
 TINY = 1e-8  # the batch-norm weights of the ImageNet networks start here: the network begins as its shortcuts
-
-
-def _relu(channels: int) -> nn.Module:
-    return nn.ReLU()
-
-
-def _hardtanh(channels: int) -> nn.Module:
-    return nn.Hardtanh()
-
-
-@dataclass(frozen=True)
-class Form:
-    """What differs between the authors' versions of one architecture."""
-
-    stem: Activation
-    activation: Activation
-    shortcut: ShortcutKind
-    """Where a block halves a small image: every second pixel, or the mean of 2x2; then zero channels on both sides."""
-
-
-FORMS: dict[str, Form] = {
-    "relu": Form(_relu, _relu, "slice"),
-    "recu": Form(_hardtanh, _hardtanh, "pool"),
-    "siman": Form(_relu, nn.PReLU, "slice"),
-}
-
-
-def form_of(name: str) -> Form:
-    """The form of a name; ValueError lists them."""
-    if name not in FORMS:
-        raise ValueError(f"form must be one of {', '.join(FORMS)}, not {name!r}")
-    return FORMS[name]
 
 
 class Residual(nn.Module):
@@ -196,7 +158,7 @@ def binary_resnet18_cifar(in_channels: int = 3, classes: int = 10, form: FormNam
     chosen = form_of(form)
     stem = conv_unit(in_channels, 64, activation=None if form != "relu" else nn.ReLU)
     own = form == "siman"
-    activation = _hardtanh if own else chosen.activation
+    activation = hardtanh if own else chosen.activation
     shortcut: ShortcutKind = "conv" if own else chosen.shortcut
     network = BinaryResNet(stem, (2, 2, 2, 2), (64, 128, 256, 512), 2, shortcut, activation, classes)
     network.binary_shortcuts = own

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from compressbench.models.activations import FormName, take_form
 from compressbench.models.structure import (
     Classifier,
     ClassifierKind,
@@ -17,7 +18,10 @@ from compressbench.models.structure import (
 
 
 class Plain(Classifier):
-    """conv3x3-BN-ReLU layers without shortcuts, average pool, classifier; every width is free."""
+    """conv3x3-BN-ReLU layers without shortcuts, average pool, classifier; every width is free.
+
+    form: the activations of its binary twins.
+    """
 
     def __init__(
         self,
@@ -27,6 +31,7 @@ class Plain(Classifier):
         classes: int = 10,
         classifier: ClassifierKind = "linear",
         inner_widths: Mapping[str, int] | None = None,
+        form: FormName = "relu",
     ) -> None:
         super().__init__()
         if len(widths) != len(strides):
@@ -40,6 +45,11 @@ class Plain(Classifier):
         self.classifier_kind = classifier
         self.classifier = make_classifier(classifier, chosen[-1], classes)
         initialise_kaiming(self)
+        take_form(self, form)
+
+    def binary_convolutions(self) -> tuple[str, ...]:
+        """All but the first."""
+        return tuple(f"body.{i}.conv" for i in range(1, self.depth))
 
     def couplings(self) -> tuple[Coupling, ...]:
         """Each convolution feeds the next one, the last the classifier."""

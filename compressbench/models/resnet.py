@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressbench.models.activations import FormName, take_form
 from compressbench.models.structure import (
     Classifier,
     ClassifierKind,
@@ -143,6 +144,7 @@ class ResNet(Classifier):
         classes: int,
         classifier: ClassifierKind,
         inner_widths: Widths,
+        form: FormName | None = None,
     ) -> None:
         super().__init__()
         if len(blocks) != len(widths):
@@ -166,6 +168,9 @@ class ResNet(Classifier):
         self.classifier_kind = classifier
         self.classifier = make_classifier(classifier, inputs, classes)
         initialise_kaiming(self)
+        self.has_forms = form is not None
+        if form is not None:
+            take_form(self, form)
 
     def features(self, images: Tensor) -> Tensor:
         """[N, c, H, W] -> pooled features [N, C]."""
@@ -174,6 +179,11 @@ class ResNet(Classifier):
     def taps(self) -> tuple[str, ...]:
         """Every stage, after the last addition and its activation."""
         return tuple(f"stages.{s}" for s in range(len(self.blocks)))
+
+    def binary_convolutions(self) -> tuple[str, ...]:
+        """Those of the blocks; shortcuts keep full precision. None where the network has only ReLU."""
+        convs = (n for n, m in self.stages.named_modules(prefix="stages") if isinstance(m, nn.Conv2d))
+        return tuple(n for n in convs if "shortcut" not in n.split(".")) if self.has_forms else ()
 
     def couplings(self) -> tuple[Coupling, ...]:
         """Per stage: the inner convolutions of every block, then the sum of the blocks' outputs."""
@@ -223,10 +233,11 @@ def resnet_cifar(
     shortcut: ShortcutKind = "pad",
     classifier: ClassifierKind = "linear",
     inner_widths: Widths = None,
+    form: FormName = "relu",
 ) -> ResNet:
-    """The 6n+2 network with n basic blocks per stage; (3, 3, 3) is ResNet-20."""
+    """The 6n+2 network with n basic blocks per stage; (3, 3, 3) is ResNet-20. form: activations of its binary twins."""
     stem = partial(conv_unit, in_channels, stride=stem_stride)
-    return ResNet(stem, BasicBlock, blocks, widths, shortcut, classes, classifier, inner_widths)
+    return ResNet(stem, BasicBlock, blocks, widths, shortcut, classes, classifier, inner_widths, form)
 
 
 def _imagenet(

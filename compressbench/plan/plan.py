@@ -112,7 +112,7 @@ class Plan:
                         f"config/{self.scale_name}.yaml: key methods.{name} names the unknown setting {setting!r}; "
                         f"known: {', '.join(declared.settings)}."
                     )
-        at_scale = own or declared.at(self.scale_name, self.scale.derived_from)
+        at_scale = own or declared.at(self.scale_name, *self.scale.lineage)
         if at_scale is None or at_scale is declared.scales.get(self.scale_name):
             return declared
         return declared.model_copy(update={"scales": {**declared.scales, self.scale_name: at_scale}})
@@ -127,6 +127,8 @@ class Plan:
     def _runs(self) -> Iterable[Run]:
         for method, declared in self.declarations.items():
             if (at_scale := declared.scales.get(self.scale_name)) is None:
+                continue
+            if self.scale.families and declared.family not in self.scale.families:
                 continue
             for comparison, settings in at_scale.runs.items():
                 if comparison not in self.scale.comparisons:

@@ -1,6 +1,7 @@
 """Training of binary networks from random latent weights, shared by the methods of the family."""
 
 from collections.abc import Iterable, Sequence
+from inspect import signature
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -52,7 +53,7 @@ def check_network(network: Network) -> None:
     if not network.binary_convolutions():
         raise UserError(
             f"architecture {network.spec.architecture} names no convolutions to make binary; choose one that has a "
-            f"binary form: {', '.join(name for name in ARCHITECTURES if name.startswith('binary_'))}."
+            f"binary form: {', '.join(name for name, own in ARCHITECTURES.items() if 'form' in signature(own).parameters)}."
         )
 
 

@@ -15,6 +15,9 @@ from compressbench.models.structure import conv_unit, submodule
 from compressbench.training.distillation import PeerNetworks, forward_with_taps, peer_logits
 from methods.ffsd.attention_shift import LEAST_POSITIONS
 
+Sides = tuple[int, int]
+"""Height and width of a feature map."""
+
 
 def mixer(inputs: int, outputs: int) -> nn.Sequential:
     """Depthwise 3x3 and 1x1 convolution, each with batch normalisation and ReLU: [B, inputs, H, W] -> [B, outputs, H, W]."""
@@ -36,18 +39,32 @@ class Fusion(nn.Module):
         return self.classifier(self.pool(fused).flatten(1)), fused
 
 
-def _enlarge(inputs: int, outputs: int) -> nn.Sequential:
-    conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
+def _enlarge(inputs: int, outputs: int, extra: tuple[int, int] = (1, 1)) -> nn.Sequential:
+    """Sides s -> 2 s - 1 + extra."""
+    conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=extra, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _deep_to_shallow(sides: Sequence[Sides]) -> tuple[list[Sides], list[Sides]]:
+    """What the stages of a decoder read, and what they make of it."""
+    return list(sides[:0:-1]), list(sides[-2::-1])
+
+
+def _extra(small: Sides, large: Sides) -> Sides:
+    """Rows and columns that a stage adds to twice the smaller map, less one."""
+    return large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1
 
 
 class Decoder(nn.Module):
     """Q, the self-distillation module: from the deepest map back to the shapes of the shallower ones."""
 
-    def __init__(self, channels: Sequence[int]):
-        """`channels` of the feature maps, shallow to deep."""
+    def __init__(self, channels: Sequence[int], sides: Sequence[Sides] | None = None):
+        """`channels` and `sides` of the feature maps, shallow to deep; by default each map is twice as large as the next."""
         super().__init__()
-        self.stages = nn.ModuleList(_enlarge(a, b) for a, b in pairwise(reversed(channels)))
+        steps = [(1, 1)] * (len(channels) - 1) if sides is None else list(map(_extra, *_deep_to_shallow(sides)))
+        self.stages = nn.ModuleList(
+            _enlarge(a, b, extra) for (a, b), extra in zip(pairwise(reversed(channels)), steps, strict=True)
+        )
 
     def forward(self, deepest: Tensor) -> list[Tensor]:
         """[B, c, H, W] -> maps in the shapes of all but the deepest, shallow to deep."""
@@ -96,14 +113,21 @@ class Cohort(PeerNetworks):
         ramp: the share of the weights λ that holds in this epoch.
     """
 
-    def __init__(self, leader: Network, students: Sequence[Network], channels: Sequence[int], classes: int):
-        """`channels` of the feature maps of one network, shallow to deep."""
+    def __init__(
+        self,
+        leader: Network,
+        students: Sequence[Network],
+        channels: Sequence[int],
+        classes: int,
+        sides: Sequence[Sides] | None = None,
+    ):
+        """`channels` and `sides` of the feature maps of one network, shallow to deep: see `Decoder`."""
         super().__init__()
         deepest = channels[-1]
         self.leader, self.students = leader, nn.ModuleList(students)
         self.branch = mixer(deepest, len(students) * deepest)
         self.fusion = Fusion(len(students), deepest, classes)
-        self.decoders = nn.ModuleList(Decoder(channels) for _ in students)
+        self.decoders = nn.ModuleList(Decoder(channels, sides) for _ in students)
         self.ramp = 1.0
         for module in (self.branch, self.fusion, self.decoders):
             initialise(module)
@@ -112,10 +136,10 @@ class Cohort(PeerNetworks):
     def build(cls, ctx: Context, students: int) -> Self:
         """The leader starts from the weights that every method starts from, each student from its own."""
         leader, *others = (ctx.build(member=member) for member in range(students + 1))
-        channels = tap_channels(leader, ctx.info.image_shape)
+        channels, sides = tap_shapes(leader, ctx.info.image_shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ctx.generator("modules").initial_seed())
-            return cls(leader, others, channels, ctx.info.classes).to(ctx.device)
+            return cls(leader, others, channels, ctx.info.classes, sides).to(ctx.device)
 
     def decoder(self, i: int) -> Decoder:
         """Q of student i + 1, or of the leader: -1."""
@@ -147,17 +171,25 @@ def check_taps(network: Network) -> None:
         )
 
 
-@torch.no_grad()
 def tap_channels(network: Network, image_shape: Sequence[int]) -> list[int]:
-    """Channels of the feature maps, shallow to deep; UserError unless each is half as high and wide as the last."""
+    """The channels of `tap_shapes`."""
+    return tap_shapes(network, image_shape)[0]
+
+
+@torch.no_grad()
+def tap_shapes(network: Network, image_shape: Sequence[int]) -> tuple[list[int], list[Sides]]:
+    """Channels, and heights and widths, of the feature maps, shallow to deep.
+
+    UserError unless each is half as high and wide as the one before, rounded up as a convolution with stride 2 does.
+    """
     architecture = network.spec.architecture
     device = next(network.parameters()).device
     was_training = network.training
     _, maps = forward_with_taps(network.eval(), torch.zeros(1, *image_shape, device=device))
     network.train(was_training)
     check_taps(network)
-    sizes = [tuple(f.shape[2:]) for f in maps]
-    if any(a != tuple(2 * side for side in b) for a, b in pairwise(sizes)):
+    sizes = [(f.shape[2], f.shape[3]) for f in maps]
+    if any((side + 1) // 2 != half for pair in pairwise(sizes) for side, half in zip(*pair, strict=True)):
         shown = ", ".join("x".join(map(str, size)) for size in sizes)
         raise UserError(
             f"the feature maps of {architecture} are {shown}: each must be half of the one before; change the strides."
@@ -166,4 +198,4 @@ def tap_channels(network: Network, image_shape: Sequence[int]) -> list[int]:
         raise UserError(
             f"the deepest feature map of {architecture} has fewer than {LEAST_POSITIONS} positions; use larger images."
         )
-    return [f.shape[1] for f in maps]
+    return [f.shape[1] for f in maps], sizes

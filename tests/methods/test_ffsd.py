@@ -341,7 +341,7 @@ def test_every_number_that_needs_no_training_is_the_published_one() -> None:
 @pytest.mark.parametrize(
     ("architecture", "arguments", "size", "message"),
     [
-        ("resnet_cifar", {"blocks": [1, 1, 1], "stem_stride": 2}, 28, "are 14x14, 7x7, 4x4: each must be half"),
+        ("densenet", {}, 30, "are 30x30, 15x15, 7x7: each must be half"),
         ("plain", {"in_channels": 3}, 32, "plain does not say where its feature maps are"),
         ("resnet18", {}, 32, "fewer than 3 positions"),
     ],
