@@ -320,6 +320,7 @@ def report(
         folder,
         timed=plan.timed,
         unlabelled=plan.unlabelled,
+        multiples=plan.scale.multiples,
         committed=plan.committed_report,
         complete=complete,
         figures=figures,

@@ -306,7 +306,6 @@ class Scale(Frozen):
     lineage: tuple[Name, ...] = Field(
         (), description="filled in by the reader: the scales that this one is derived from, the nearest one first"
     )
-    families: tuple[str, ...] = Field((), description="families of the methods that run; default: all")
     budgets: Budgets = Field(Budgets(), description="of a derived scale")
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     latency: Latency = Field(default_factory=lambda: Latency.model_validate({}))
@@ -322,6 +321,10 @@ class Scale(Frozen):
         description="data sets of one's own by the name that pairs give them; one of the suite's names replaces it here",
     )
     pairs: dict[PairName, Pair] = {}
+    multiples: dict[PairName, Positive] = Field(
+        {},
+        description="pairs that differ in their budgets only -> budget as a multiple of the least; the report compares them",
+    )
     methods: dict[Name, MethodScale] = Field(
         {}, description="method -> what it runs here, in the place of what its own config.yaml says of this scale"
     )
@@ -343,6 +346,8 @@ class Scale(Frozen):
                     raise ValueError(
                         f"comparisons.{comparison} names the unknown pair {pair!r}; known: {', '.join(self.pairs)}"
                     )
+        if unknown_pairs := sorted(set(self.multiples) - set(self.pairs)):
+            raise ValueError(f"multiples names the unknown pair {unknown_pairs[0]!r}; known: {', '.join(self.pairs)}")
         if not self.pairs and self.deployments is None:
             raise ValueError("there are no pairs and no deployments, so that nothing would run; add some")
         used = set(chain(*self.comparisons.values(), (pair.teacher for pair in self.pairs.values())))
@@ -422,8 +427,11 @@ class Declaration(Frozen):
         At a scale that is derived from others, the nearest one first, it runs what it runs at the nearest, with the
         hyper-parameters that it names for all of them.
         """
-        own, *others = [self.scales[name] for name in (scale, *lineage) if name in self.scales] or [None]
-        for other in others:
+        declared = [self.scales[name] for name in (scale, *lineage) if name in self.scales]
+        if not declared:
+            return None
+        own = declared[0]
+        for other in declared[1:]:
             own = MethodScale(
                 runs=own.runs or other.runs,
                 config=other.config | own.config,

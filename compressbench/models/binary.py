@@ -1,6 +1,7 @@
 """The networks that binary methods are published on: a skip around every convolution, or around every two.
 
-`form` says whose (see `activations`). The layers are ordinary ones; `binary_convolutions` names those that a method makes binary.
+`form` says whose, see `activations`. The layers are ordinary ones; `binary_convolutions` names those that a method makes
+binary.
 """
 
 from collections.abc import Sequence

@@ -128,8 +128,6 @@ class Plan:
         for method, declared in self.declarations.items():
             if (at_scale := declared.scales.get(self.scale_name)) is None:
                 continue
-            if self.scale.families and declared.family not in self.scale.families:
-                continue
             for comparison, settings in at_scale.runs.items():
                 if comparison not in self.scale.comparisons:
                     where = f"{declared.package.replace('.', '/')}/config.yaml"

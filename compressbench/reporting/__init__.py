@@ -24,11 +24,12 @@ def write(
     counts: Path | None = None,
     timed: Mapping["Run", "Run"] | None = None,
     unlabelled: Collection[str] = (),
+    multiples: Mapping[str, float] | None = None,
     committed: Path | None = None,
     complete: bool = False,
     figures: bool = True,
 ) -> list[Path]:
-    """Write every file that `outputs(runs, declarations, unlabelled)` names into `out`, also when results are missing.
+    """Write every file that `outputs` names for these runs into `out`, also when results are missing.
 
     Args:
         results_root: the folder that holds `{scale}/{dataset}/{model}/...`.
@@ -40,6 +41,7 @@ def write(
         counts: list of {method, model, setting, metric, value}; default `{results_root}/{scale}/counts.json`.
         timed: run -> the run whose latency is used for it, see `Plan.timed`; default: every run has its own.
         unlabelled: the pairs on which networks are compared with the float network, see `Plan.unlabelled`.
+        multiples: the pairs that differ in their budgets only -> budget as a multiple of the least; default: none.
         committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
         complete: whether `out` must not be touched when a result is missing.
         figures: whether to draw: that takes most of the time.
@@ -62,6 +64,7 @@ def write(
         counts,
         timed,
         unlabelled,
+        multiples or {},
         committed,
         complete,
         figures,

@@ -64,7 +64,7 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
         )
     levels = level_order(drawn)
     markers, palette, lines = level_markers(levels), colors(group), dashes(group)
-    prefix, unit = _unit(drawn[cost.column]) if cost is not SPEEDUP else ("", 1.0)
+    prefix, unit = unit_of(drawn[cost.column]) if cost is not SPEEDUP else ("", 1.0)
     floor = quality_floor(drawn.quality)
     runtime = next((e for e in drawn.runtime if e), "")
     how = (
@@ -108,7 +108,7 @@ def quality_against(group: Group, summary: pd.DataFrame, results: Results, cost:
     if cost is SPEEDUP:
         axes.axvline(1, color=FAINT, lw=1, zorder=1)
     else:
-        _log_axis(axes)
+        log_axis(axes)
     axes.set_xlabel(cost.axis.format(prefix if cost is BYTES else WORDS.get(prefix)))
     axes.set_ylabel(group.quality)
     axes.margins(x=0.14, y=0.12)
@@ -410,7 +410,7 @@ def _references(
             )
 
 
-def _unit(values: pd.Series) -> tuple[str, float]:
+def unit_of(values: pd.Series) -> tuple[str, float]:
     """The largest prefix that leaves the smallest positive value at 0.5 or above."""
     smallest = values[values > 0].min()
     return max(((p, f) for p, f in PREFIXES.items() if f <= 2 * smallest), key=lambda x: x[1], default=("k", 1e3))
@@ -435,7 +435,7 @@ def off_scale(axes: Axes, x: float, floor: float, value: float, color: str, line
     )
 
 
-def _log_axis(axes: Axes) -> None:
+def log_axis(axes: Axes) -> None:
     """A logarithmic x axis with plain numbers, and enough of them when it spans little."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()

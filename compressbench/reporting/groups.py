@@ -31,6 +31,7 @@ PRUNING = {*SPARSE, "filter"}
 NARROWER = {"filter", "adaptive"}  # less arithmetic that every library can run
 QUANTIZED = {"quantization", "binary", "super_resolution"}
 LONGEST_TITLE = 34
+FEW_FAMILIES = 3
 
 
 class Wording(NamedTuple):
@@ -147,8 +148,15 @@ class Group:
     @property
     def kind(self) -> str:
         """What is done to the networks, in words."""
+        if self.mixed:
+            return "All families"
         words = [FAMILIES[f] for f in self.families]
         return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1].lower()
+
+    @property
+    def mixed(self) -> bool:
+        """Whether so many families are compared that a family is a colour."""
+        return len(self.families) > FEW_FAMILIES
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ TABLES = ("overview", "published_counts", "records", "missing")
 FIGURES = ("quality_by_method", "training")
 AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
 PAGES = ("verdict.md", "verdict.html", "verdict.csv", "findings.md", "findings.html")
+BUDGETS = "budgets"  # a table and a figure of scales that train one network with several budgets
 SEEDS = "tables/seeds.csv"  # every number that must be reproduced; the verdict compares with it
 PAGE = "index.html"  # made of all the others
 CATEGORIES = {
@@ -30,6 +31,8 @@ CATEGORIES = {
     "mask_overlap": "4 Comparison",
     "sessions": "4 Comparison",
     "fidelity": "4 Comparison",
+    "budgets": "5 Quality against cost",
+    "pareto": "5 Quality against cost",
     "quality_vs_bytes": "5 Quality against cost",
     "quality_vs_macs": "5 Quality against cost",
     "quality_vs_speedup": "6 Latency",
@@ -69,6 +72,7 @@ def tables_of(group: Group) -> list[str]:
         "time_to_quality": group.sparse and group.task != "fidelity",
         "sessions": group.task == "class_incremental",
         "fidelity": group.task == "fidelity",
+        "pareto": group.mixed,
     }
     return [*TABLES_PER_GROUP, *(kind for kind, wanted in more.items() if wanted)]
 
@@ -104,12 +108,19 @@ def figures_of(group: Group) -> list[str]:
 
 
 def outputs(
-    runs: Sequence["Run"], declarations: Mapping[str, "Declaration"], unlabelled: Collection[str] = ()
+    runs: Sequence["Run"],
+    declarations: Mapping[str, "Declaration"],
+    unlabelled: Collection[str] = (),
+    multiples: Collection[str] = (),
 ) -> list[str]:
-    """Every file of the report, relative to its folder; `write` writes exactly these. `unlabelled`: as in `group_runs`."""
+    """Every file of the report, relative to its folder; `write` writes exactly these.
+
+    unlabelled: as in `group_runs`. multiples: the pairs whose budgets are compared.
+    """
     groups = group_runs(runs, declarations, unlabelled=unlabelled)
-    tables = [*TABLES, *(f"{kind}_{g.slug}" for g in groups for kind in tables_of(g))]
-    figures = [f"{kind}_{g.slug}" for g in groups for kind in figures_of(g)]
+    compared = [BUDGETS] if multiples else []
+    tables = [*TABLES, *compared, *(f"{kind}_{g.slug}" for g in groups for kind in tables_of(g))]
+    figures = [*compared, *(f"{kind}_{g.slug}" for g in groups for kind in figures_of(g))]
     return [
         *PAGES,
         SEEDS,

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from compressbench.errors import UserError
 from compressbench.files import write_text
 from compressbench.reporting import (
+    budgets,
     comparison,
+    families,
     fidelity,
     figures,
     latent,
@@ -25,7 +27,7 @@ from compressbench.reporting import (
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html, write_findings
 from compressbench.reporting.groups import Group, group_runs
-from compressbench.reporting.outputs import SEEDS, figures_of, tables_of
+from compressbench.reporting.outputs import BUDGETS, SEEDS, figures_of, tables_of
 from compressbench.reporting.published import counts_table, read_published
 from compressbench.reporting.seeds import read_seeds, seeds_table, write_seeds
 from compressbench.reporting.style import save, styled
@@ -47,6 +49,7 @@ def write_report(
     counts: Path | None,
     timed: Mapping["Run", "Run"] | None,
     unlabelled: Collection[str],
+    multiples: Mapping[str, float],
     committed: Path | None,
     complete: bool,
     drawn: bool,
@@ -65,7 +68,12 @@ def write_report(
     written = _verdict(results, declarations, committed, out)
     written += write_findings(findings(methods_root, declarations), out)
     written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
+    if multiples:
+        table = budgets.budgets_table(groups, results, multiples)
+        written += tables.write_table(out / "tables", BUDGETS, *table)
     with styled():
+        if multiples and drawn:
+            written += save(budgets.budgets_figure(groups, results, multiples), out / "figures", BUDGETS)
         for group, summary in zip(groups, summaries, strict=True) if drawn else ():
             for kind in figures_of(group):
                 written += save(_figure(kind, group, summary, results), out / "figures", f"{kind}_{group.slug}")
@@ -116,6 +124,8 @@ def _table(kind: str, group: Group, summary: pd.DataFrame, results: Results) -> 
     """The table of one kind of `outputs.tables_of`, and its Markdown."""
     if kind == "comparison":
         return comparison.comparison(group, summary)
+    if kind == "pareto":
+        return families.pareto_table(group, summary)
     of_results = {
         "latency": tables.latency,
         "time_to_quality": tables.time_to_quality,
@@ -129,6 +139,8 @@ def _figure(kind: str, group: Group, summary: pd.DataFrame, results: Results) ->
     """The figure of one kind of `outputs.figures_of`."""
     work = figures.BIT_OPERATIONS if group.quantized else figures.MACS
     costs = {"quality_vs_bytes": figures.BYTES, "quality_vs_macs": work, "quality_vs_speedup": figures.SPEEDUP}
+    if kind in costs and group.mixed:
+        return families.quality_by_family(group, summary, results, costs[kind])
     if kind in costs:
         return figures.quality_against(group, summary, results, costs[kind])
     of_images = {"synthetic": pictures.synthetic, "diversity": quantization.diversity}

@@ -482,6 +482,31 @@ def test_a_derived_scale_differs_in_what_it_says_and_in_nothing_else(tree: Path)
         assert plan.job(run, "compress").configuration == base.job(original, "compress").configuration
 
 
+def test_a_derived_scale_may_have_comparisons_and_pairs_of_its_own(tree: Path) -> None:
+    base = load_scale(tree, "smoke")
+    (old,) = base.comparisons["blocks"]
+    pair = base.pairs[old].model_dump(exclude_none=True) | {"images": 64}
+    derive(tree, comparisons={"blocks": ["digits/other"], "more": []}, pairs={"digits/other": pair})
+    scale = load_scale(tree, "brief")
+    assert scale.comparisons == base.comparisons | {"blocks": ("digits/other",), "more": ()}
+    assert scale.pairs["digits/other"].images == 64
+    in_use = {name for names in scale.comparisons.values() for name in names}
+    assert set(scale.pairs) == in_use | {p.teacher for p in scale.pairs.values() if p.teacher}
+    assert old not in scale.pairs or old in in_use
+    assert all(scale.pairs[name] == base.pairs[name] for name in scale.pairs if name != "digits/other")
+
+
+def test_a_scale_may_be_derived_from_a_derived_one(tree: Path) -> None:
+    declare(tree, "toy", scales={"smoke": {"runs": {"blocks": ["half"]}}, "brief": {"config": {"ratio": 0.25}}})
+    derive(tree, seeds=[3])
+    text = yaml.safe_dump({"derived_from": "brief", "seeds": [4]})
+    (tree / "config/briefer.yaml").write_text(text, encoding="utf-8")
+    plan = Plan(tree, "briefer")
+    assert plan.scale.lineage == ("brief", "smoke") and plan.seeds == (4,)
+    at_scale = plan.declarations["toy"].scales["briefer"]
+    assert at_scale.runs == {"blocks": ("half",)} and at_scale.config == {"ratio": 0.25}
+
+
 def test_a_method_may_say_more_for_a_derived_scale(tree: Path) -> None:
     scale = {"runs": {"blocks": ["half"]}, "config": {"keep_first": True}}
     declare(tree, "toy", scales={"smoke": scale, "brief": {"config": {"keep_last": True}}})
@@ -494,7 +519,8 @@ def test_a_method_may_say_more_for_a_derived_scale(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"pairs": {}}, r"config/brief.yaml: key pairs: a derived scale has those of smoke; remove it"),
+        ({"comparisons": {"blocks": ["digits/new"]}}, r"comparisons names the unknown pair|comparisons.blocks names"),
+        ({"multiples": {"digits/new": 2}}, r"multiples names the unknown pair 'digits/new'"),
         ({"derived_from": "brief"}, r"config/brief.yaml: key derived_from: a scale cannot be derived from itself"),
         ({"derived_from": "huge"}, r"unknown scale 'huge'"),
         ({"only": ["imagenet"]}, r"config/brief.yaml: key only: no pair of smoke has one of the data sets"),

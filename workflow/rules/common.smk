@@ -63,7 +63,7 @@ def reported(name):
 
 DEPLOYMENT_FILES = (("tables", "csv"), ("tables", "md"), ("figures", "png"), ("figures", "svg"))
 
-REPORTS = [reported(name) for name in reporting.outputs(PLAN.runs, PLAN.declarations, PLAN.unlabelled)]
+REPORTS = [reported(name) for name in reporting.outputs(PLAN.runs, PLAN.declarations, PLAN.unlabelled, PLAN.scale.multiples)]
 
 
 def one_of(names):
