@@ -11,8 +11,11 @@ from compressbench.layers.quantized import insert_quantizers, track_ranges
 from compressbench.method import Deployment
 from compressbench.models import Network
 from compressbench.models.published import NETWORKS
+from compressbench.pruning.blocks import Rows
+from compressbench.pruning.deployments import OWN, RandomBlocks
 from compressbench.quantization.binary_counts import BINARY_NETWORKS
 from compressbench.quantization.post_training import Clipping, PostTrainingConfig, observe, quantize_post_training
+from compressbench.quantization.rounded_blocks import round_on
 
 IMAGES = 4  # of noise, which set the ranges
 INTEGER = ("onnxruntime_int8", "openvino_int8")
@@ -85,6 +88,30 @@ def quantizer_networks() -> list[Deployment]:
             dense, shown = NETWORKS[network], (network, bits) == ("ResNet-18", (4, 4))
             compress = Quantizers(*bits, dense.shape)
             found.append(Deployment(dense, words(*bits), compress, INTEGER, representative=shown, note=INT8_NOTE))
+    return found
+
+
+@dataclass(frozen=True)
+class RoundedBlocks:
+    """Removes random blocks, then quantizes every layer to 8 bits on the extremes of noise."""
+
+    blocks: RandomBlocks
+    shape: tuple[int, int, int]
+
+    def __call__(self, model: Network) -> nn.Module:
+        self.blocks(model)
+        return round_on(model, torch.randn(IMAGES, *self.shape), 8)
+
+
+def rounded_block_networks(rows: Rows) -> list[Deployment]:
+    """Those on which block methods are timed in int8."""
+    found = []
+    for network in ("MobileNet-V2", "ResNet-18", "ResNet-50"):
+        for n, sparsity in ((4, 0.75), (16, 0.75), (16, 0.9)):
+            dense = NETWORKS[network]
+            compress = RoundedBlocks(RandomBlocks(n, sparsity, rows), dense.shape)
+            setting = f"1x{n}, {100 * sparsity:g} %, 8 bits"
+            found.append(Deployment(dense, setting, compress, (*OWN, *INTEGER)))
     return found
 
 

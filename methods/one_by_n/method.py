@@ -29,6 +29,7 @@ from compressbench.pruning.deployments import block_networks
 from compressbench.pruning.masks import apply_masks, zero_removed
 from compressbench.pruning.one_shot import record_untrained_quality
 from compressbench.pruning.surgery import permute_filters
+from compressbench.quantization.deployments import rounded_block_networks
 from compressbench.quantization.rounded_blocks import RoundedConfig, check_rounding, round_finished
 
 WARMUP = 5
@@ -122,7 +123,7 @@ class OneByN(Method):
 
     @classmethod
     def deployments(cls) -> list[Deployment]:
-        return block_networks("ranked")
+        return block_networks("ranked") + rounded_block_networks("ranked")
 
 
 def published(recipe: Recipe) -> Recipe:

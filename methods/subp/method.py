@@ -16,6 +16,7 @@ from compressbench.models.structure import AnyModule, initialise_kaiming
 from compressbench.pruning.blocks import block_mask, block_statistics, check_network, record_connected, weights_of
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.deployments import block_networks
+from compressbench.quantization.deployments import rounded_block_networks
 from compressbench.quantization.rounded_blocks import RoundedConfig, check_rounding, round_finished
 from compressbench.seeding import derive_seed
 from methods.subp import counts
@@ -133,7 +134,7 @@ class SUBP(Method):
 
     @classmethod
     def deployments(cls) -> list[Deployment]:
-        return block_networks("uniform")
+        return block_networks("uniform") + rounded_block_networks("uniform")
 
 
 def initialise(model: AnyModule) -> AnyModule:

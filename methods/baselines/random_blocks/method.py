@@ -17,6 +17,7 @@ from compressbench.pruning.blocks import (
 from compressbench.pruning.deployments import block_networks
 from compressbench.pruning.masks import apply_masks
 from compressbench.pruning.one_shot import record_untrained_quality
+from compressbench.quantization.deployments import rounded_block_networks
 from compressbench.quantization.rounded_blocks import RoundedConfig, check_rounding, round_finished
 
 
@@ -58,4 +59,4 @@ class RandomBlocks(Method):
 
     @classmethod
     def deployments(cls) -> list[Deployment]:
-        return block_networks("ranked")
+        return block_networks("ranked") + rounded_block_networks("ranked")
