@@ -5,7 +5,7 @@ import torch
 
 from compressbench import accounting
 from compressbench.layers.binary import OneBitConv2d
-from compressbench.layers.quantized import QuantMaskedConv2d
+from compressbench.layers.quantized import QuantConv2d, QuantizedActivation, QuantMaskedConv2d
 from compressbench.models.published import NETWORKS, PublishedNetwork
 from compressbench.pruning.blocks import Rows
 from compressbench.pruning.deployments import RandomBlocks
@@ -57,6 +57,25 @@ def test_rounded_blocks_are_timed_on_three_networks_and_stand_for_no_method() ->
     assert len(found) == len({(d.network.name, d.setting) for d in found}) == 9
     assert found == rounded_block_networks("ranked") and not any(d.representative or d.reference for d in found)
     assert {"compressbench", *INTEGER} == set(found[0].runtimes) and found[0].setting.endswith(" %, 8 bits")
+
+
+DEEP = PublishedNetwork("Deep", "resnet_cifar", {"blocks": (5, 5), "widths": (8, 16), "shortcut": "conv"}, 16)
+
+
+def test_activations_keep_their_size_through_a_deep_network_so_that_they_are_not_all_rounded_to_0() -> None:
+    torch.manual_seed(0)
+    tracked = Quantizers(4, 4, DEEP.shape)(DEEP.initialised())
+    highest = [float(m.hi) for m in tracked.modules() if isinstance(m, QuantizedActivation)]
+    steps = [
+        float(m.input_scale)
+        for compress in (
+            PostTraining(4, 4, "minmax", DEEP.shape),
+            RoundedBlocks(RandomBlocks(4, 0.5, "ranked"), DEEP.shape),
+        )
+        for m in compress(DEEP.initialised()).modules()
+        if isinstance(m, QuantConv2d)
+    ]
+    assert len(highest) == 21 and min(highest) > 1 and min(steps) > 1 / 255
 
 
 def test_binary_networks_store_signs_and_scales_where_the_method_has_some() -> None:
