@@ -112,7 +112,7 @@ class Method:
         raise self._lacks("synthesize")
 
     def compress(self, ctx: Context) -> Network:
-        """The compressed model, trained or not, from `ctx.dense()` or `ctx.build()`."""
+        """The compressed model, trained or not, from `ctx.dense()`, `ctx.build()` or `ctx.finished()`."""
         raise self._lacks("compress")
 
     def finetune(self, ctx: Context, model: Network) -> Network:

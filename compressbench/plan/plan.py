@@ -247,9 +247,10 @@ class Plan:
             )
 
     def stages(self, run: Run) -> list[str]:
-        """The stages of a run, in order. Images that another setting synthesizes are not synthesized again."""
+        """The stages of a run, in order. What another setting has synthesized or trained is not made again."""
         declared = self.declarations[run.method]
-        own = [s for s in declared.stages if not (s == "synthesize" and run.setting in declared.synthesis_from)]
+        shared = run.setting in declared.synthesis_from or run.setting in declared.network_from
+        own = [s for s in declared.stages if not (s == "synthesize" and shared)]
         if self.final_stage(run) != "finetune":
             own = [s for s in own if s != "finetune"]
         return [s for s in STAGES if s in own or s == "evaluate" or (s == "latency" and self.timed.get(run) == run)]
@@ -282,6 +283,11 @@ class Plan:
     def synthesis_run(self, run: Run) -> Run:
         """The run whose synthetic images `run` uses (itself, or that of `synthesis_from`)."""
         setting = self.declarations[run.method].synthesis_from.get(run.setting, run.setting)
+        return replace(run, setting=setting)
+
+    def network_run(self, run: Run) -> Run:
+        """The run whose finished network `run` starts from (itself, or that of `network_from`)."""
+        setting = self.declarations[run.method].network_from.get(run.setting, run.setting)
         return replace(run, setting=setting)
 
     def teacher(self, run: Run) -> Run:
@@ -332,12 +338,17 @@ class Plan:
                 inputs["dense"] = self._dense(run)
                 return Job(**common, inputs=inputs, files=self.data.beside(read))
             return Job(**common, inputs=inputs)
-        configuration = self._configuration(run.method, run.setting)
+        configuration, trained = self._configuration(run.method, run.setting), self.network_run(run)
+        if trained != run:
+            common["workload"] = pair.workload()
         return Job(
             **common,
             configuration=configuration,
             recalibrated=(
-                declared.is_sparse and stage == self.final_stage(run) and declared.settings[run.setting].finetune
+                declared.is_sparse
+                and stage == self.final_stage(run)
+                and declared.settings[run.setting].finetune
+                and trained == run
             ),
             inputs=self._inputs(run, stage),
             files={str(value): self._file_hash(value) for _, value in configuration if isinstance(value, Path)},
@@ -351,6 +362,8 @@ class Plan:
     def _inputs(self, run: Run, stage: str) -> dict[str, Job]:
         """What a stage of the method itself reads."""
         declared, found = self.declarations[run.method], {}
+        if (other := self.network_run(run)) != run:
+            return {"finished": self.job(other, self.final_stage(other))}
         if declared.starts_from == "dense":
             found["dense"] = self._dense(run)
         if stage != "synthesize" and "synthesize" in declared.stages:
@@ -415,7 +428,7 @@ class Plan:
                     pretrained.check(pair.architecture, pair.pretrained, self.root)
         self.data.renew()
         for run in self.runs:
-            self._require_budgets(run)
+            self._require_budgets(self.network_run(run))
             self._check_augmentation(run)
             if self.declarations[run.method].needs_teacher:
                 self.teacher(run)

@@ -120,6 +120,7 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         checkpoints=root / job.folder / "checkpoints",
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),
+        finished_folder=folders.get("finished"),
         synthetic_file=folders["synthetic"] / SYNTHETIC_FILE if "synthetic" in folders else None,
     )
 
