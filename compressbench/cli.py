@@ -300,6 +300,7 @@ def report(
     """
     from compressbench import reporting
     from compressbench.plan import REPORTS
+    from compressbench.reporting.headline import DEPLOYMENT_TABLES
 
     plan = _plan(scale, methods, seeds, pairs)
     folder = plan.report_folder if out is None else out
@@ -321,6 +322,7 @@ def report(
         unlabelled=plan.unlabelled,
         committed=plan.committed_report,
         complete=complete,
+        deployments=[place / f"tables/{name}.csv" for place in (folder, ROOT / REPORTS) for name in DEPLOYMENT_TABLES],
     )
     typer.echo((folder / "verdict.md").read_text(encoding="utf-8"))
     typer.echo(f"{folder}: {len(files)} files")

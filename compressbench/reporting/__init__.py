@@ -26,6 +26,7 @@ def write(
     unlabelled: Collection[str] = (),
     committed: Path | None = None,
     complete: bool = False,
+    deployments: Sequence[Path] = (),
 ) -> list[Path]:
     """Write every file that `outputs(runs, declarations, unlabelled)` names into `out`, also when results are missing.
 
@@ -41,6 +42,7 @@ def write(
         unlabelled: the pairs on which networks are compared with the float network, see `Plan.unlabelled`.
         committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
         complete: whether `out` must not be touched when a result is missing.
+        deployments: tables of the times at the papers' sizes (CSV); the overview reads the first one that exists.
 
     Returns:
         The written files.
@@ -51,5 +53,16 @@ def write(
     from compressbench.reporting.writer import write_report
 
     return write_report(
-        results_root, scale, runs, declarations, methods_root, out, counts, timed, unlabelled, committed, complete
+        results_root,
+        scale,
+        runs,
+        declarations,
+        methods_root,
+        out,
+        counts,
+        timed,
+        unlabelled,
+        committed,
+        complete,
+        deployments,
     )

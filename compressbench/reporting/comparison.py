@@ -1,6 +1,5 @@
-"""The comparison of a group's settings, and the overview of all groups."""
+"""The comparison of a group's settings."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -112,13 +111,6 @@ def _other_arithmetic(view: View) -> bool:
     return bool((view.rows.equal_speedup.notna() & (view.rows.arithmetic != "fp32")).any())
 
 
-def _best_speedup(row: Any) -> str:
-    if not is_number(row.best_speedup):
-        return DASH
-    where = "" if row.fastest_runtime == row.runtime else f", {row.fastest_runtime}"
-    return f"{number(row.best_speedup)} [{number(row.best_low)}, {number(row.best_high)}]{where}"
-
-
 COMPARISON = (
     replace(METHOD, note=_coverage),
     SETTING,
@@ -174,8 +166,8 @@ COMPARISON = (
         "equal",
         "at equal precision",
         _equal,
-        note="`at equal precision`: where this network is fastest, over the dense one in the same arithmetic; binary layers count as fp32. "
-        "Of int8, over the dense network after a baseline's post-training quantization to 8 bits.",
+        note="`at equal precision`: where this network is fastest, over the dense one in the same arithmetic; binary "
+        "layers count as fp32. Of int8, over the dense network after a baseline's post-training quantization to 8 bits.",
         shown=_other_arithmetic,
     ),
     Column(
@@ -194,27 +186,6 @@ COMPARISON = (
 NOTES = ("method", "quality", "speedup", "equal", "any", "seconds", "ms", "bit_operations", "cuts", "published")
 """Columns of the comparison whose notes are read first."""
 
-VALUES = {"points": "%", "points of agreement": "% agreement", "dB": "dB"}  # unit of a difference -> of a quality
-OVERVIEW = (
-    plain("on"),
-    replace(
-        METHOD,
-        note="One row per method, at the first setting that it declares; bold: methods, plain: baselines. "
-        "All settings: the comparison tables.",
-    ),
-    SETTING,
-    Column("quality", "quality", lambda r: f"{number(r.quality)} {VALUES[r.unit]}"),
-    Column("change", "vs dense", change),
-    STORED,
-    Column(
-        "speedup",
-        "speed-up",
-        _best_speedup,
-        note="Speed-up, with the 95 % interval: one image, one thread, the dense network on the runtime where it is fastest "
-        "over this one where this one is fastest (named where it is another).",
-    ),
-)
-
 
 def comparison(group: Group, summary: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The summary of a group, and its Markdown."""
@@ -232,20 +203,3 @@ def _by_level(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.assign(position=position).sort_values(
         ["position", "quality"], ascending=[True, False], kind="stable"
     )
-
-
-def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, str]:
-    """One row per method and group, at its first setting; and its Markdown."""
-    first = ["group", "dataset", "model", "method", "setting"]
-    frames = []
-    for group, summary in zip(groups, summaries, strict=True):
-        if len(summary):
-            main = summary.drop_duplicates("method", keep="first")
-            frames.append(main.assign(group=group.kind, dataset=group.dataset, model=group.model, unit=group.unit))
-    if not frames:
-        return pd.DataFrame(columns=first), f"## Overview\n\n{NOTHING}"
-    table = pd.concat(frames, ignore_index=True)
-    table = table[first + [c for c in table.columns if c not in first]]
-    on = table.model + " / " + table.dataset
-    text = render(OVERVIEW, View(table.assign(on=on.mask(on.duplicated(), ""))))
-    return table, f"## Overview\n\n{text.table}\n\n{' '.join(text.notes)}"

@@ -13,6 +13,7 @@ from compressbench.reporting import (
     comparison,
     fidelity,
     figures,
+    headline,
     latent,
     peers,
     pictures,
@@ -25,6 +26,7 @@ from compressbench.reporting import (
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html, write_findings
 from compressbench.reporting.groups import Group, group_runs
+from compressbench.reporting.headline import read_deployed
 from compressbench.reporting.outputs import SEEDS, figures_of, tables_of
 from compressbench.reporting.published import counts_table, read_published
 from compressbench.reporting.seeds import read_seeds, seeds_table, write_seeds
@@ -49,6 +51,7 @@ def write_report(
     unlabelled: Collection[str],
     committed: Path | None,
     complete: bool,
+    deployments: Sequence[Path],
 ) -> list[Path]:
     """See `compressbench.reporting.write`."""
     results = collect(results_root, scale, runs, timed)
@@ -63,7 +66,7 @@ def write_report(
     recomputed = counts_table(counts or results_root / scale / "counts.json", published)
     written = _verdict(results, declarations, committed, out)
     written += write_findings(findings(methods_root, declarations), out)
-    written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
+    written += _tables(groups, summaries, results, recomputed, declarations, out / "tables", deployments)
     with styled():
         for group, summary in zip(groups, summaries, strict=True):
             for kind in figures_of(group):
@@ -97,11 +100,12 @@ def _tables(
     recomputed: pd.DataFrame,
     declarations: Mapping[str, "Declaration"],
     out: Path,
+    deployments: Sequence[Path],
 ) -> list[Path]:
     def title(method: str) -> str:
         return declarations[method].title if method in declarations else method
 
-    written = tables.write_table(out, "overview", *comparison.overview(groups, summaries))
+    written = tables.write_table(out, "overview", *headline.overview(groups, summaries, read_deployed(deployments)))
     written += tables.write_table(out, "published_counts", recomputed, tables.published_counts(recomputed, title))
     written += tables.write_table(out, "records", *tables.records(groups, results))
     written += tables.write_table(out, "missing", results.missing, tables.missing(results.missing, title))
