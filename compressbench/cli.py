@@ -323,6 +323,7 @@ def report(
         committed=plan.committed_report,
         complete=complete,
         deployments=[place / f"tables/{name}.csv" for place in (folder, ROOT / REPORTS) for name in DEPLOYMENT_TABLES],
+        obstacles=plan.obstacles(),
     )
     typer.echo((folder / "verdict.md").read_text(encoding="utf-8"))
     typer.echo(f"{folder}: {len(files)} files")

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from compressbench.plan import Run
 
 TABLES_PER_GROUP = ("comparison", "latency")
-TABLES = ("overview", "published_counts", "records", "missing")
+TABLES = ("overview", "ranks", "matrix", "published_counts", "records", "missing")
+FIGURES_OF_ALL = ("ranks",)
 FIGURES = ("quality_by_method", "training")
 AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
 PAGES = ("verdict.md", "verdict.html", "verdict.csv", "findings.md", "findings.html")
@@ -19,6 +20,8 @@ CATEGORIES = {
     "verdict": "1 Verdict",
     "seeds": "1 Verdict",
     "overview": "2 Overview",
+    "ranks": "2 Overview",
+    "matrix": "2 Overview",
     "findings": "2 Overview",
     "missing": "2 Overview",
     "comparison": "3 Comparison",
@@ -101,7 +104,7 @@ def outputs(
     """Every file of the report, relative to its folder; `write` writes exactly these. `unlabelled`: as in `group_runs`."""
     groups = group_runs(runs, declarations, unlabelled=unlabelled)
     tables = [*TABLES, *(f"{kind}_{g.slug}" for g in groups for kind in tables_of(g))]
-    figures = [f"{kind}_{g.slug}" for g in groups for kind in figures_of(g)]
+    figures = [*FIGURES_OF_ALL, *(f"{kind}_{g.slug}" for g in groups for kind in figures_of(g))]
     return [
         *PAGES,
         SEEDS,

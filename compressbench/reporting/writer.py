@@ -15,10 +15,12 @@ from compressbench.reporting import (
     figures,
     headline,
     latent,
+    matrix,
     peers,
     pictures,
     points,
     quantization,
+    ranks,
     sessions,
     sparsity,
     tables,
@@ -26,7 +28,6 @@ from compressbench.reporting import (
 from compressbench.reporting.collect import Results, collect
 from compressbench.reporting.findings import findings, to_html, write_findings
 from compressbench.reporting.groups import Group, group_runs
-from compressbench.reporting.headline import read_deployed
 from compressbench.reporting.outputs import SEEDS, figures_of, tables_of
 from compressbench.reporting.published import counts_table, read_published
 from compressbench.reporting.seeds import read_seeds, seeds_table, write_seeds
@@ -52,6 +53,7 @@ def write_report(
     committed: Path | None,
     complete: bool,
     deployments: Sequence[Path],
+    obstacles: Mapping[tuple[str, str], str],
 ) -> list[Path]:
     """See `compressbench.reporting.write`."""
     results = collect(results_root, scale, runs, timed)
@@ -66,8 +68,12 @@ def write_report(
     recomputed = counts_table(counts or results_root / scale / "counts.json", published)
     written = _verdict(results, declarations, committed, out)
     written += write_findings(findings(methods_root, declarations), out)
-    written += _tables(groups, summaries, results, recomputed, declarations, out / "tables", deployments)
+    written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
+    written += _overviews(groups, summaries, declarations, deployments, obstacles, out / "tables")
+    ranked = ranks.named_ranks(groups, results)
+    written += tables.write_table(out / "tables", "ranks", ranked, ranks.ranks_table(ranked))
     with styled():
+        written += save(ranks.ranks_figure(ranked), out / "figures", "ranks")
         for group, summary in zip(groups, summaries, strict=True):
             for kind in figures_of(group):
                 written += save(_figure(kind, group, summary, results), out / "figures", f"{kind}_{group.slug}")
@@ -93,6 +99,21 @@ def _verdict(
     return [*written, out / "verdict.html", write_seeds(computed, out / SEEDS)]
 
 
+def _overviews(
+    groups: Sequence[Group],
+    summaries: Sequence[pd.DataFrame],
+    declarations: Mapping[str, "Declaration"],
+    deployments: Sequence[Path],
+    obstacles: Mapping[tuple[str, str], str],
+    out: Path,
+) -> list[Path]:
+    """The tables over all groups."""
+    headlines = headline.overview(groups, summaries, headline.read_deployed(deployments))
+    pairs = matrix.matrix(groups, summaries, declarations, obstacles)
+    written = tables.write_table(out, "overview", *headlines)
+    return [*written, *tables.write_table(out, "matrix", pairs, matrix.matrix_table(pairs))]
+
+
 def _tables(
     groups: Sequence[Group],
     summaries: Sequence[pd.DataFrame],
@@ -100,13 +121,11 @@ def _tables(
     recomputed: pd.DataFrame,
     declarations: Mapping[str, "Declaration"],
     out: Path,
-    deployments: Sequence[Path],
 ) -> list[Path]:
     def title(method: str) -> str:
         return declarations[method].title if method in declarations else method
 
-    written = tables.write_table(out, "overview", *headline.overview(groups, summaries, read_deployed(deployments)))
-    written += tables.write_table(out, "published_counts", recomputed, tables.published_counts(recomputed, title))
+    written = tables.write_table(out, "published_counts", recomputed, tables.published_counts(recomputed, title))
     written += tables.write_table(out, "records", *tables.records(groups, results))
     written += tables.write_table(out, "missing", results.missing, tables.missing(results.missing, title))
     for group, summary in zip(groups, summaries, strict=True):
