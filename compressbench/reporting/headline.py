@@ -64,7 +64,8 @@ def headline(group: Group, summary: pd.DataFrame) -> pd.DataFrame:
     order = shown.assign(place=shown.level.map(rank)).sort_values(["place", "quality"], ascending=[True, False])
     dense = summary[summary.series == summary.against].quality.max()
     rows = []
-    for index, row in zip(order.index, each(order), strict=True):
+    for row in each(order):
+        index: Any = row.Index
         others = summary.drop(index=index)
         controls = others[(others.method == row.method) & (others.level == row.level) & ~main[others.index]]
         rivals = {"baseline": _baselines(others, row), "control": controls}

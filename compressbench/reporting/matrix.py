@@ -45,15 +45,16 @@ def matrix(
     named = sorted(methods, key=lambda m: (order.index(declarations[m].family), methods[m].is_baseline(m), m))
     rows = []
     for method in named:
-        about = {"method": method, "title": methods[method].short(method), "family": declarations[method].family}
-        about["baseline"] = declarations[method].is_baseline
+        declared = declarations[method]
+        about: dict[str, Any] = {"method": method, "title": methods[method].short(method)}
+        about |= {"family": declared.family, "baseline": declared.is_baseline}
         for group, summary in zip(groups, summaries, strict=True):
             own = summary[summary.method == method] if len(summary) else summary
             where = about | {"dataset": group.dataset, "model": group.model}
             if len(own):
                 rows.append(where | {**own.iloc[0]} | where | {"why": ""})
             else:
-                rows.append(where | {"why": _why(method, group, declarations[method], obstacles)})
+                rows.append(where | {"why": _why(method, group, declared, obstacles)})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -76,7 +76,8 @@ def ranks(found: Sequence[Meeting], replicates: int = REPLICATES) -> pd.DataFram
     names = list(dict.fromkeys(name for meeting in found for name in meeting.methods))
     picks = rng.integers(len(found), size=(replicates, len(found))) if found else np.empty((0, 0), int)
     weights = np.stack([(picks == p).sum(axis=1) for p in range(len(found))]) if found else np.empty((0, 0))
-    totals: dict[str, list[Array]] = {name: [np.zeros(4), np.zeros((3, replicates))] for name in names}
+    totals = {name: np.zeros(4) for name in names}  # rank, share beaten, cells, rivals
+    drawn_totals = {name: np.zeros((3, replicates)) for name in names}  # the first three of every replicate
     pairs = dict.fromkeys(names, 0)
     varied: set[str] = set()  # what the bootstrap can draw in several ways
     for meeting, weight in zip(found, weights, strict=True):
@@ -85,11 +86,15 @@ def ranks(found: Sequence[Meeting], replicates: int = REPLICATES) -> pd.DataFram
         mean = _sums(meeting.quality.mean(axis=2)[:, :, None])
         rivals = _rivals(meeting.quality)
         for m, name in enumerate(meeting.methods):
-            totals[name][0] += (mean.rank[m, 0], mean.beaten[m, 0], mean.cells[m], rivals[m])
-            totals[name][1] += weight * np.stack([drawn.rank[m], drawn.beaten[m], np.full(replicates, drawn.cells[m])])
+            totals[name] += (mean.rank[m, 0], mean.beaten[m, 0], mean.cells[m], rivals[m])
+            drawn_totals[name] += weight * np.stack(
+                [drawn.rank[m], drawn.beaten[m], np.full(replicates, drawn.cells[m])]
+            )
             pairs[name] += int(mean.cells[m] > 0)
             varied |= {name} if seeds > 1 or pairs[name] > 1 else set()
-    rows = [_row(name, *totals[name], pairs[name], name in varied) for name in names if totals[name][0][2]]
+    rows = [
+        _row(name, totals[name], drawn_totals[name], pairs[name], name in varied) for name in names if totals[name][2]
+    ]
     return pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("title", "family", "baseline")])
 
 
@@ -152,7 +157,7 @@ SHOWN = (
     Column(
         "beaten",
         "rivals beaten",
-        lambda row: _with_interval(*(100 * v for v in (row.beaten, row.beaten_low, row.beaten_high)), 0, " %"),
+        lambda row: _with_interval(100 * row.beaten, 100 * row.beaten_low, 100 * row.beaten_high, 0, " %"),
         note="Brackets: 95 % bootstrap interval over pairs of network and data set, and over seeds within each; where one pair "
         "is all that a method runs on, over seeds alone.",
     ),
