@@ -25,7 +25,8 @@ def dense_forms(single: pd.DataFrame, runs: pd.DataFrame, dense: pd.DataFrame, g
     Args:
         single: the group's measurements with one thread. runs: its runs; `dense`: those of the dense reference, by seed.
     """
-    rows = [_plain(own) for _, own in _float(single, group).groupby("arithmetic", sort=False)]
+    dense_ms = single.groupby("runtime").dense_ms.median()
+    rows = [_plain(own, dense_ms) for _, own in _float(single, group).groupby("arithmetic", sort=False)]
     rows += _integer(single, runs, dense, group)
     return pd.DataFrame(rows, columns=COLUMNS).set_index("arithmetic").astype({"ms": float})
 
@@ -38,12 +39,12 @@ def _float(single: pd.DataFrame, group: "Group") -> pd.DataFrame:
     return known if own.empty else own
 
 
-def _plain(own: pd.DataFrame) -> dict[str, Any]:
-    times = own.groupby("runtime").dense_ms.median()
-    arithmetic, runtime = own.arithmetic.iloc[0], str(times.idxmin())
+def _plain(own: pd.DataFrame, dense_ms: "pd.Series[float]") -> dict[str, Any]:
+    """The runtime is that of the dense network's own run, the time the median over all runs, as it is of every runtime."""
+    arithmetic, runtime = own.arithmetic.iloc[0], str(own.groupby("runtime").dense_ms.median().idxmin())
     cost = ", whose quality is not measured" if arithmetic == UNMEASURED else ""
     words = f"{arithmetic} on {runtime}{cost}"
-    return {"arithmetic": arithmetic, "ms": times.min(), "runtime": runtime, "words": words}
+    return {"arithmetic": arithmetic, "ms": dense_ms[runtime], "runtime": runtime, "words": words}
 
 
 def _integer(single: pd.DataFrame, runs: pd.DataFrame, dense: pd.DataFrame, group: "Group") -> list[dict[str, Any]]:

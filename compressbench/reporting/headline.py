@@ -83,8 +83,8 @@ def _baselines(others: pd.DataFrame, row: Any) -> pd.DataFrame:
 
 
 def _best(name: str, rivals: pd.DataFrame) -> dict[str, Any]:
-    known = rivals[rivals.quality.notna()]
-    best: Any = known.loc[known.quality.idxmax()] if len(known) else None
+    known = rivals[rivals.quality.notna()].sort_values("quality", ascending=False, kind="stable")
+    best: Any = known.iloc[0] if len(known) else None
     fields = ("method", "setting", "title", "quality")
     if best is None:
         return {f"{name}_{key}": float("nan") if key == "quality" else "" for key in fields}
