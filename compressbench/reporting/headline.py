@@ -146,6 +146,7 @@ OVERVIEW = (
         note="Speed-ups are those of the papers' networks (see the table of deployments), named in brackets with setting and "
         "runtime, over the fastest dense network in the same arithmetic; those of the small networks are in the comparison "
         "and latency tables.",
+        shown=lambda view: bool(view.rows.speedup.notna().any()),
     ),
 )
 
