@@ -301,6 +301,7 @@ def report(
     """
     from compressbench import reporting
     from compressbench.plan import REPORTS
+    from compressbench.reporting.headline import DEPLOYMENT_TABLES
 
     plan = _plan(scale, methods, seeds, pairs)
     folder = plan.report_folder if out is None else out
@@ -323,6 +324,8 @@ def report(
         committed=plan.committed_report,
         complete=complete,
         figures=figures,
+        deployments=[place / f"tables/{name}.csv" for place in (folder, ROOT / REPORTS) for name in DEPLOYMENT_TABLES],
+        obstacles=plan.obstacles(),
     )
     typer.echo((folder / "verdict.md").read_text(encoding="utf-8"))
     typer.echo(f"{folder}: {len(files)} files")

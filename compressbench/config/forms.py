@@ -249,7 +249,15 @@ class ImageFolder(Frozen):
 class Latency(Frozen):
     """How the latency stage measures."""
 
-    rounds: int = Field(50, ge=30, description="interleaved rounds of the dense and the compressed model")
+    rounds: int = Field(
+        50, ge=30, description="interleaved rounds of the dense and the compressed model, in all processes together"
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        exclude_if=lambda count: count == 1,
+        description="that measure the same, one after the other: speed-ups differ between processes",
+    )
     warmup: int = Field(5, ge=1)
     runtimes: tuple[str, ...] = Field(
         ("torch_eager", "onnxruntime"),

@@ -402,6 +402,23 @@ class Plan:
         names = ("config.yaml", "published.csv", "README.md")
         return [path for folder in folders for name in names if (path := folder / name).exists()]
 
+    def obstacles(self) -> dict[tuple[str, str], str]:
+        """(method, pair) -> why the method cannot compress the network of a pair of its task, in its own words."""
+        found = {}
+        for method, declared in self.declarations.items():
+            setting = next(
+                iter(run.setting for run in self.runs if run.method == method), next(iter(declared.settings))
+            )
+            own = loading.method_class(self.root, method)(self._configuration(method, setting))
+            for pair in {run.pair for run in self.runs}:
+                task = self.data.of(parse_run(f"{self.scale_name}/{pair}/_/_/seed0")).info.task
+                if task in (*declared.task, "fidelity"):
+                    try:
+                        own.check(self._network(pair))
+                    except UserError as error:
+                        found[method, pair] = str(error)
+        return found
+
     def validate(self) -> None:
         """Check what needs code (and its imports): runtimes, architectures, every method's configuration of every setting, and
         whether it fits the network. Users' data need not be there (`data.check` asks for them); changed ones are noticed.

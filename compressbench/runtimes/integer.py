@@ -104,7 +104,8 @@ class OnIntegerNetworks(Runtime):
         """Only quantized models are timed."""
         return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
 
-    def network(self, model: nn.Module) -> nn.Module:
+    @staticmethod
+    def network(model: nn.Module) -> nn.Module:
         """With ONNX's quantizers in the place of ours."""
         try:
             return integer_network(model)
