@@ -34,6 +34,7 @@ class Depthwise(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weights", "bias")),
         ("low", ctypes.c_float),
         ("high", ctypes.c_float),
+        ("inside", ctypes.c_void_p),
     )
 
 
@@ -74,9 +75,10 @@ class DepthwiseConv2d:
         self._torch = functools.partial(
             F.conv2d, weight=self._weight, bias=self._bias, stride=stride, padding=padding, groups=channels
         )
+        self._inside = _inside(size, stride, padding, width, out_width)
         self._layer = Depthwise(
             channels, height, width, out_height, out_width, size, stride, padding, self._weight.data_ptr(),
-            self._bias.data_ptr(), *clip,
+            self._bias.data_ptr(), *clip, self._inside.data_ptr(),
         )  # fmt: skip
         self._workspace = torch.empty(0)
 
@@ -94,3 +96,9 @@ class DepthwiseConv2d:
         if self._workspace.numel() < needed:
             self._workspace = torch.empty(needed)
         return Step.on(kernel("depthwise", self.isa), self._layer, x, out, self._workspace, owner=self)
+
+
+def _inside(kernel: int, stride: int, padding: int, width: int, out_width: int) -> Tensor:
+    """[kernel, out_width + 16]: -1 where the kernel's column lies inside the image, by output column, which repeat; else 0."""
+    columns = torch.arange(out_width + 16) % out_width * stride + torch.arange(kernel)[:, None] - padding
+    return -((columns >= 0) & (columns < width)).int()
