@@ -34,11 +34,7 @@ class Depthwise(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weights", "bias")),
         ("low", ctypes.c_float),
         ("high", ctypes.c_float),
-        ("inside", ctypes.c_void_p),
     )
-
-
-WORKSPACE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.POINTER(Depthwise), ctypes.c_int32)
 
 
 class DepthwiseConv2d:
@@ -75,12 +71,10 @@ class DepthwiseConv2d:
         self._torch = functools.partial(
             F.conv2d, weight=self._weight, bias=self._bias, stride=stride, padding=padding, groups=channels
         )
-        self._inside = _inside(size, stride, padding, width, out_width)
-        self._layer = Depthwise(
+        self.layer = Depthwise(
             channels, height, width, out_height, out_width, size, stride, padding, self._weight.data_ptr(),
-            self._bias.data_ptr(), *clip, self._inside.data_ptr(),
+            self._bias.data_ptr(), *clip,
         )  # fmt: skip
-        self._workspace = torch.empty(0)
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x [batch, channels, height, width] -> [batch, channels, out_height, out_width], in `out` where given."""
@@ -91,14 +85,5 @@ class DepthwiseConv2d:
         return out
 
     def step(self, x: Tensor, out: Tensor) -> Step:
-        """The call on these tensors, which must fit, for `native.program` with the present number of threads."""
-        needed = kernel("depthwise_workspace", self.isa, WORKSPACE)(self._layer, torch.get_num_threads())
-        if self._workspace.numel() < needed:
-            self._workspace = torch.empty(needed)
-        return Step.on(kernel("depthwise", self.isa), self._layer, x, out, self._workspace, owner=self)
-
-
-def _inside(kernel: int, stride: int, padding: int, width: int, out_width: int) -> Tensor:
-    """[kernel, out_width + 16]: -1 where the kernel's column lies inside the image, by output column, which repeat; else 0."""
-    columns = torch.arange(out_width + 16) % out_width * stride + torch.arange(kernel)[:, None] - padding
-    return -((columns >= 0) & (columns < width)).int()
+        """The call on these tensors, which must fit, for `native.program`."""
+        return Step.on(kernel("depthwise", self.isa), self.layer, x, out, owner=self)
