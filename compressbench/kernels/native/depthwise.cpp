@@ -184,3 +184,11 @@ KERNEL(void, depthwise)(const cb_step *step, int32_t threads) {
   convolve(layer, static_cast<const float *>(step->x), static_cast<float *>(step->y), planes * thread() / threads_running(),
            planes * (thread() + 1) / threads_running());
 }
+
+// Channels [first, last) of one image, which x and y hold alone.
+KERNEL(void, depthwise_part)(const cb_depthwise *layer, const float *x, float *y, int32_t first, int32_t last) {
+  const int64_t pixels = static_cast<int64_t>(layer->height) * layer->width, positions = static_cast<int64_t>(layer->out_height) * layer->out_width;
+  const Compute one = compute(*layer);
+  for (int32_t c = first; c < last; ++c, x += pixels, y += positions)
+    one(*layer, {layer->weights + static_cast<int64_t>(c) * layer->kernel * layer->kernel, layer->bias[c], x, y});
+}

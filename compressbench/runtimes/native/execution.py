@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from compressbench.kernels import native
 from compressbench.runtimes.native.graph import Graph
 from compressbench.runtimes.native.memory import Memory
+from compressbench.runtimes.native.pairs import expanded_pairs
 from compressbench.runtimes.native.steps import Step
 
 Values = dict[fx.Node, Any]
@@ -26,7 +27,9 @@ class Execution:
         self.memory = Memory(graph, steps, example)
         self._output = graph.output
         self._given: Values = {graph.input: example, **graph.constants, **self.memory.views}
-        left = [step for step in steps if step.node not in self.memory.views]
+        self._pairs = expanded_pairs(steps, graph.output)
+        within = [first for first, _ in self._pairs.values()]
+        left = [step for step in steps if step.node not in self.memory.views and step not in within]
         groups = itertools.groupby(left, lambda step: step.planned is not None)
         self._actions = [
             action
@@ -45,6 +48,10 @@ class Execution:
         """Steps on our kernels, as one call."""
         places, calls = self.memory.places, []
         for step in steps:
+            if step.node in self._pairs:
+                first, pair = self._pairs[step.node]
+                calls.append(pair.step(places[first.inputs[0]], places[step.node]))
+                continue
             x, *residual = (places[node] for node in step.inputs)
             calls.append(step.planned.step(x, places[step.node], *residual))  # type: ignore[union-attr]
         call = native.program(calls)
