@@ -25,6 +25,12 @@ Form = Callable[..., Tensor]
 BlockMask = tuple[Tensor, int]
 """(mask, N) of a layer with 1xN blocks."""
 
+
+def square(size: Any) -> bool:
+    """The form takes windows of equal sides."""
+    return isinstance(size, int) or equal_pair(size)
+
+
 OUR_CONVOLUTION = Replaceable(
     nn.Conv2d, ("in_channels", "out_channels", "groups", "bias"),
     kernel_size=equal_pair, stride=equal_pair, padding=equal_pair, dilation=one_of((1, 1)), padding_mode=one_of("zeros"),
@@ -40,8 +46,8 @@ MAX_POOL = Replaceable(
     nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode"), return_indices=one_of(False)
 )
 OUR_MAX_POOL = Replaceable(
-    nn.MaxPool2d, **dict.fromkeys(("kernel_size", "stride", "padding"), lambda size: isinstance(size, int) or equal_pair(size)),
-    dilation=one_of(1, (1, 1)), ceil_mode=one_of(False), return_indices=one_of(False),
+    nn.MaxPool2d, kernel_size=square, stride=square, padding=square, dilation=one_of(1, (1, 1)), ceil_mode=one_of(False),
+    return_indices=one_of(False),
 )  # fmt: skip
 
 
