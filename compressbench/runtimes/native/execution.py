@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from compressbench.kernels import native
@@ -64,6 +65,19 @@ class Execution:
             functools.partial(_run_step, step, memory.places.get(step.node), memory.finished.get(step.node, []))
             for step in steps
         ]
+
+
+def one_by_one(run: Callable[[], Tensor], image: Tensor, batch: Tensor) -> Callable[[], Tensor]:
+    """The pass over a batch that copies each image to where `run` reads `image` [1, ...]."""
+
+    def call() -> Tensor:
+        results = []
+        for one in batch.split(1):
+            image.copy_(one)
+            results.append(run().clone())
+        return torch.cat(results)
+
+    return call
 
 
 def _run_program(call: Callable[[], None], results: Values, values: Values) -> None:
