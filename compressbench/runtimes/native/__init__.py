@@ -61,7 +61,7 @@ class NativeRuntime(Runtime):
             return call
         batched, image = (self.forms, self.tiles), example[:1].clone()
         forms = [call, one_by_one(self._plan(model, masks, image), image, example)]
-        alike = torch.allclose(*(form() for form in forms), rtol=1e-3, atol=1e-4)  # images may depend on each other
+        alike = torch.allclose(forms[0](), forms[1](), rtol=1e-3, atol=1e-4)  # images may depend on each other
         best = fastest({form: form for form in forms}, warmup=1, rounds=3) if alike else call
         if best is call:
             self.forms, self.tiles = batched
