@@ -94,18 +94,23 @@ class BlockSparseConv2d:
         self._indptr = blocks.indptr.to(torch.int32).contiguous()
         self._offsets = _column_offsets(c_in, kernel, stride, out_height, out_width)[blocks.indices.long()].contiguous()
         self._weights = _walking_order(blocks, rows)
-        self._layer = Convolution(
+        self.layer = Convolution(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
             self._indptr.data_ptr(), self._offsets.data_ptr(), self._weights.data_ptr(), self._bias.data_ptr(),
             *clip, vectors or most, group or _group(c_in * kernel, most * lanes),
             even_rows,
         )  # fmt: skip
-        self._workspace = torch.empty(native.kernel("block_sparse_workspace", self.isa, WORKSPACE)(self._layer))
+        self._workspace = torch.empty(native.kernel("block_sparse_workspace", self.isa, WORKSPACE)(self.layer))
+
+    @property
+    def direct(self) -> bool:
+        """Whether the kernel reads the input where it is, without copies: pointwise, stride 1."""
+        return self.isa is not Isa.TORCH and not self._workspace.numel()
 
     @property
     def tile(self) -> str:
         """The register tile: output channels x vectors of positions; empty for PyTorch."""
-        return "" if self.isa is Isa.TORCH else f"{self.rows}x{self._layer.vectors}"
+        return "" if self.isa is Isa.TORCH else f"{self.rows}x{self.layer.vectors}"
 
     def tune(self) -> Self:
         """Choose the register tile and its groups by a short trial on one random image."""
@@ -115,12 +120,12 @@ class BlockSparseConv2d:
         x, out = torch.randn(1, *self.input_shape), torch.empty(1, *self.output_shape)
 
         def trial(vectors: int, group: int) -> None:
-            self._layer.vectors, self._layer.group = vectors, group
+            self.layer.vectors, self.layer.group = vectors, group
             self(x, out=out)
 
         plans = itertools.product(sorted({most, most - 1, most // 2, 2, 1} & set(range(1, most + 1))), (1, 4, 16, 64))
         best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1)
-        self._layer.vectors, self._layer.group = best
+        self.layer.vectors, self.layer.group = best
         return self
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -136,7 +141,7 @@ class BlockSparseConv2d:
 
     def step(self, x: Tensor, out: Tensor, residual: Tensor | None = None) -> Step:
         """The call on these tensors, which must fit, for `native.program`."""
-        return Step.on(native.kernel("block_sparse", self.isa), self._layer, x, out, self._workspace, residual, self)
+        return Step.on(native.kernel("block_sparse", self.isa), self.layer, x, out, self._workspace, residual, self)
 
 
 def most_vectors(isa: Isa, rows: int) -> int:

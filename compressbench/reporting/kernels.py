@@ -16,7 +16,7 @@ KINDS: dict[Any, str] = {1: "pointwise", 3: "3x3"}
 
 
 def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: str, out: Path) -> list[Path]:
-    """tables/kernels.md, tables/kernel_{layers,sums,sequences,networks,scaling}.csv, figures/kernels.{png,svg}.
+    """tables/kernels.md, tables/kernel_{layers,sums,sequences,networks,batches,threads,scaling}.csv, figures/kernels.{png,svg}.
 
     frames: what `kernels.benchmark.measure` returns. published: methods/one_by_n/published.csv, for the paper's own curve.
     """
@@ -37,11 +37,16 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "Whole networks with random weights, blocks in every convolution but the first and the depthwise ones; the "
         "classifier is dense. The runtime `compressbench` runs dense networks, too: each layer in its fastest dense form "
         "or on our kernel with all its blocks, batch norms, sums and activations fused.",
+        "## Batches",
+        _batch_table(frames["batches"]),
+        "Images per second of whole networks with one thread.",
         "## More threads",
         _thread_table(sums, frames["scaling"]),
         "Speed-up over the best dense form of every layer with as many threads. The other columns: our time with one "
         "thread over that with so many, no other library in between. SUBP has equally many blocks in every block row, 1xN "
         "as they fall; threads take equal work (what the kernel does) or equally many block rows (what SUBP is meant for).",
+        _whole_table(frames["threads"]),
+        "Whole networks, our runtime alone.",
     ]
     text = "\n\n".join(sections)
     written = [out / "tables" / "kernels.md"]
@@ -127,6 +132,31 @@ def _network_table(networks: pd.DataFrame) -> str:
         row |= {label: f"{sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
         rows.append(row)
     return markdown_table(pd.DataFrame(rows))
+
+
+def _batch_table(batches: pd.DataFrame) -> str:
+    rows = []
+    for (network, batch), own in batches.groupby(["network", "batch"], sort=False) if len(batches) else ():  # type: ignore[misc]
+        dense = own[own["form"] == "dense"].set_index("runtime")["min_ms"]
+        sparse = own[own["form"] == "sparse"].iloc[0]
+        row = {"network": network, "batch": f"{batch}"}
+        row |= {f"dense {runtime}": f"{1e3 / ms:.1f}" for runtime, ms in dense.items()}
+        label = f"{_name(sparse['n'])} at {100 * sparse['sparsity']:g} %"
+        row |= {label: f"{1e3 / sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows)) if rows else "Not measured."
+
+
+def _whole_table(threads: pd.DataFrame) -> str:
+    rows = [
+        {
+            "network": r["network"], "blocks": f"{_name(r['n'])} at {100 * r['sparsity']:g} %", "threads": f"{r['threads']}",
+            "one thread, ms": f"{r['alone_ms']:.2f}", "with all": f"{r['together_ms']:.2f}",
+            "ratio": f"{r['alone_ms'] / r['together_ms']:.2f}",
+        }
+        for r in threads.to_dict("records")
+    ]  # fmt: skip
+    return markdown_table(pd.DataFrame(rows)) if rows else "Not measured: this machine has one core."
 
 
 def _thread_table(sums: pd.DataFrame, scaling: pd.DataFrame) -> str:

@@ -29,6 +29,7 @@ from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.kernels.peak import peak_call
 from compressbench.pruning.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.masks import apply_masks
+from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.runtimes.native import NativeRuntime
 from compressbench.seeding import derive_seed, generator
@@ -42,6 +43,9 @@ NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "VGG-16": ("vgg", {}, (3, 32, 32)),
 }
 END_TO_END = ("MobileNet-V2", "ResNet-50")
+IN_BATCHES = ("ResNet-50",)
+FP32, FP32_BATCHES = (*DEFAULT_RUNTIMES, "openvino"), ("torch_eager", "onnxruntime", "openvino")
+"""What a dense network runs on beside our own runtime, as far as it is installed: one image, and batches."""
 BLOCKS = (1, 4, 8, 16)
 SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9, 0.95)
 KERNELS = (1, 3)
@@ -106,7 +110,10 @@ def convolutions(network: str) -> list[Shape]:
 
 
 def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Everything, with one thread and with all: {"layers", "sums", "sequences", "networks", "scaling"}."""
+    """Everything, with one thread and with all.
+
+    Returns {"layers", "sums", "sequences", "networks", "batches", "threads", "scaling"}.
+    """
     if unknown := [name for name in networks if name not in NETWORKS]:
         raise UserError(f"unknown network {unknown[0]!r}: choose from {', '.join(NETWORKS)}.")
     if not native.is_built():
@@ -122,6 +129,8 @@ def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
         "sums": sums(table),
         "sequences": _all(measure_sequence(name, count) for name in whole for count in threads),
         "networks": _all(measure_end_to_end(name, count) for name in whole for count in threads),
+        "batches": _all(measure_batches(name) for name in IN_BATCHES if name in networks),
+        "threads": pd.DataFrame([measure_threads(name, count) for name in whole for count in several]),
         "scaling": _all(measure_scaling(name, count) for name in whole for count in several),
     }
 
@@ -231,24 +240,61 @@ def measure_end_to_end(
     network: str, threads: int = 1, n: int = 4, sparsity: float = 0.75, rounds: int = 15
 ) -> pd.DataFrame:
     """A whole network with 1xN blocks on our runtime beside the dense one on every runtime: one row per (form, runtime)."""
-    architecture, arguments, input_size = NETWORKS[network]
+    return _beside_dense(network, 1, threads, n, sparsity, rounds)
+
+
+def measure_batches(
+    network: str, batches: Sequence[int] = (8, 32), n: int = 16, sparsity: float = 0.75, rounds: int = 5
+) -> pd.DataFrame:
+    """As `measure_end_to_end` with one thread, on batches: the milliseconds are those of one image."""
+    return _all(_beside_dense(network, batch, 1, n, sparsity, rounds) for batch in batches)
+
+
+def measure_threads(network: str, threads: int, n: int = 4, sparsity: float = 0.75, rounds: int = 30) -> dict[str, Any]:
+    """A whole network with 1xN blocks alone, with one thread and with so many."""
+    _, masked, rng = _networks(network, n, sparsity)
+    x = torch.randn(1, *NETWORKS[network][2], generator=rng)
+    best = {}
+    for used in (1, threads):
+        with measuring(used):
+            call = make_runtime(NativeRuntime.name).prepare(masked, x)
+            best[used] = float(interleaved_times([call], rounds, 10, random.Random(0)).min())
+    row = {"network": network, "n": n, "sparsity": sparsity, "threads": threads}
+    return row | {"alone_ms": best[1], "together_ms": best[threads]}
+
+
+def _networks(network: str, n: int, sparsity: float) -> tuple[nn.Module, nn.Module, torch.Generator]:
+    """With random weights, dense and in random 1xN blocks, and the generator of what follows."""
+    architecture, arguments, _ = NETWORKS[network]
     torch.manual_seed(0)
     dense = models.build(architecture, **arguments).eval()
     rng = generator("end to end", network)
     layers = weights_of(dense, prunable_layers(dense))
     masks = {name: random_block_mask(weight, n, sparsity, rng) for name, weight in layers.items()}
-    masked = apply_masks(copy.deepcopy(dense), masks, block=n)
-    x = torch.randn(1, *input_size, generator=rng)
+    return dense, apply_masks(copy.deepcopy(dense), masks, block=n), rng
+
+
+def _beside_dense(network: str, batch: int, threads: int, n: int, sparsity: float, rounds: int) -> pd.DataFrame:
+    dense, masked, rng = _networks(network, n, sparsity)
+    x = torch.randn(batch, *NETWORKS[network][2], generator=rng)
+    ours, names = NativeRuntime.name, FP32 if batch == 1 else FP32_BATCHES
     with measuring(threads):
-        names = [*DEFAULT_RUNTIMES, NativeRuntime.name]
-        calls = [make_runtime(name).prepare(dense, x) for name in names]
-        calls.append(make_runtime(names[-1]).prepare(masked, x))
-        rng_order = random.Random(derive_seed("end to end", network, threads))
-        times = interleaved_times(calls, rounds, 3, rng_order, window=STRETCH)
-    about = [{"form": "dense", "runtime": name, "n": 0, "sparsity": 0.0} for name in names]
-    about.append({"form": "sparse", "runtime": names[-1], "n": n, "sparsity": sparsity})
-    same = {"network": network, "threads": threads}
+        calls = {name: call for name in (*names, ours) if (call := _prepared(name, dense, x)) is not None}
+        about = [{"form": "dense", "runtime": name, "n": 0, "sparsity": 0.0} for name in calls]
+        about.append({"form": "sparse", "runtime": ours, "n": n, "sparsity": sparsity})
+        every = [*calls.values(), make_runtime(ours).prepare(masked, x)]
+        rng_order = random.Random(derive_seed("end to end", network, threads, batch))
+        times = interleaved_times(every, rounds, 3, rng_order, window=STRETCH) / batch
+    same = {"network": network, "threads": threads, "batch": batch}
     return pd.DataFrame([same | row | _summary(own) for row, own in zip(about, times, strict=True)])
+
+
+def _prepared(name: str, model: nn.Module, x: Tensor) -> Call | None:
+    """None where the runtime's library is not installed."""
+    try:
+        return make_runtime(name).prepare(model, x)
+    except Skip:
+        return None
 
 
 def _summary(times: Times) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """The kernel benchmark on a small network, and what its page says about numbers that are known."""
 
+import importlib.util
+
 import pandas as pd
 import pytest
 
@@ -11,6 +13,10 @@ from compressbench.timing.latency import interleaved_times
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "methods/one_by_n/published.csv"
+
+
+def installed(*packages: str) -> list[str]:
+    return [package for package in packages if importlib.util.find_spec(package)]
 
 
 TINY = {"blocks": [1, 1], "widths": [16, 32], "shortcut": "conv", "classes": 10}
@@ -25,6 +31,7 @@ def twice(calls, rounds, warmup, rng, window=0.0):
 def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "NETWORKS", {"tiny": ("resnet_cifar", TINY, (3, 16, 16))})
     monkeypatch.setattr(benchmark, "END_TO_END", ("tiny",))
+    monkeypatch.setattr(benchmark, "IN_BATCHES", ("tiny",))
     monkeypatch.setattr(benchmark, "STRETCH", 1e-3)
     monkeypatch.setattr(benchmark.machine, "usable_cores", lambda: 2)
     network = benchmark.convolutions("tiny")
@@ -41,14 +48,18 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     assert sparse["tile"].str.fullmatch(r"\d+x\d+").all()
     assert (layers["min_ms"] > 0).all()
     assert {"NCHW", "channels_last", "GEMM NHWC", "onnxruntime", "binary", "peak"} <= set(layers["form"])
-    assert set(frames["networks"]["runtime"]) == {"torch_eager", "torch_compiled", "onnxruntime", "compressbench"}
+    dense = {"torch_eager", "torch_compiled", "onnxruntime", "compressbench"} | set(installed("openvino"))
+    assert set(frames["networks"]["runtime"]) == dense
+    assert set(frames["batches"]["runtime"]) == dense - {"torch_compiled"}
+    assert set(frames["batches"]["batch"]) == {8, 32}
+    assert set(frames["threads"]["threads"]) == {2}
     assert set(zip(frames["scaling"]["rows"], frames["scaling"]["share"], strict=True)) == {
         ("ranked", "work"), ("ranked", "rows"), ("uniform", "work"), ("uniform", "rows"),
     }  # fmt: skip
     written = write_kernels(frames, PUBLISHED, "a machine", tmp_path)
     assert all(path.exists() for path in written)
     page = (tmp_path / "tables/kernels.md").read_text(encoding="utf-8")
-    for heading in ("Binary convolutions", "In sequence", "End to end", "More threads"):
+    for heading in ("Binary convolutions", "In sequence", "End to end", "Batches", "More threads"):
         assert f"## {heading}" in page
     assert "| tiny 3x3" in page
 

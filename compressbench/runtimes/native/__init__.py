@@ -5,17 +5,19 @@ steps: each operation in its fastest form; memory: where the values live; execut
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from compressbench.kernels import native
-from compressbench.kernels.autotune import Call
+from compressbench.kernels.autotune import Call, fastest
 from compressbench.layers.binary import BinaryLayer
 from compressbench.layers.deployment import deploy, simulated_kinds
 from compressbench.layers.masked import MaskedConv2d
 from compressbench.runtimes.base import Runtime
-from compressbench.runtimes.native.execution import Execution
+from compressbench.runtimes.native.execution import Execution, one_by_one
+from compressbench.runtimes.native.forms import BlockMask
 from compressbench.runtimes.native.fusion import fuse
 from compressbench.runtimes.native.graph import Graph, trace
 from compressbench.runtimes.native.packed_layers import PackedLayer, pack_binary
@@ -44,12 +46,29 @@ class NativeRuntime(Runtime):
         return "" if ours else "nothing is masked or binary"
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
-        """Trace, choose the form of every layer, and plan the memory."""
+        """Trace, choose the form of every layer, and plan the memory.
+
+        A batch runs at once or image by image, whichever a short trial finds faster: the activations of many images do not
+        fit the caches.
+        """
         masks = {
             name: (layer.mask, layer.block or 1)
             for name, layer in model.named_modules()
             if isinstance(layer, MaskedConv2d) and layer.groups == 1
         }
+        call = self._plan(model, masks, example)
+        if len(example) == 1:
+            return call
+        batched, image = (self.forms, self.tiles), example[:1].clone()
+        forms = [call, one_by_one(self._plan(model, masks, image), image, example)]
+        alike = torch.allclose(forms[0](), forms[1](), rtol=1e-3, atol=1e-4)  # images may depend on each other
+        best = fastest({form: form for form in forms}, warmup=1, rounds=3) if alike else call
+        if best is call:
+            self.forms, self.tiles = batched
+        return best
+
+    def _plan(self, model: nn.Module, masks: Mapping[str, BlockMask], example: Tensor) -> Call:
+        """A forward pass on this batch."""
         module = trace(pack_binary(deploy(model)))
         binary = sum(isinstance(layer, PackedLayer) for layer in module.modules())
         layout = torch.channels_last if binary else torch.contiguous_format

@@ -14,16 +14,22 @@ from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSpars
 from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
 from compressbench.kernels.native import Isa
 from compressbench.kernels.onednn import packed_convolution
-from compressbench.kernels.pooling import GlobalMean
+from compressbench.kernels.pooling import GlobalMean, MaxPool2d
 from compressbench.layers.replaceable import LINEAR, SIZES, Replaceable, equal_pair, numbers, one_of
 from compressbench.models.resnet import PadShortcut
 from compressbench.pruning.blocks import encode_bsr
 
-Own = BlockSparseConv2d | DepthwiseConv2d | GlobalMean
+Own = BlockSparseConv2d | DepthwiseConv2d | GlobalMean | MaxPool2d
 Form = Callable[..., Tensor]
 """(input, [what is added to the output]) -> output, all NCHW."""
 BlockMask = tuple[Tensor, int]
 """(mask, N) of a layer with 1xN blocks."""
+
+
+def square(size: Any) -> bool:
+    """The form takes windows of equal sides."""
+    return isinstance(size, int) or equal_pair(size)
+
 
 OUR_CONVOLUTION = Replaceable(
     nn.Conv2d, ("in_channels", "out_channels", "groups", "bias"),
@@ -39,6 +45,10 @@ PAD_SHORTCUT = Replaceable(PadShortcut, ("inputs", "outputs", "stride"))
 MAX_POOL = Replaceable(
     nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode"), return_indices=one_of(False)
 )
+OUR_MAX_POOL = Replaceable(
+    nn.MaxPool2d, kernel_size=square, stride=square, padding=square, dilation=one_of(1, (1, 1)), ceil_mode=one_of(False),
+    return_indices=one_of(False),
+)  # fmt: skip
 
 
 def fastest_convolution(
@@ -120,6 +130,8 @@ def own_operation(module: nn.Module, shape: torch.Size) -> Own | None:
     """A layer other than a convolution on our kernels, for inputs of this shape; None where PyTorch is as good."""
     if GLOBAL_MEAN.covers(module) and len(shape) == 4:
         return GlobalMean(shape[1:])
+    if isinstance(module, nn.MaxPool2d) and OUR_MAX_POOL.covers(module) and len(shape) == 4:
+        return MaxPool2d(shape[1:], *(_side(value) for value in (module.kernel_size, module.stride, module.padding)))
     if isinstance(module, PadShortcut) and PAD_SHORTCUT.covers(module):  # a 1x1 convolution that copies
         weight = F.pad(torch.eye(shape[1]), (0, 0, module.front, module.back))[:, :, None, None]
         return BlockSparseConv2d(encode_bsr(weight, weight > 0, 1), None, shape[1:], stride=module.stride)
@@ -161,6 +173,11 @@ def _as_run(form: Form, values: Sequence[Tensor], out: Tensor) -> Call:
     if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH:
         return native.program([form.step(values[0], out, *values[1:])])
     return functools.partial(form, *values)
+
+
+def _side(size: int | tuple[int, ...]) -> int:
+    """Of a square window."""
+    return size if isinstance(size, int) else int(size[0])
 
 
 def _block_size(channels: int) -> int:

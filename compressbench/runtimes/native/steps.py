@@ -66,7 +66,7 @@ def _operation(graph: Graph, node: fx.Node, layout: torch.memory_format) -> Step
     if module is not None and only_argument(node) and layout is torch.contiguous_format:
         shape = shape_of(inputs[0])
         planned = own_operation(module, shape) if native.is_built() else None
-        module = fastest_pool(module, shape)
+        module = module if planned else fastest_pool(module, shape)
     return Step(node, inputs, functools.partial(_call, node, module), planned, form)
 
 

@@ -66,7 +66,9 @@ def test_a_mask_whose_blocks_do_not_divide_the_filters_has_no_form_of_ours() -> 
 
 @pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
 @pytest.mark.parametrize(
-    "module", [nn.AdaptiveAvgPool2d(1), PadShortcut(8, 16, 2)], ids=["global mean", "padded shortcut"]
+    "module",
+    [nn.AdaptiveAvgPool2d(1), PadShortcut(8, 16, 2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 2))],
+    ids=["global mean", "padded shortcut", "max pool", "max pool without padding"],
 )
 def test_other_operations_on_our_kernels_compute_the_same(module: nn.Module) -> None:
     own = forms.own_operation(module, X.shape)
