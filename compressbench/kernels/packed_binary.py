@@ -31,7 +31,7 @@ class Binary(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("c_in", "height", "width", "c_out", "out_height", "out_width")),
         *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding", "encoding", "centred")),
-        *((name, ctypes.c_void_p) for name in ("offsets", "weights", "base", "classes")),
+        *((name, ctypes.c_void_p) for name in ("norm", "offsets", "weights", "base", "classes")),
         ("class_pitch", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("scale", "bias", "slope")),
         *((name, ctypes.c_float) for name in ("low", "high")),
@@ -64,7 +64,8 @@ class PackedBinaryConv2d:
 
     bits: bool [c_out, c_in, k, k]. With encoding "signs" W is +1 where set, else -1 (ReCU; XOR and popcount); with
     "ones" W is 1 where set, else 0 (SiMaN's storage; AND and popcount). sign(x) is -1 for x <= 0. The padding is zero,
-    neither +1 nor -1. centred: the mean of each image is subtracted before the sign. input_size: (height, width).
+    neither +1 nor -1. centred: the mean of each image is subtracted before the sign. norm: (scale, shift) [c_in], which x
+    goes through before the sign; one of both at most. input_size: (height, width).
     slope: [c_out], that of a PReLU f; none for f(v) = v. clip: (low, high).
     Where the library could not be built, PyTorch computes it (`isa` TORCH).
 
@@ -85,6 +86,7 @@ class PackedBinaryConv2d:
         padding: int = 0,
         encoding: Encoding = "signs",
         centred: bool = False,
+        norm: tuple[Tensor, Tensor] | None = None,
         slope: Tensor | None = None,
         clip: tuple[float, float] = (-INFINITY, INFINITY),
         isa: Isa | None = None,
@@ -98,6 +100,9 @@ class PackedBinaryConv2d:
         self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
         self.kernel, self.stride, self.padding, self.centred, self.clip = kernel, stride, padding, centred, clip
         self._scale, self._bias = per_channel("scale", scale, c_out, 1.0), per_channel("bias", bias, c_out, 0.0)
+        if norm is not None and centred:
+            raise ValueError("signs are either those of centred images or behind a norm")
+        self.norm = None if norm is None else torch.stack([per_channel("norm", values, c_in, 0.0) for values in norm])
         self._slope = None if slope is None else per_channel("slope", slope, c_out, 1.0)
         self.input = Signs(c_in, height * width)
         self.signs: Signs | None = None
@@ -111,11 +116,11 @@ class PackedBinaryConv2d:
         self._base, self._classes = _border(bits, height, width, stride, padding, encoding)
         self._offsets, copied = _copies(bits.shape, height, width, stride, padding)
         self._copies, self._sums = torch.zeros(copied, dtype=torch.int64), torch.empty(c_in)
+        tables = (self.norm, self._offsets, self._weights, self._base, self._classes)
         self._layer = Binary(
             *self.input_shape, *self.output_shape, kernel, stride, padding, encoding == "ones", centred,
-            self._offsets.data_ptr(), self._weights.data_ptr(), self._base.data_ptr(), self._classes.data_ptr(),
-            self._base.shape[1], self._scale.data_ptr(), self._bias.data_ptr(),
-            None if self._slope is None else self._slope.data_ptr(), *clip, None, self._copies.data_ptr() or None,
+            *map(_address, tables), self._base.shape[1], *map(_address, (self._scale, self._bias, self._slope)), *clip,
+            None, _address(self._copies),
         )  # fmt: skip
 
     @property
@@ -148,7 +153,7 @@ class PackedBinaryConv2d:
             most = self.input_shape[0] * self.kernel**2
             limits, flips = thresholds(self._scale, self._bias, most)
             self._limits, self._flips = limits, pack_bits(flips)
-            layer.limits, layer.flips = self._limits.data_ptr(), self._flips.data_ptr()
+            layer.limits, layer.flips = _address(self._limits), _address(self._flips)
         step = Step.on(
             native.kernel(NAME, self.isa), layer, x, out, self._sums, residual, owner=(self, self.input, signs)
         )
@@ -159,11 +164,16 @@ class PackedBinaryConv2d:
         return step
 
     def _in_torch(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        signs = sign_ste(x - x.mean((1, 2, 3), keepdim=True) if self.centred else x)
+        x = x - x.mean((1, 2, 3), keepdim=True) if self.centred else x
+        signs = sign_ste(x if self.norm is None else self.norm[0, :, None, None] * x + self.norm[1, :, None, None])
         y = torch.addcmul(self._bias[:, None, None], self._convolve(signs), self._scale[:, None, None])
         if residual is not None:
             y = y + residual
         return torch.clamp(y if self._slope is None else F.prelu(y, self._slope), *self.clip)
+
+
+def _address(values: Tensor | None) -> int | None:
+    return None if values is None or not len(values) else values.data_ptr()
 
 
 def thresholds(scale: Tensor, bias: Tensor, most: int) -> tuple[Tensor, Tensor]:

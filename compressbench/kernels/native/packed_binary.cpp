@@ -25,7 +25,8 @@ struct cb_binary {
   int32_t c_out, out_height, out_width;
   int32_t kernel, stride, padding;
   int32_t encoding;           // of weights, 0: signs, 1: ones
-  int32_t centred;            // the input's signs are those of x minus the mean of its image
+  int32_t centred;            // the input's signs are those of x minus the mean of its image,
+  const float *norm;          // or of norm[0][c] x + norm[1][c], [2][c_in], or null
   const int32_t *offsets;     // [word][tap]: words from the first position of one to that of the other in the copies
   const uint64_t *weights;    // [group of packed_binary_rows][word][tap][channel of the group]
   const int32_t *base;        // [c_out][class_pitch], by the class of the position
@@ -142,7 +143,7 @@ inline void write(uint64_t *to, words values, int32_t count) {
 
 inline int32_t words_of(int32_t channels) { return (channels + 63) / 64; }
 
-// The signs of the pairs of vectors [first, last) of one image, counted through all words: bit 1 where x > mean.
+// The signs of the pairs of vectors [first, last) of one image, counted through all words: bit 1 where x > mean, or its norm > 0.
 void pack(const cb_binary &layer, const float *image, float mean, uint64_t *out, int32_t first, int32_t last) {
   const int32_t pixels = layer.height * layer.width, pairs = (pixels + PAIR - 1) / PAIR;
   for (int32_t number = first; number < last; ++number) {
@@ -150,7 +151,11 @@ void pack(const cb_binary &layer, const float *image, float mean, uint64_t *out,
     const int32_t channels = layer.c_in - 64 * word < 64 ? layer.c_in - 64 * word : 64;
     const float *in = image + static_cast<int64_t>(64 * word) * pixels + pixel;
     words signs[2]{};
-    for (int32_t c = 0; c < channels; ++c, in += pixels) add_bit(signs, read(in, count) > mean, 1ull << c);
+    const float *scale = layer.norm ? layer.norm + 64 * word : nullptr;
+    for (int32_t c = 0; c < channels; ++c, in += pixels) {
+      const floats v = read(in, count);
+      add_bit(signs, (scale ? scale[c] * v + scale[layer.c_in + c] : v) > mean, 1ull << c);
+    }
     uint64_t *to = out + static_cast<int64_t>(word) * pixels + pixel;
     write(to, signs[0], count);
     if (count > LANES) write(to + LANES, signs[1], count - LANES);

@@ -13,6 +13,7 @@ from compressbench.kernels import native
 from compressbench.kernels.autotune import Call
 from compressbench.layers.binary import BinaryLayer
 from compressbench.layers.deployment import deploy, simulated_kinds
+from compressbench.layers.folding import fold_norms_into_linears
 from compressbench.layers.masked import MaskedConv2d
 from compressbench.runtimes.base import Runtime
 from compressbench.runtimes.native.binary import pack_binary
@@ -50,7 +51,7 @@ class NativeRuntime(Runtime):
             for name, layer in model.named_modules()
             if isinstance(layer, MaskedConv2d) and layer.groups == 1
         }
-        module = trace(pack_binary(deploy(model)))
+        module = fold_norms_into_linears(trace(pack_binary(deploy(model))), example)
         example = example.contiguous()
         graph = Graph(module, example)
         steps = fastest_steps(graph, fuse(graph), masks, torch.contiguous_format)

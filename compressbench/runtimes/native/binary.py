@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from compressbench.kernels.block_sparse import INFINITY
-from compressbench.kernels.native import Isa
 from compressbench.kernels.native import Step as NativeStep
 from compressbench.kernels.packed_binary import PackedBinaryConv2d, Signs
 from compressbench.layers.binary import BinaryLayer
@@ -31,18 +30,26 @@ class PackedLayer(nn.Module):
             scale, bias = scale_and_shift(norm, self._form.bias)
             self._form = self._form._replace(scale=self._form.scale * scale, bias=bias)
 
+    @property
+    def reads_signs(self) -> bool:
+        """Whether nothing is subtracted before the sign."""
+        return not self._form.centred
+
     def planned(
-        self, size: Sequence[int], slope: Tensor | None, clip: tuple[float, float] | None, isa: Isa | None = None
+        self,
+        size: Sequence[int],
+        norm: tuple[Tensor, Tensor] | None = None,
+        slope: Tensor | None = None,
+        clip: tuple[float, float] = (-INFINITY, INFINITY),
     ) -> PackedBinaryConv2d:
-        """On the kernel, for images of this (height, width), with the activation after it."""
+        """On the kernel, for images of this (height, width), with the norm before it and the activation after it."""
         bits, scale, bias, encoding, centred = self._form
         geometry: Any = {"stride": self._stride, "padding": self._padding, "encoding": encoding, "centred": centred}
-        rest: Any = {"slope": slope, "clip": clip or (-INFINITY, INFINITY), "isa": isa}
-        return PackedBinaryConv2d(bits, scale, bias, size, **geometry, **rest)
+        return PackedBinaryConv2d(bits, scale, bias, size, **geometry, norm=norm, slope=slope, clip=clip)
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, C, H, W] -> [1, c_out, H', W']."""
-        return self.planned(x.shape[2:], None, None)(x.contiguous())
+        return self.planned(x.shape[2:])(x.contiguous())
 
 
 class BinaryStep:
@@ -86,9 +93,12 @@ def hand_over_bits(steps: Sequence[tuple[fx.Node, list[fx.Node], object]], outpu
             continue
         source, layer = inputs[0], planned.layer
         values.update(inputs[1:])
+        if layer.norm is not None:
+            values.add(source)
+            continue
         before = binary.get(source)
         if before is not None and not layer.centred:
-            before.layer.signs = before.layer.signs or Signs(*_size(layer))
+            before.layer.signs = before.layer.signs or layer.input
             found[source, False] = before.layer.signs
         planned.reads_bits = (source, layer.centred) in found
         layer.input = found.setdefault((source, layer.centred), layer.input)
@@ -96,8 +106,3 @@ def hand_over_bits(steps: Sequence[tuple[fx.Node, list[fx.Node], object]], outpu
             values.add(source)
     for node, planned in binary.items():
         planned.layer.writes = node in values
-
-
-def _size(layer: PackedBinaryConv2d) -> tuple[int, int]:
-    channels, height, width = layer.input_shape
-    return channels, height * width

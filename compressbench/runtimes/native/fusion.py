@@ -9,8 +9,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from compressbench.kernels.block_sparse import INFINITY
-from compressbench.layers.folding import only_argument
-from compressbench.layers.replaceable import CONVOLUTION, Replaceable, one_of
+from compressbench.layers.folding import only_argument, scale_and_shift
+from compressbench.layers.replaceable import BATCH_NORM, CONVOLUTION, Replaceable, one_of
 from compressbench.runtimes.native.binary import PackedLayer
 from compressbench.runtimes.native.graph import Graph, kind_of, shape_of
 
@@ -29,7 +29,9 @@ ADDITIONS = (operator.add, operator.iadd, torch.add)
 class Fused:
     """A convolution with what follows it: a residual sum, a clip. It runs in the place of `last`.
 
-    slope: [channels] of a PReLU in the place of the clip, which only binary convolutions take.
+    Of binary convolutions only:
+        norm: (scale, shift) of the batch norm before it; an activation between, which leaves signs alone, is dropped.
+        slope: [channels] of a PReLU in the place of the clip.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Fused:
     absorbed: list[fx.Node]
     residual: fx.Node | None = None
     clip: tuple[float, float] | None = None
+    norm: tuple[Tensor, Tensor] | None = None
     slope: Tensor | None = None
 
 
@@ -52,10 +55,29 @@ def fuse(graph: Graph) -> list[Fused]:
         if not isinstance(layer, nn.Conv2d | PackedLayer) or not known or source is None or len(shape_of(node)) != 4:
             continue
         chain = Fused(str(node.target), layer, graph.resolve(source), node, [node])
+        if isinstance(layer, PackedLayer) and layer.reads_signs:
+            _absorb_norm(graph, chain, source, taken)
         _absorb(graph, chain, taken)
         taken.update(chain.absorbed)
         chains.append(chain)
     return chains
+
+
+def _absorb_norm(graph: Graph, chain: Fused, source: fx.Node, taken: set[fx.Node]) -> None:
+    """A batch norm that only this binary convolution reads, also through activations that leave signs alone."""
+    found: list[fx.Node] = []
+    at: fx.Node | None = source
+    while at is not None and len(at.users) == 1 and at not in taken:
+        found.append(at)
+        module, before = graph.module_of(at), only_argument(at)
+        if module is not None and BATCH_NORM.covers(module) and before is not None:
+            if not graph.changed_between(before, chain.last, found):
+                chain.norm, chain.source = scale_and_shift(module, None), graph.resolve(before)
+                chain.absorbed.extend(found)
+            return
+        clip, slope = _clip(graph, at), _slope(graph, at)
+        keeps_signs = (clip is not None and clip[0] <= 0 < clip[1]) or (slope is not None and bool((slope >= 0).all()))
+        at = before if keeps_signs or at in graph.identities else None
 
 
 def _absorb(graph: Graph, chain: Fused, taken: set[fx.Node]) -> None:

@@ -54,7 +54,8 @@ def fastest_steps(
 
 def _binary(chain: Fused, layer: PackedLayer) -> Step:
     nodes = [node for node in (chain.source, chain.residual) if node is not None]
-    planned = layer.planned(shape_of(chain.source)[2:], chain.slope, chain.clip)
+    clip = chain.clip or (-INFINITY, INFINITY)
+    planned = layer.planned(shape_of(chain.source)[2:], chain.norm, chain.slope, clip)
     step = None if planned.isa is Isa.TORCH else BinaryStep(planned)
     return Step(chain.last, nodes, lambda values: planned(*values), step, "binary", fresh=True)
 

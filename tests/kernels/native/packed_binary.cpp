@@ -8,7 +8,7 @@ bool agrees() {
   const Geometry g(1);
   const int batch = draw(1, 2), taps = g.kernel * g.kernel, words = (g.c_in + 63) / 64, out_words = (g.c_out + 63) / 64;
   const int pixels = g.height * g.width, positions = g.out_height * g.out_width, ones = draw(0, 1);
-  const bool given = draw(0, 1), centred = !given && draw(0, 1), added = draw(0, 1), sloped = draw(0, 1), only_signs = !added && !sloped && draw(0, 1);
+  const bool given = draw(0, 1), centred = !given && draw(0, 1), normed = !given && !centred && draw(0, 1), added = draw(0, 1), sloped = draw(0, 1), only_signs = !added && !sloped && draw(0, 1);
   std::vector<uint64_t> weights(static_cast<size_t>((g.c_out + ROWS - 1) / ROWS) * taps * words * ROWS);
   std::vector<int> bits(static_cast<size_t>(g.c_out) * taps * g.c_in);
   for (int o = 0; o < g.c_out; ++o)
@@ -56,6 +56,7 @@ bool agrees() {
   const std::vector<float> residual = values(static_cast<int64_t>(batch) * g.c_out * positions);
   std::vector<double> means(static_cast<size_t>(batch));
   for (size_t i = 0; i < x.size() && centred; ++i) means[i / static_cast<size_t>(g.c_in * pixels)] += x[i] / (g.c_in * pixels);
+  const std::vector<float> norm = values(2 * g.c_in);
   std::vector<uint64_t> input(static_cast<size_t>(batch * words * pixels + LANES)), signs(static_cast<size_t>(batch * out_words * positions));
   std::vector<uint64_t> copies(static_cast<size_t>(words * g.kernel * plane + LANES));
   if (given)
@@ -64,7 +65,7 @@ bool agrees() {
         for (int p = 0; p < pixels; ++p)
           if (x[static_cast<size_t>((b * g.c_in + c) * pixels + p)] > 0)
             input[static_cast<size_t>((b * words + c / 64) * pixels + p)] |= 1ull << (c % 64);
-  const cb_binary layer{g.c_in, g.height, g.width, g.c_out, g.out_height, g.out_width, g.kernel, g.stride, g.padding, ones, centred,
+  const cb_binary layer{g.c_in, g.height, g.width, g.c_out, g.out_height, g.out_width, g.kernel, g.stride, g.padding, ones, centred, normed ? norm.data() : nullptr,
                         offsets.data(), weights.data(), base.data(), classes.data(), pitch, scale.data(), bias.data(),
                         sloped ? slope.data() : nullptr, -3.f, 3.f, input.data(), direct ? nullptr : copies.data(), signs.data(),
                         only_signs ? limits.data() : nullptr, flips.data()};
@@ -80,7 +81,9 @@ bool agrees() {
         for (int t = 0; t < taps; ++t) {
           const int64_t pixel = g.pixel(p / g.out_width, p % g.out_width, t / g.kernel, t % g.kernel);
           for (int c = 0; c < g.c_in && pixel >= 0; ++c) {
-            const int sign = x[static_cast<size_t>((b * g.c_in + c) * pixels + pixel)] > means[static_cast<size_t>(b)] ? 1 : -1;
+            double v = x[static_cast<size_t>((b * g.c_in + c) * pixels + pixel)] - means[static_cast<size_t>(b)];
+            if (normed) v = v * norm[static_cast<size_t>(c)] + norm[static_cast<size_t>(g.c_in + c)];
+            const int sign = v > 0 ? 1 : -1;
             const int bit = bits[static_cast<size_t>((o * taps + t) * g.c_in + c)];
             sum += sign * (ones ? bit : 2 * bit - 1);
           }
