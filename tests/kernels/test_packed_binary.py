@@ -132,6 +132,21 @@ def test_the_encodings_differ_by_the_sum_of_the_activations() -> None:
     assert torch.equal(signs, 2 * ones - total)
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_two_threads_compute_the_same_bits(centred: bool) -> None:
+    """Of a layer that is large enough for them."""
+    bits, x = torch.rand(70, 130, 3, 3) > 0.5, torch.randn(2, 130, 21, 21)
+    own = PackedBinaryConv2d(bits, torch.rand(70), torch.randn(70), (21, 21), padding=1, centred=centred)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(own(x))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
 def test_scale_and_bias_are_per_channel() -> None:
     bits, scale, bias = torch.rand(5, 64, 3, 3) > 0.5, torch.rand(5), torch.randn(5)
     x = torch.randn(2, 64, 6, 7)

@@ -47,6 +47,7 @@ namespace {
 constexpr int LANES = VECTOR_BYTES / 8;  // words
 constexpr int PAIR = 2 * LANES;          // floats
 constexpr int ROWS = 4;
+constexpr int64_t WORTH_SHARING = 1 << 18;  // words that are counted: below it, threads take longer to meet than to compute
 constexpr int MOST = VECTOR_BYTES == 64 ? 6 : 2;
 
 typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
@@ -382,8 +383,11 @@ void convolve(const cb_binary &layer, const float *x, float *sums, const float *
 // x: float [batch, c_in, height, width], or null where layer->input holds its signs; workspace: c_in floats where the mean is
 // subtracted; residual, or null, and y, or null where nobody wants the values: float [batch, c_out, out_height, out_width].
 KERNEL(void, packed_binary)(const cb_step *step, int32_t threads) {
-  convolve(*static_cast<const cb_binary *>(step->layer), static_cast<const float *>(step->x), static_cast<float *>(step->workspace),
-           static_cast<const float *>(step->residual), static_cast<float *>(step->y), step->batch, threads);
+  const cb_binary &layer = *static_cast<const cb_binary *>(step->layer);
+  const int64_t taps = static_cast<int64_t>(layer.kernel) * layer.kernel * words_of(layer.c_in);
+  const int64_t counted = taps * layer.c_out * layer.out_height * layer.out_width * step->batch;
+  convolve(layer, static_cast<const float *>(step->x), static_cast<float *>(step->workspace), static_cast<const float *>(step->residual),
+           static_cast<float *>(step->y), step->batch, counted < WORTH_SHARING ? 1 : threads);
 }
 
 // Output channels that are computed together.

@@ -125,12 +125,12 @@ def own_operation(module: nn.Module, shape: torch.Size) -> Own | None:
     """A layer other than a convolution on our kernels, for inputs of this shape; None where PyTorch is as good."""
     if GLOBAL_MEAN.covers(module) and len(shape) == 4:
         return GlobalMean(shape[1:])
-    if isinstance(module, nn.AvgPool2d) and AVERAGE_POOL.covers(module) and len(shape) == 4:
-        kernel, stride = (one for one in (module.kernel_size, module.stride) if isinstance(one, int))
-        return AveragePool2d(shape[1:], kernel, stride, module.ceil_mode)
     if isinstance(module, PadShortcut) and PAD_SHORTCUT.covers(module):  # a 1x1 convolution that copies
         weight = F.pad(torch.eye(shape[1]), (0, 0, module.front, module.back))[:, :, None, None]
         return BlockSparseConv2d(encode_bsr(weight, weight > 0, 1), None, shape[1:], stride=module.stride)
+    if isinstance(module, nn.AvgPool2d) and AVERAGE_POOL.covers(module) and len(shape) == 4:
+        kernel, stride = (one for one in (module.kernel_size, module.stride) if isinstance(one, int))
+        return AveragePool2d(shape[1:], kernel, stride, module.ceil_mode)
     if isinstance(module, nn.Linear) and LINEAR.covers(module) and len(shape) == 2 and shape[0] == 1:
         weight = module.weight[:, :, None, None]
         blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), _block_size(len(weight)))
