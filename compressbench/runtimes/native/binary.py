@@ -21,7 +21,7 @@ BINARY_CONVOLUTION = Replaceable(
 
 
 class PackedLayer(nn.Module):
-    """A binary convolution, and the batch norm after it. Alone it computes y = scale * conv2d(sign(x), W) + bias in PyTorch."""
+    """A binary convolution, and the batch norm after it; it is planned anew for every call, which only tells shapes."""
 
     def __init__(self, layer: Any, norm: Any) -> None:
         super().__init__()
