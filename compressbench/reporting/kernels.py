@@ -16,7 +16,7 @@ KINDS: dict[Any, str] = {1: "pointwise", 3: "3x3"}
 
 
 def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: str, out: Path) -> list[Path]:
-    """tables/kernels.md, tables/kernel_{layers,sums,sequences,networks,batches,threads,scaling}.csv, figures/kernels.{png,svg}.
+    """tables/kernels.md, tables/kernel_FRAME.csv for every one of `frames`, figures/kernels.{png,svg}.
 
     frames: what `kernels.benchmark.measure` returns. published: methods/one_by_n/published.csv, for the paper's own curve.
     """
@@ -28,6 +28,10 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "## Binary convolutions",
         _binary_table(frames["layers"]),
         "One-bit weights and activations, packing of the input included, over the best fp32 form of the layer.",
+        _binary_networks_table(frames["binary"]),
+        "Whole networks with one-bit convolutions in the form of ReCU, the first and the last layer and shortcuts in fp32, "
+        "over the dense network (ReLU) on its fastest runtime, in fp32 and in int8 (one range per channel of a weight, one "
+        "per input).",
         "## In sequence",
         _sequence_table(frames["sequences"]),
         "All pointwise layers of stride 1 one after the other between two shared buffers, over the same with each layer in its "
@@ -106,6 +110,19 @@ def _binary_table(layers: pd.DataFrame) -> str:
         speedup = total / (own["min_ms"] * own["count"]).sum()
         rows.append({"3x3 layers of": network, "speed-up": f"{speedup:.1f}", "shape by shape": shapes})
     return markdown_table(pd.DataFrame(rows), ["3x3 layers of", "shape by shape"])
+
+
+def _binary_networks_table(networks: pd.DataFrame) -> str:
+    rows = []
+    for (network, threads), own in networks.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
+        binary = own[own["form"] == "binary"]["min_ms"].item()
+        row = {"network": network, "threads": f"{threads}", "binary ms": f"{binary:.3g}"}
+        for form, name in (("dense", "fp32"), ("dense int8", "int8")):
+            dense = own[own["form"] == form].set_index("runtime")["min_ms"]
+            row[f"fastest {name}"] = f"{dense.min():.3g} ({dense.idxmin()})" if len(dense) else "none here"
+            row[f"over {name}"] = f"{dense.min() / binary:.2f}" if len(dense) else ""
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows))
 
 
 def _sequence_table(sequences: pd.DataFrame) -> str:

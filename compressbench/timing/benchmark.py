@@ -1,7 +1,7 @@
 """Our kernels against the best dense forms: layer by layer, in sequence, and end to end (`make bench-kernels`).
 
 All candidates run interleaved in one process, each in the layout that it likes best (a dense form's layout is not timed;
-ours reads and writes NCHW or, binary, NHWC, and what it copies or packs is timed).
+ours reads and writes NCHW, and what it copies or packs is timed).
 """
 
 import copy
@@ -27,6 +27,12 @@ from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.kernels.onednn import packed_convolution
 from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.kernels.peak import peak_call
+from compressbench.layers.binary import OneBitConv2d, binarise, binary_layers
+from compressbench.layers.folding import fold_norms
+from compressbench.layers.quantized import quantize_layer
+from compressbench.layers.quantizers import make_grid, minmax_range
+from compressbench.layers.registry import replace_module
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.masks import apply_masks
 from compressbench.runtimes.base import Skip
@@ -46,11 +52,30 @@ END_TO_END = ("MobileNet-V2", "ResNet-50")
 IN_BATCHES = ("ResNet-50",)
 FP32, FP32_BATCHES = (*DEFAULT_RUNTIMES, "openvino"), ("torch_eager", "onnxruntime", "openvino")
 """What a dense network runs on beside our own runtime, as far as it is installed: one image, and batches."""
+INT8_RUNTIMES = ("onnxruntime_int8", "openvino_int8")
 BLOCKS = (1, 4, 8, 16)
 SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9, 0.95)
 KERNELS = (1, 3)
 # Seconds that a whole network, or a sequence, runs before another one takes over the caches and the cores.
 STRETCH = 0.05
+
+
+@dataclass(frozen=True)
+class BinaryNetwork:
+    """A network with one-bit convolutions, and the dense one that it competes with."""
+
+    binary: tuple[str, dict[str, Any]]
+    dense: tuple[str, dict[str, Any]]
+    input_size: tuple[int, int, int]
+
+
+SMALL: dict[str, Any] = {"in_channels": 1, "blocks": [1, 1, 1], "stem_stride": 2}
+BINARY: Mapping[str, BinaryNetwork] = {
+    "ResNet-18, 224x224": BinaryNetwork(("binary_resnet18", {"form": "recu"}), ("resnet18", {}), (3, 224, 224)),
+    "ResNet-8, 28x28": BinaryNetwork(
+        ("binary_resnet_cifar", SMALL | {"form": "recu"}), ("binary_resnet_cifar", SMALL), (1, 28, 28)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +137,7 @@ def convolutions(network: str) -> list[Shape]:
 def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Everything, with one thread and with all.
 
-    Returns {"layers", "sums", "sequences", "networks", "batches", "threads", "scaling"}.
+    Returns {"layers", "sums", "sequences", "networks", "batches", "threads", "binary", "scaling"}.
     """
     if unknown := [name for name in networks if name not in NETWORKS]:
         raise UserError(f"unknown network {unknown[0]!r}: choose from {', '.join(NETWORKS)}.")
@@ -131,6 +156,7 @@ def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
         "networks": _all(measure_end_to_end(name, count) for name in whole for count in threads),
         "batches": _all(measure_batches(name) for name in IN_BATCHES if name in networks),
         "threads": pd.DataFrame([measure_threads(name, count) for name in whole for count in several]),
+        "binary": _all(measure_binary(name, count) for name in BINARY for count in threads),
         "scaling": _all(measure_scaling(name, count) for name in whole for count in several),
     }
 
@@ -295,6 +321,64 @@ def _prepared(name: str, model: nn.Module, x: Tensor) -> Call | None:
         return make_runtime(name).prepare(model, x)
     except Skip:
         return None
+
+
+def measure_binary(network: str, threads: int = 1, rounds: int = 15) -> pd.DataFrame:
+    """A whole binary network on our runtime beside the dense one in fp32 and in int8: one row per (form, runtime)."""
+    about = BINARY[network]
+    rng = generator("binary", network)
+    torch.manual_seed(0)
+    (architecture, arguments), x = about.dense, torch.randn(1, *about.input_size, generator=rng)
+    dense = models.build(architecture, **arguments).eval()
+    binary = _one_bit(*about.binary)
+    forms: list[tuple[str, str, nn.Module]] = [("dense", name, dense) for name in (*FP32, NativeRuntime.name)]
+    forms += [("dense int8", name, eight_bits(copy.deepcopy(dense), x)) for name in INT8_RUNTIMES]
+    forms.append(("binary", NativeRuntime.name, binary))
+    rows, calls = [], []
+    with measuring(threads):
+        for form, name, model in forms:
+            if (call := _prepared(name, model, x)) is not None:
+                calls.append(call)
+                rows.append({"network": network, "threads": threads, "form": form, "runtime": name})
+        order = random.Random(derive_seed("binary", network, threads))
+        times = interleaved_times(calls, rounds, 3, order, window=STRETCH)
+    return pd.DataFrame([row | _summary(own) for row, own in zip(rows, times, strict=True)])
+
+
+def _one_bit(architecture: str, arguments: dict[str, Any]) -> nn.Module:
+    settings = {"scaled": True, "centred": False}
+    network = binarise(models.build(architecture, **arguments), lambda layer: OneBitConv2d.rebuild(layer, settings))
+    for layer in binary_layers(network).values():
+        layer.weight.data.sign_()
+    return network.eval()
+
+
+@torch.no_grad()
+def eight_bits(model: AnyModule, x: Tensor) -> AnyModule:
+    """Norms folded, every convolution and linear layer in int8, in place: a range per channel of a weight, and per input."""
+    fold_norms(model)
+    layers = {layer: name for name, layer in model.named_modules() if type(layer) in (nn.Conv2d, nn.Linear)}
+    ranges: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        ranges[layers[layer]] = minmax_range(inputs[0])
+
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    model(x)
+    for handle in handles:
+        handle.remove()
+    for module, name in layers.items():
+        layer = quantize_layer(module, 8, 8, "symmetric", inputs="asymmetric")
+        weights = make_grid(*minmax_range(layer.weight, per_channel=True), 8, "symmetric")
+        inputs = make_grid(*ranges[name], 8, "asymmetric")
+        for own, value in zip(
+            (layer.weight_scale, layer.weight_zero_point, layer.input_scale, layer.input_zero_point),
+            (weights.scale, weights.zero_point, inputs.scale, inputs.zero_point),
+            strict=True,
+        ):
+            own.copy_(value)
+        replace_module(model, name, layer)
+    return model
 
 
 def _summary(times: Times) -> dict[str, float]:

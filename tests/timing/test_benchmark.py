@@ -4,7 +4,10 @@ import importlib.util
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+from compressbench import models
 from compressbench.errors import UserError
 from compressbench.kernels import native
 from compressbench.reporting.kernels import write_kernels
@@ -32,6 +35,9 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     monkeypatch.setattr(benchmark, "NETWORKS", {"tiny": ("resnet_cifar", TINY, (3, 16, 16))})
     monkeypatch.setattr(benchmark, "END_TO_END", ("tiny",))
     monkeypatch.setattr(benchmark, "IN_BATCHES", ("tiny",))
+    binary = {"in_channels": 3, "blocks": [1, 1], "widths": [16, 32], "classes": 10}
+    pair = benchmark.BinaryNetwork(("binary_resnet_cifar", binary), ("resnet_cifar", TINY), (3, 16, 16))
+    monkeypatch.setattr(benchmark, "BINARY", {"tiny": pair})
     monkeypatch.setattr(benchmark, "STRETCH", 1e-3)
     monkeypatch.setattr(benchmark.machine, "usable_cores", lambda: 2)
     network = benchmark.convolutions("tiny")
@@ -53,6 +59,7 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     assert set(frames["batches"]["runtime"]) == dense - {"torch_compiled"}
     assert set(frames["batches"]["batch"]) == {8, 32}
     assert set(frames["threads"]["threads"]) == {2}
+    assert {"dense", "binary"} <= set(frames["binary"]["form"]) and set(frames["binary"]["threads"]) == {1, 2}
     assert set(zip(frames["scaling"]["rows"], frames["scaling"]["share"], strict=True)) == {
         ("ranked", "work"), ("ranked", "rows"), ("uniform", "work"), ("uniform", "rows"),
     }  # fmt: skip
@@ -61,7 +68,7 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     page = (tmp_path / "tables/kernels.md").read_text(encoding="utf-8")
     for heading in ("Binary convolutions", "In sequence", "End to end", "Batches", "More threads"):
         assert f"## {heading}" in page
-    assert "| tiny 3x3" in page
+    assert "| tiny 3x3" in page and "over int8" in page
 
 
 def test_unknown_networks_are_named() -> None:
@@ -101,3 +108,14 @@ def test_sums_compare_with_the_best_dense_form_of_every_layer() -> None:
     assert row["dense_ms"] == 2 * 3.0 + 2.0
     assert row["speedup"] == pytest.approx(8 / 4)
     assert row["peak_share"] == pytest.approx((2 * 25 + 50) / 4 / 50)
+
+
+def test_a_network_in_int8_is_close_to_itself() -> None:
+    torch.manual_seed(0)
+    model = models.build("resnet_cifar", **TINY).eval()
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = model(x)
+        quantized = benchmark.eight_bits(model, x)
+        assert float((quantized(x) - expected).norm() / expected.norm()) < 0.05
+    assert all(layer.weight_bits == 8 for layer in quantized.modules() if isinstance(layer, nn.Conv2d | nn.Linear))

@@ -1,6 +1,6 @@
 """Our own: networks layer by layer, masked and binary convolutions on our kernels, others in PyTorch's fastest dense form.
 
-graph: the operations of a network; fusion: which run as one; forms, packed_layers: how a layer can be computed;
+graph: the operations of a network; fusion: which run as one; forms, binary: how a layer can be computed;
 steps: each operation in its fastest form; memory: where the values live; execution: one forward pass.
 """
 
@@ -14,21 +14,22 @@ from compressbench.kernels import native
 from compressbench.kernels.autotune import Call, fastest
 from compressbench.layers.binary import BinaryLayer
 from compressbench.layers.deployment import deploy, simulated_kinds
+from compressbench.layers.folding import fold_norms_into_linears
 from compressbench.layers.masked import MaskedConv2d
 from compressbench.runtimes.base import Runtime
+from compressbench.runtimes.native.binary import pack_binary
 from compressbench.runtimes.native.execution import Execution, one_by_one
 from compressbench.runtimes.native.forms import BlockMask
 from compressbench.runtimes.native.fusion import fuse
 from compressbench.runtimes.native.graph import Graph, trace
-from compressbench.runtimes.native.packed_layers import PackedLayer, pack_binary
 from compressbench.runtimes.native.steps import fastest_steps
 
 
 class NativeRuntime(Runtime):
     """Batch norms folded, activations and residual sums fused into the convolutions, buffers planned once.
 
-    Every masked convolution runs on the block-sparse kernel or as a dense one, whichever a short trial finds faster. A
-    network with binary convolutions runs in channels_last, which their kernel reads and writes.
+    Every masked convolution runs on the block-sparse kernel or as a dense one, whichever a short trial finds faster.
+    Binary convolutions leave the signs of what they compute for the next one, and the values where something else reads them.
     """
 
     name = "compressbench"
@@ -69,14 +70,11 @@ class NativeRuntime(Runtime):
 
     def _plan(self, model: nn.Module, masks: Mapping[str, BlockMask], example: Tensor) -> Call:
         """A forward pass on this batch."""
-        module = trace(pack_binary(deploy(model)))
-        binary = sum(isinstance(layer, PackedLayer) for layer in module.modules())
-        layout = torch.channels_last if binary else torch.contiguous_format
-        example = example.contiguous(memory_format=layout)
+        module = fold_norms_into_linears(trace(pack_binary(deploy(model))), example)
+        example = example.contiguous()
         graph = Graph(module, example)
-        steps = fastest_steps(graph, fuse(graph), masks, layout)
-        self.forms = Counter({"binary": binary} if binary else {})
-        self.forms.update(step.form for step in steps if step.form)
+        steps = fastest_steps(graph, fuse(graph), masks, torch.contiguous_format)
+        self.forms = Counter(step.form for step in steps if step.form)
         self.tiles = defaultdict(set)
         for step in steps:
             if step.tile:

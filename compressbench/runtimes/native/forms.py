@@ -10,16 +10,17 @@ from torch.nn import functional as F
 
 from compressbench.kernels import native
 from compressbench.kernels.autotune import Call, fastest
+from compressbench.kernels.average_pool import AveragePool2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
 from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
 from compressbench.kernels.native import Isa
 from compressbench.kernels.onednn import packed_convolution
 from compressbench.kernels.pooling import GlobalMean, MaxPool2d
-from compressbench.layers.replaceable import LINEAR, SIZES, Replaceable, equal_pair, numbers, one_of
+from compressbench.layers.replaceable import LINEAR, SIZES, Replaceable, equal_pair, numbers, one_number, one_of
 from compressbench.models.resnet import PadShortcut
 from compressbench.pruning.blocks import encode_bsr
 
-Own = BlockSparseConv2d | DepthwiseConv2d | GlobalMean | MaxPool2d
+Own = AveragePool2d | BlockSparseConv2d | DepthwiseConv2d | GlobalMean | MaxPool2d
 Form = Callable[..., Tensor]
 """(input, [what is added to the output]) -> output, all NCHW."""
 BlockMask = tuple[Tensor, int]
@@ -41,6 +42,10 @@ MATRIX_PRODUCT = Replaceable(
     kernel_size=one_of((1, 1)), stride=one_of((1, 1)), padding=one_of((0, 0)), groups=one_of(1),
 )  # fmt: skip
 GLOBAL_MEAN = Replaceable(nn.AdaptiveAvgPool2d, output_size=one_of(1, (1, 1)))
+AVERAGE_POOL = Replaceable(
+    nn.AvgPool2d, ("ceil_mode", "count_include_pad"), padding=one_of(0, (0, 0)), divisor_override=one_of(None),
+    kernel_size=one_number, stride=one_number,
+)  # fmt: skip
 PAD_SHORTCUT = Replaceable(PadShortcut, ("inputs", "outputs", "stride"))
 MAX_POOL = Replaceable(
     nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode"), return_indices=one_of(False)
@@ -135,6 +140,9 @@ def own_operation(module: nn.Module, shape: torch.Size) -> Own | None:
     if isinstance(module, PadShortcut) and PAD_SHORTCUT.covers(module):  # a 1x1 convolution that copies
         weight = F.pad(torch.eye(shape[1]), (0, 0, module.front, module.back))[:, :, None, None]
         return BlockSparseConv2d(encode_bsr(weight, weight > 0, 1), None, shape[1:], stride=module.stride)
+    if isinstance(module, nn.AvgPool2d) and AVERAGE_POOL.covers(module) and len(shape) == 4:
+        kernel, stride = (one for one in (module.kernel_size, module.stride) if isinstance(one, int))
+        return AveragePool2d(shape[1:], kernel, stride, module.ceil_mode)
     if isinstance(module, nn.Linear) and LINEAR.covers(module) and len(shape) == 2 and shape[0] == 1:
         weight = module.weight[:, :, None, None]
         blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), _block_size(len(weight)))

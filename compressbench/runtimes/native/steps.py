@@ -13,6 +13,7 @@ from compressbench.kernels.block_sparse import INFINITY, BlockSparseConv2d
 from compressbench.kernels.depthwise import DepthwiseConv2d
 from compressbench.kernels.native import Isa
 from compressbench.layers.folding import only_argument
+from compressbench.runtimes.native.binary import BinaryStep, PackedLayer, hand_over_bits
 from compressbench.runtimes.native.forms import BlockMask, Own, fastest_convolution, fastest_pool, own_operation
 from compressbench.runtimes.native.fusion import Fused
 from compressbench.runtimes.native.graph import Graph, shape_of
@@ -30,7 +31,7 @@ class Step:
     node: fx.Node
     inputs: list[fx.Node]
     compute: Callable[[list[Tensor]], Any]
-    planned: Own | None = None
+    planned: Own | BinaryStep | None = None
     form: str = ""
     tile: str = ""
     fresh: bool = False
@@ -43,13 +44,25 @@ def fastest_steps(
     absorbed = {node for chain in chains for node in chain.absorbed}
     by_last = {chain.last: chain for chain in chains}
     wanted = [(node, by_last.get(node)) for node in graph.operations if node in by_last or node not in absorbed]
-    return [
+    steps = [
         _convolution(chain, masks.get(chain.name), layout) if chain else _operation(graph, node, layout)
         for node, chain in wanted
     ]
+    hand_over_bits([(step.node, step.inputs, step.planned) for step in steps], graph.output)
+    return steps
+
+
+def _binary(chain: Fused, layer: PackedLayer) -> Step:
+    nodes = [node for node in (chain.source, chain.residual) if node is not None]
+    clip = chain.clip or (-INFINITY, INFINITY)
+    planned = layer.planned(shape_of(chain.source)[2:], chain.norm, chain.slope, clip)
+    step = None if planned.isa is Isa.TORCH else BinaryStep(planned)
+    return Step(chain.last, nodes, lambda values: planned(*values), step, "binary", fresh=True)
 
 
 def _convolution(chain: Fused, mask: BlockMask | None, layout: torch.memory_format) -> Step:
+    if isinstance(chain.layer, PackedLayer):
+        return _binary(chain, chain.layer)
     nodes = [node for node in (chain.source, chain.residual) if node is not None]
     values = [torch.randn(shape_of(node)).contiguous(memory_format=layout) for node in nodes]
     clip = chain.clip or (-INFINITY, INFINITY)

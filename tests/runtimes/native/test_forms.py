@@ -67,8 +67,14 @@ def test_a_mask_whose_blocks_do_not_divide_the_filters_has_no_form_of_ours() -> 
 @pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
 @pytest.mark.parametrize(
     "module",
-    [nn.AdaptiveAvgPool2d(1), PadShortcut(8, 16, 2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 2))],
-    ids=["global mean", "padded shortcut", "max pool", "max pool without padding"],
+    [
+        nn.AdaptiveAvgPool2d(1),
+        PadShortcut(8, 16, 2),
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d((2, 2)),
+        nn.AvgPool2d(2, ceil_mode=True),
+    ],
+    ids=["global mean", "padded shortcut", "max pool", "max pool without padding", "mean"],
 )
 def test_other_operations_on_our_kernels_compute_the_same(module: nn.Module) -> None:
     own = forms.own_operation(module, X.shape)
@@ -78,6 +84,7 @@ def test_other_operations_on_our_kernels_compute_the_same(module: nn.Module) -> 
 
 def test_an_operation_that_no_kernel_knows_stays_with_torch() -> None:
     assert forms.own_operation(nn.AdaptiveAvgPool2d(2), X.shape) is None
+    assert forms.own_operation(nn.AvgPool2d(3, padding=1), X.shape) is None
     assert forms.own_operation(nn.Sigmoid(), X.shape) is None
 
 
