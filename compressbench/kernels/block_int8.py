@@ -27,7 +27,7 @@ class Int8Convolution(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("kernel", "stride", "padding", "n")),
         *((name, ctypes.c_void_p) for name in ("indptr", "offsets", "weights", "start", "scale", "bias")),
         *((name, ctypes.c_float) for name in ("residual_scale", "low", "high")),
-        *((name, ctypes.c_int32) for name in ("zero", "floats", "group")),
+        *((name, ctypes.c_int32) for name in ("zero", "floats", "residual_floats", "group")),
     )
 
 
@@ -44,7 +44,8 @@ class BlockInt8Conv2d:
     the output, and a `clip` within 0 to 255, make y the codes of the next layer.
 
     blocks: W as [c_out, c_in * k * k] in (N, 1) blocks, int8. scale, bias: float [c_out].
-    input_size: (c_in, height, width). clip: (low, high); by default that of the type. dtype: torch.uint8 or torch.float32.
+    input_size: (c_in, height, width). clip: (low, high); by default that of the type.
+    dtype, residual_dtype: torch.uint8 or torch.float32.
     group: tiles of 64 positions that a block row covers in a row; by default what fits the cache.
     """
 
@@ -60,6 +61,7 @@ class BlockInt8Conv2d:
         padding: int = 0,
         zero_point: int = 0,
         residual_scale: float = 1.0,
+        residual_dtype: torch.dtype = torch.uint8,
         clip: tuple[float, float] | None = None,
         dtype: torch.dtype = torch.uint8,
         isa: Isa | None = None,
@@ -72,7 +74,7 @@ class BlockInt8Conv2d:
         out_height, out_width = output_size(height, width, kernel, stride, padding)
         self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
         self.clip, self.dtype = _clip(clip, dtype), dtype
-        self.zero_point, self.residual_scale = zero_point, residual_scale
+        self.zero_point, self.residual_scale, self.residual_dtype = zero_point, residual_scale, residual_dtype
         self._scale, self._bias = per_channel("scale", scale, c_out, 1.0), per_channel("bias", bias, c_out, 0.0)
         weight = blocks.decode().long()
         self._check_range(weight)
@@ -90,7 +92,7 @@ class BlockInt8Conv2d:
         self._layer = Int8Convolution(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
             *(tensor.data_ptr() for tensor in tensors), residual_scale, *self.clip, zero_point, dtype is torch.float32,
-            group or _group(c_in * kernel),
+            residual_dtype is torch.float32, group or _group(c_in * kernel),
         )  # fmt: skip
         size = native.kernel("block_int8_workspace", self.isa, WORKSPACE)(self._layer)
         self._workspace = torch.empty(size, dtype=torch.uint8)
@@ -120,11 +122,11 @@ class BlockInt8Conv2d:
         return self
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """x [batch, c_in, height, width] and residual [batch, c_out, ...], both uint8 -> [batch, c_out, ...], in `out`."""
+        """x uint8 [batch, c_in, height, width], residual [batch, c_out, ...] -> [batch, c_out, ...], in `out` where given."""
         shape = (x.shape[0], *self.output_shape)
         check_tensor("x", x, (x.shape[0], *self.input_shape), torch.uint8)
         if residual is not None:
-            check_tensor("residual", residual, shape, torch.uint8)
+            check_tensor("residual", residual, shape, self.residual_dtype)
         out = torch.empty(shape, dtype=self.dtype) if out is None else out
         check_tensor("out", out, shape, self.dtype)
         if self.isa is Isa.TORCH:

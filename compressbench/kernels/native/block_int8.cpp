@@ -23,7 +23,7 @@
 
 // A convolution with weights in 1xN blocks, planned for one input size; NCHW. Where its input is not read directly, the columns of
 // the im2col matrix lie in copies as in block_sparse.cpp, with the code of zero in the padding. With sum = start + the products:
-//   value = fma(sum, scale, bias), and with a residual fma(residual, residual_scale, value), each rounded once to fp32;
+//   value = fma(sum, scale, bias), and with a residual (uint8 or fp32) fma(residual, residual_scale, value), each rounded once;
 //   y = value rounded half to even, then clipped to [low, high], as uint8; or value, clipped, as fp32.
 struct cb_block_int8 {
   int32_t c_in, height, width;           // input image
@@ -37,7 +37,7 @@ struct cb_block_int8 {
   const float *scale, *bias;  // [c_out]
   float residual_scale, low, high;
   int32_t zero;    // the code of zero in the input
-  int32_t floats;  // 1: the output is fp32; 0: uint8
+  int32_t floats, residual_floats;  // 1: the output, or the residual, is fp32; 0: uint8
   int32_t group;   // tiles per group: block rows run outside, the tiles of a group inside
 };
 
@@ -74,9 +74,9 @@ struct Row {
   const int32_t *start;  // [n]
   const float *scale, *bias;
   float residual_scale, low, high;
-  bool floats;
-  int64_t pitch;            // from one output channel to the next
-  const uint8_t *residual;  // of the first channel, or null
+  bool floats, residual_floats;
+  int64_t pitch;         // from one output channel to the next
+  const void *residual;  // of the first channel, or null
   void *y;
 };
 
@@ -134,6 +134,37 @@ inline void store_floats(const Row &row, float *y, __mmask16 inside, __m512 valu
   _mm512_mask_storeu_ps(y, inside, _mm512_min_ps(high, _mm512_max_ps(low, value)));
 }
 
+// Between 64 positions in order and in the order of `interleave`: the 128-bit lanes of four vectors as a matrix, transposed.
+inline void transpose(__m512 (&v)[4]) {
+  const __m512 a = _mm512_shuffle_f32x4(v[0], v[1], 0x44), b = _mm512_shuffle_f32x4(v[2], v[3], 0x44);
+  const __m512 c = _mm512_shuffle_f32x4(v[0], v[1], 0xee), d = _mm512_shuffle_f32x4(v[2], v[3], 0xee);
+  v[0] = _mm512_shuffle_f32x4(a, b, 0x88), v[1] = _mm512_shuffle_f32x4(a, b, 0xdd);
+  v[2] = _mm512_shuffle_f32x4(c, d, 0x88), v[3] = _mm512_shuffle_f32x4(c, d, 0xdd);
+}
+
+// The residual at T vectors of positions, in the order of the sums.
+template <int T>
+__attribute__((always_inline)) inline void residual_at(const Row &row, int64_t at, __mmask64 inside, __m512 (&to)[T]) {
+  const float *floats = static_cast<const float *>(row.residual) + at;
+  const uint8_t *bytes = static_cast<const uint8_t *>(row.residual) + at;
+  if (!row.residual_floats && T == 4) {
+    const __m512i all = _mm512_loadu_si512(bytes), none = _mm512_setzero_si512();
+    const __m512i first = _mm512_unpacklo_epi8(all, none), second = _mm512_unpackhi_epi8(all, none);
+    to[0] = _mm512_cvtepi32_ps(_mm512_unpacklo_epi16(first, none));
+    to[T > 1 ? 1 : 0] = _mm512_cvtepi32_ps(_mm512_unpackhi_epi16(first, none));
+    to[T > 2 ? 2 : 0] = _mm512_cvtepi32_ps(_mm512_unpacklo_epi16(second, none));
+    to[T > 3 ? 3 : 0] = _mm512_cvtepi32_ps(_mm512_unpackhi_epi16(second, none));
+    return;
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < T; ++t) {
+    const __mmask16 here = static_cast<__mmask16>(inside >> (LANES * t));
+    to[t] = row.residual_floats ? _mm512_maskz_loadu_ps(here, floats + LANES * t)
+                                : _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(here, bytes + LANES * t)));
+  }
+  if constexpr (T == 4) transpose(to);
+}
+
 // Sums of one output channel at T vectors of positions, to the output. A call would move the sums from registers to memory.
 template <int T>
 __attribute__((always_inline)) inline void finish(const Row &row, int r, int64_t p, __mmask64 inside, const sums (&sum)[T]) {
@@ -144,32 +175,14 @@ __attribute__((always_inline)) inline void finish(const Row &row, int r, int64_t
   for (int t = 0; t < T; ++t) value[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(sum[t])), scale, bias);
   if (row.residual) {
     const __m512 factor = _mm512_set1_ps(row.residual_scale);
-    __m512i codes[T];
-    if (T == 4) {
-      const __m512i all = _mm512_loadu_si512(row.residual + at), none = _mm512_setzero_si512();
-      const __m512i first = _mm512_unpacklo_epi8(all, none), second = _mm512_unpackhi_epi8(all, none);
-      codes[0] = _mm512_unpacklo_epi16(first, none);
-      codes[T > 1] = _mm512_unpackhi_epi16(first, none);
-      codes[T > 2 ? 2 : 0] = _mm512_unpacklo_epi16(second, none);
-      codes[T > 3 ? 3 : 0] = _mm512_unpackhi_epi16(second, none);
-    } else {
+    __m512 added[T];
+    residual_at<T>(row, at, inside, added);
 #pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) {
-        const __mmask16 here = static_cast<__mmask16>(inside >> (LANES * t));
-        codes[t] = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(here, row.residual + at + LANES * t));
-      }
-    }
-#pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) value[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(codes[t]), factor, value[t]);
+    for (int t = 0; t < T; ++t) value[t] = _mm512_fmadd_ps(added[t], factor, value[t]);
   }
   if (row.floats) {
     float *y = static_cast<float *>(row.y) + at;
-    if constexpr (T == 4) {
-      const __m512 a = _mm512_shuffle_f32x4(value[0], value[1], 0x44), b = _mm512_shuffle_f32x4(value[2], value[3], 0x44);
-      const __m512 c = _mm512_shuffle_f32x4(value[0], value[1], 0xee), d = _mm512_shuffle_f32x4(value[2], value[3], 0xee);
-      value[0] = _mm512_shuffle_f32x4(a, b, 0x88), value[1] = _mm512_shuffle_f32x4(a, b, 0xdd);
-      value[2] = _mm512_shuffle_f32x4(c, d, 0x88), value[3] = _mm512_shuffle_f32x4(c, d, 0xdd);
-    }
+    if constexpr (T == 4) transpose(value);
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) store_floats(row, y + LANES * t, static_cast<__mmask16>(inside >> (LANES * t)), value[t]);
     return;
@@ -263,15 +276,16 @@ inline void finish(const Row &row, int r, int lanes, const __m512i (&sum)[L]) {
   const __m512i low = _mm512_set1_epi32(static_cast<int>(row.low)), high = _mm512_set1_epi32(static_cast<int>(row.high));
   const int64_t last = r * row.pitch + row.pitch - L;
   int32_t bytes[LANES]{};  // of every channel, L bytes
-  if (row.residual)
-    for (int i = 0; i < lanes; ++i) __builtin_memcpy(bytes + i, row.residual + last + i * row.pitch, L);
-  const __m512i residual = _mm512_loadu_si512(bytes);
   __m512i codes = _mm512_setzero_si512();
   for (int l = 0; l < L; ++l) {
     __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[l]), scale, bias);
     if (row.residual) {
-      const __m512i byte = _mm512_and_si512(_mm512_srli_epi32(residual, static_cast<unsigned>(8 * l)), _mm512_set1_epi32(255));
-      value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(byte), factor, value);
+      float added[LANES]{};
+      for (int i = 0; i < lanes; ++i) {
+        const int64_t at = last + i * row.pitch + l;
+        added[i] = row.residual_floats ? static_cast<const float *>(row.residual)[at] : static_cast<const uint8_t *>(row.residual)[at];
+      }
+      value = _mm512_fmadd_ps(_mm512_loadu_ps(added), factor, value);
     }
     if (row.floats) {
       float values[LANES];
@@ -335,11 +349,15 @@ int clipped(float value, const Row &row) {
   return code < low ? low : code > high ? high : code;
 }
 
+float residual_at(const Row &row, int64_t at) {
+  return row.residual_floats ? static_cast<const float *>(row.residual)[at] : static_cast<const uint8_t *>(row.residual)[at];
+}
+
 // One value of output channel r at position p.
 void finish(const Row &row, int r, int64_t p, int32_t sum) {
   const int64_t at = r * row.pitch + p;
   float value = __builtin_fmaf(static_cast<float>(sum), row.scale[r], row.bias[r]);
-  if (row.residual) value = __builtin_fmaf(row.residual[at], row.residual_scale, value);
+  if (row.residual) value = __builtin_fmaf(residual_at(row, at), row.residual_scale, value);
   if (row.floats)
     static_cast<float *>(row.y)[at] = value < row.low ? row.low : value > row.high ? row.high : value;
   else
@@ -389,7 +407,7 @@ void tile(const Row &row, int r, const uint8_t *x, int64_t p) {
     const int64_t at = (r + i) * row.pitch + p;
     for (int j = 0; j < LANES; ++j) value[j] = __builtin_fmaf(static_cast<float>(sum[i][j]), row.scale[r + i], row.bias[r + i]);
     if (row.residual)
-      for (int j = 0; j < LANES; ++j) value[j] = __builtin_fmaf(row.residual[at + j], row.residual_scale, value[j]);
+      for (int j = 0; j < LANES; ++j) value[j] = __builtin_fmaf(residual_at(row, at + j), row.residual_scale, value[j]);
     if (row.floats) {
       float *y = static_cast<float *>(row.y) + at;
       for (int j = 0; j < LANES; ++j) y[j] = value[j] < row.low ? row.low : value[j] > row.high ? row.high : value[j];
@@ -437,8 +455,11 @@ struct Cut {
   int32_t units() const { return tiles + (rest > 0) + (left > 0); }
 };
 
+// Of a value.
+int64_t bytes(int32_t floats) { return floats ? 4 : 1; }
+
 // Block rows [row0, row1) at units [unit0, unit1) of one image.
-void run(const cb_block_int8 &layer, const Cut &cut, const uint8_t *x, const uint8_t *residual, void *y, int32_t row0, int32_t row1,
+void run(const cb_block_int8 &layer, const Cut &cut, const uint8_t *x, const void *residual, void *y, int32_t row0, int32_t row1,
          int32_t unit0, int32_t unit1) {
   const int64_t pitch = static_cast<int64_t>(layer.out_height) * layer.out_width;
   for (int32_t group = unit0; group < unit1; group += layer.group) {
@@ -456,9 +477,10 @@ void run(const cb_block_int8 &layer, const Cut &cut, const uint8_t *x, const uin
                     layer.low,
                     layer.high,
                     layer.floats != 0,
+                    layer.residual_floats != 0,
                     pitch,
-                    residual ? residual + channel * pitch : nullptr,
-                    static_cast<char *>(y) + channel * pitch * (layer.floats ? 4 : 1)};
+                    residual ? static_cast<const char *>(residual) + channel * pitch * bytes(layer.residual_floats) : nullptr,
+                    static_cast<char *>(y) + channel * pitch * bytes(layer.floats)};
       for (int32_t unit = group; unit < end; ++unit) {
         if (unit < cut.tiles)
           positions(row, x, static_cast<int64_t>(unit) * TILE, TILE);
@@ -555,7 +577,7 @@ void share_rows(const cb_block_int8 &layer, int32_t part, int32_t parts, int32_t
   *end = part + 1 == parts ? rows : row;
 }
 
-void convolve(const cb_block_int8 &layer, const uint8_t *x, uint8_t *workspace, const uint8_t *residual, void *y, int32_t batch,
+void convolve(const cb_block_int8 &layer, const uint8_t *x, uint8_t *workspace, const void *residual, void *y, int32_t batch,
               int32_t threads) {
   const int64_t pitch = static_cast<int64_t>(layer.out_height) * layer.out_width;
   const Cut cut(pitch);
@@ -580,8 +602,9 @@ void convolve(const cb_block_int8 &layer, const uint8_t *x, uint8_t *workspace, 
       } else {
         share_rows(layer, part, parts, &row0, &row1);
       }
-      run(layer, cut, source, residual ? residual + out : nullptr, static_cast<char *>(y) + out * (layer.floats ? 4 : 1), row0, row1, unit0,
-          unit1);
+      const char *added = static_cast<const char *>(residual);
+      run(layer, cut, source, added ? added + out * bytes(layer.residual_floats) : nullptr, static_cast<char *>(y) + out * bytes(layer.floats),
+          row0, row1, unit0, unit1);
       if (copied && image + 1 < batch) {  // the next one overwrites the copies
 #pragma omp barrier
       }
@@ -591,10 +614,10 @@ void convolve(const cb_block_int8 &layer, const uint8_t *x, uint8_t *workspace, 
 
 }  // namespace
 
-// x: uint8 [batch, c_in, height, width]; residual: uint8 as y, or null; y: uint8 or fp32 [batch, c_out, out_height, out_width].
+// x: uint8 [batch, c_in, height, width]; residual: as y, uint8 or fp32, or null; y: uint8 or fp32 [batch, c_out, out_height, out_width].
 KERNEL(void, block_int8)(const cb_step *step, int32_t threads) {
   convolve(*static_cast<const cb_block_int8 *>(step->layer), static_cast<const uint8_t *>(step->x), static_cast<uint8_t *>(step->workspace),
-           static_cast<const uint8_t *>(step->residual), step->y, step->batch, threads);
+           step->residual, step->y, step->batch, threads);
 }
 
 // Bytes of workspace that one image needs; 0 where the input is read directly.

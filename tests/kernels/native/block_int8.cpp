@@ -6,7 +6,7 @@ bool runs() { return KERNEL_OF(block_int8_runs, ISA)(); }
 
 bool agrees() {
   const int n = 1 << draw(0, 5), batch = draw(1, 2), zero = draw(0, 255), low = draw(0, 20), high = draw(200, 255);
-  const bool floats = draw(0, 1), adds = draw(0, 1);
+  const bool floats = draw(0, 1), adds = draw(0, 1), adds_floats = draw(0, 1);
   const Geometry g(n);
   const int columns = g.c_in * g.kernel * g.kernel, rows = g.c_out / n, phases = g.stride < g.kernel ? g.stride : g.kernel;
   std::vector<int> starts{0};
@@ -40,15 +40,17 @@ bool agrees() {
   for (float &s : scale) s /= 1000;
   const cb_block_int8 layer{g.c_in, g.height, g.width, g.c_out, g.out_height, g.out_width, g.kernel, g.stride, g.padding, n,
                             indptr.data(), offsets.data(), weights.data(), start.data(), scale.data(), bias.data(), 0.7f,
-                            static_cast<float>(low), static_cast<float>(high), zero, floats, draw(1, 8)};
+                            static_cast<float>(low), static_cast<float>(high), zero, floats, adds_floats, draw(1, 8)};
   const int64_t in_size = static_cast<int64_t>(g.c_in) * g.height * g.width, positions = static_cast<int64_t>(g.out_height) * g.out_width;
   std::vector<uint8_t> x(static_cast<size_t>(batch * in_size)), residual(static_cast<size_t>(batch * g.c_out * positions));
+  const std::vector<float> added = values(batch * g.c_out * positions);
   for (uint8_t &v : x) v = static_cast<uint8_t>(draw(0, 255));
   for (uint8_t &v : residual) v = static_cast<uint8_t>(draw(0, 255));
   std::vector<uint8_t> workspace(static_cast<size_t>(KERNEL_OF(block_int8_workspace, ISA)(&layer))), bytes(floats ? 0 : residual.size());
   std::vector<float> numbers(floats ? residual.size() : 0);
   void *y = floats ? static_cast<void *>(numbers.data()) : bytes.data();
-  const cb_step step{KERNEL_OF(block_int8, ISA), &layer, x.data(), workspace.data(), adds ? residual.data() : nullptr, y, batch};
+  const void *other = adds_floats ? static_cast<const void *>(added.data()) : residual.data();
+  const cb_step step{KERNEL_OF(block_int8, ISA), &layer, x.data(), workspace.data(), adds ? other : nullptr, y, batch};
   step.run(&step, draw(1, 3));
   for (int b = 0; b < batch; ++b)
     for (int o = 0; o < g.c_out; ++o)
@@ -60,7 +62,7 @@ bool agrees() {
           if (pixel >= 0) sum += dense[static_cast<size_t>(o) * columns + c] * (x[static_cast<size_t>(b * in_size + c / (g.kernel * g.kernel) * g.height * g.width + pixel)] - zero);
         }
         float value = std::fma(static_cast<float>(sum), scale[static_cast<size_t>(o)], bias[static_cast<size_t>(o)]);
-        if (adds) value = std::fma(residual[at], 0.7f, value);
+        if (adds) value = std::fma(adds_floats ? added[at] : residual[at], 0.7f, value);
         const float rounded = floats ? value : std::nearbyint(value);
         const float expected = rounded < low ? low : rounded > high ? high : rounded;
         if (expected != (floats ? numbers[at] : bytes[at])) return false;
