@@ -45,7 +45,8 @@ def layers(draw):
         "stride": stride, "padding": padding, "height": max(smallest, draw(SIDES)), "width": max(smallest, draw(SIDES)),
         "batch": draw(st.integers(1, 3)), "sparsity": draw(st.sampled_from([0.0, 0.5, 0.9, 1.0])),
         "threads": draw(st.integers(1, 3)), "zero_point": draw(st.sampled_from([0, 1, 128, 255])),
-        "clip": draw(st.sampled_from([(0, 255), (3, 250), (128, 128)])), "residual": draw(st.sampled_from([None, torch.uint8, torch.float32])),
+        "clip": draw(st.sampled_from([(0, 255), (3, 250), (128, 128)])),
+        "residual": draw(st.sampled_from([None, torch.uint8, torch.float32])),
         "dtype": draw(st.sampled_from([torch.uint8, torch.float32])), "group": draw(st.sampled_from([None, 1, 3])),
         "seed": draw(st.integers(0, 2**20)),
     }  # fmt: skip
@@ -80,7 +81,8 @@ def test_every_bit_is_that_of_exact_sums(isa: native.Isa, layer: dict) -> None:
     expected = (expected.round() if layer["dtype"] is torch.uint8 else expected).clamp(*layer["clip"])
     convolution = BlockInt8Conv2d(
         encode_bsr(weight, mask, n), scale, bias, x.shape[1:], kernel=kernel, stride=layer["stride"],
-        padding=layer["padding"], zero_point=layer["zero_point"], residual_scale=step, residual_dtype=layer["residual"] or torch.uint8, clip=layer["clip"],
+        padding=layer["padding"], zero_point=layer["zero_point"], clip=layer["clip"], residual_scale=step,
+        residual_dtype=layer["residual"] or torch.uint8,
         dtype=layer["dtype"], isa=isa, group=layer["group"],
     )  # fmt: skip
     with threads(layer["threads"]):

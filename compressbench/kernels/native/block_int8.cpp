@@ -5,9 +5,8 @@
 // position. Unpacking 64 positions of four columns yields four vectors whose positions are permuted within 128-bit lanes; the packs
 // that narrow the sums to bytes undo exactly that. The first R output channels of a block interleave, the others read what these kept
 // in the first-level cache.
-#include <stdlib.h>
-
 #include "isa.h"
+#include "scratch.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define FOURS 1
@@ -79,23 +78,6 @@ struct Row {
   const void *residual;  // of the first channel, or null
   void *y;
 };
-
-// Memory of a thread that one layer after the other uses, and that stays in its first-level cache.
-struct Kept {
-  void *memory = nullptr;
-  size_t bytes = 0;
-  ~Kept() { free(memory); }
-  void *at_least(size_t wanted) {
-    if (wanted > bytes) {
-      free(memory);
-      bytes = (wanted + 4095) / 4096 * 4096;
-      memory = aligned_alloc(64, bytes);
-      if (!memory) abort();
-    }
-    return memory;
-  }
-};
-thread_local Kept kept_fours;
 
 #if FOURS
 
@@ -248,7 +230,7 @@ void tiles(const Row &row, const uint8_t *x, int64_t p, int count) {
   if (row.n == 1) return tile<1, T, INTERLEAVE>(row, 0, x, p, inside, nullptr);
   if (row.n == 2) return tile<2, T, INTERLEAVE>(row, 0, x, p, inside, nullptr);
   if (row.n == 4) return tile<4, T, INTERLEAVE>(row, 0, x, p, inside, nullptr);
-  __m512i *kept = static_cast<__m512i *>(kept_fours.at_least(sizeof(__m512i) * T * static_cast<size_t>(row.fours)));
+  __m512i *kept = static_cast<__m512i *>(scratch.at_least(sizeof(__m512i) * T * static_cast<size_t>(row.fours)));
   tile<4, T, INTERLEAVE_AND_KEEP>(row, 0, x, p, inside, kept);
   int r = 4;
   for (; r + 6 <= row.n; r += 6) tile<6, T, KEPT>(row, r, x, p, inside, kept);
@@ -344,9 +326,11 @@ void leftover(const Row &row, const uint8_t *x, int left) {
 
 #else
 
-int clipped(float value, const Row &row) {
-  const int code = static_cast<int>(__builtin_lrintf(value)), low = static_cast<int>(row.low), high = static_cast<int>(row.high);
-  return code < low ? low : code > high ? high : code;
+// Rounded half to even; within the bounds of uint8, the sum with 1.5 * 2^23 has no fraction.
+uint8_t clipped(float value, const Row &row) {
+  constexpr float ROUND = 12582912;
+  const float inside = value < row.low ? row.low : value > row.high ? row.high : value;
+  return static_cast<uint8_t>(static_cast<int32_t>((inside + ROUND) - ROUND));
 }
 
 float residual_at(const Row &row, int64_t at) {
@@ -361,7 +345,7 @@ void finish(const Row &row, int r, int64_t p, int32_t sum) {
   if (row.floats)
     static_cast<float *>(row.y)[at] = value < row.low ? row.low : value > row.high ? row.high : value;
   else
-    static_cast<uint8_t *>(row.y)[at] = static_cast<uint8_t>(clipped(value, row));
+    static_cast<uint8_t *>(row.y)[at] = clipped(value, row);
 }
 
 // R output channels, from r, at 16 positions from p.
@@ -413,7 +397,7 @@ void tile(const Row &row, int r, const uint8_t *x, int64_t p) {
       for (int j = 0; j < LANES; ++j) y[j] = value[j] < row.low ? row.low : value[j] > row.high ? row.high : value[j];
     } else {
       uint8_t *y = static_cast<uint8_t *>(row.y) + at;
-      for (int j = 0; j < LANES; ++j) y[j] = static_cast<uint8_t>(clipped(value[j], row));
+      for (int j = 0; j < LANES; ++j) y[j] = clipped(value[j], row);
     }
   }
 }
