@@ -9,13 +9,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from compressbench.kernels import native
+from compressbench.kernels.block_int8 import BlockInt8Conv2d
 from compressbench.kernels.block_sparse import INFINITY, BlockSparseConv2d
+from compressbench.kernels.codes import DepthwiseInt8Conv2d, MaxPoolCodes, Quantize
 from compressbench.kernels.depthwise import DepthwiseConv2d
 from compressbench.kernels.native import Isa
 from compressbench.layers.folding import only_argument
 from compressbench.runtimes.native.forms import BlockMask, Own, fastest_convolution, fastest_pool, own_operation
 from compressbench.runtimes.native.fusion import Fused
 from compressbench.runtimes.native.graph import Graph, shape_of
+
+OfCodes = BlockInt8Conv2d | DepthwiseInt8Conv2d | MaxPoolCodes | Quantize
 
 
 @dataclass
@@ -30,21 +34,35 @@ class Step:
     node: fx.Node
     inputs: list[fx.Node]
     compute: Callable[[list[Tensor]], Any]
-    planned: Own | None = None
+    planned: Own | OfCodes | None = None
     form: str = ""
     tile: str = ""
     fresh: bool = False
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the result of a planned layer."""
+        return self.planned.dtype if isinstance(self.planned, OfCodes) else torch.float32
+
 
 def fastest_steps(
-    graph: Graph, chains: Sequence[Fused], masks: Mapping[str, BlockMask], layout: torch.memory_format
+    graph: Graph,
+    chains: Sequence[Fused],
+    masks: Mapping[str, BlockMask],
+    layout: torch.memory_format,
+    known: Mapping[fx.Node, Step] | None = None,
 ) -> list[Step]:
-    """All steps in order: these chains, and all other operations. `masks` by layer; images are in this layout."""
+    """All steps in order: these chains, and all other operations. `masks` by layer; images are in this layout.
+
+    known: steps that need no choice, by their result.
+    """
+    given = known or {}
     absorbed = {node for chain in chains for node in chain.absorbed}
     by_last = {chain.last: chain for chain in chains}
     wanted = [(node, by_last.get(node)) for node in graph.operations if node in by_last or node not in absorbed]
     return [
-        _convolution(chain, masks.get(chain.name), layout) if chain else _operation(graph, node, layout)
+        given.get(node)
+        or (_convolution(chain, masks.get(chain.name), layout) if chain else _operation(graph, node, layout))
         for node, chain in wanted
     ]
 
