@@ -5,6 +5,7 @@
 // position. Unpacking 64 positions of four columns yields four vectors whose positions are permuted within 128-bit lanes; the packs
 // that narrow the sums to bytes undo exactly that. The first R output channels of a block interleave, the others read what these kept
 // in the first-level cache.
+#include "bytes.h"
 #include "isa.h"
 #include "scratch.h"
 
@@ -12,12 +13,6 @@
 #define FOURS 1
 #else
 #define FOURS 0
-#endif
-#if FOURS || defined(__AVX2__)
-// GCC's own header: values that a full mask leaves undefined
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
 #endif
 
 // A convolution with weights in 1xN blocks, planned for one input size; NCHW. Where its input is not read directly, the columns of
@@ -475,23 +470,6 @@ void run(const cb_block_int8 &layer, const Cut &cut, const uint8_t *x, const voi
       }
     }
   }
-}
-
-// to[j] = from[stride j] for j < count.
-void copy_every(int32_t stride, const uint8_t *from, uint8_t *to, int32_t count) {
-  int32_t j = 0;
-#if FOURS
-  if (stride == 2) {
-    for (; j < count; j += 32) {
-      const int32_t left = count - j < 32 ? count - j : 32;
-      const __mmask64 inside = ~__mmask64{0} >> (65 - 2 * left);  // nothing is read beyond the last one
-      const __m256i bytes = _mm512_cvtepi16_epi8(_mm512_maskz_loadu_epi8(inside, from + 2 * j));
-      _mm256_mask_storeu_epi8(to + j, static_cast<__mmask32>(~uint32_t{0} >> (32 - left)), bytes);
-    }
-    return;
-  }
-#endif
-  for (; j < count; ++j) to[j] = from[stride * j];
 }
 
 void fill(uint8_t *to, int64_t count, uint8_t value) { __builtin_memset(to, value, static_cast<size_t>(count)); }

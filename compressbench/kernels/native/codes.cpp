@@ -1,5 +1,6 @@
 // What networks of uint8 codes need beside block_int8.cpp: rounding to codes, depthwise convolutions, and maxima. NCHW. Every build
 // gives the same codes.
+#include "bytes.h"
 #include "isa.h"
 #include "scratch.h"
 #include "vectors.h"
@@ -30,6 +31,7 @@ struct cb_max_codes {
 
 namespace {
 
+constexpr int CHUNK = 64;          // positions of a depthwise convolution at a time
 constexpr float ROUND = 12582912;  // 1.5 * 2^23: a sum with it has no fraction
 
 inline uint8_t rounded(float value, float low, float high) {
@@ -52,7 +54,7 @@ struct Planes {
   int32_t rows, pitch;  // of a plane
   explicit Planes(const cb_depthwise_int8 &layer)
       : rows(layer.out_height + (layer.kernel - 1) / layer.stride), pitch(layer.out_width + (layer.kernel - 1) / layer.stride) {}
-  int64_t size() const { return static_cast<int64_t>(rows) * pitch + V; }
+  int64_t size() const { return static_cast<int64_t>(rows) * pitch + CHUNK; }
   int64_t run(const cb_depthwise_int8 &layer) const { return static_cast<int64_t>(layer.out_height - 1) * pitch + layer.out_width; }
 };
 
@@ -71,65 +73,72 @@ void lay_out(const cb_depthwise_int8 &layer, const Planes &planes, const uint8_t
     const uint8_t *row = x + static_cast<int64_t>(y) * layer.width;
     if (stride == 1) {
       for (int32_t j = 0; j < layer.padding && j < columns; ++j) plane[j] = zero;
-#pragma omp simd
-      for (int32_t j = 0; j < inside; ++j) plane[layer.padding + j] = static_cast<float>(row[j]);
+      widen(row, plane + layer.padding, inside);
       for (int32_t j = layer.padding + inside; j < columns; ++j) plane[j] = zero;
       continue;
     }
-#pragma omp simd
-    for (int32_t j = 0; j < inside; ++j) line[layer.padding + j] = static_cast<float>(row[j]);
+    widen(row, line + layer.padding, inside);
     for (int32_t b = 0; b < stride; ++b) copy_every(stride, line + b, plane + b * planes.size(), planes.pitch);
   }
 }
 
-template <int KERNEL>
+template <int KERNEL, int STRIDE>
 void filter(const cb_depthwise_int8 &layer, const Planes &planes, int32_t channel, const float *in, uint8_t *codes) {
-  const int32_t kernel = KERNEL ? KERNEL : layer.kernel;
+  const int32_t kernel = KERNEL ? KERNEL : layer.kernel, stride = STRIDE ? STRIDE : layer.stride;
   const float *weights = layer.weights + static_cast<int64_t>(channel) * kernel * kernel;
-  const float scale = layer.scale[channel], bias = layer.bias[channel];
+  const float scale = layer.scale[channel], bias = layer.bias[channel], low = layer.low, high = layer.high;
   const int64_t count = planes.run(layer);
-  for (int64_t p = 0; p < count; p += V) {
-    vec sum = layer.start[channel] - vec{};
+  for (int64_t p = 0; p < count; p += CHUNK) {
+    vec sum[CHUNK / V];
+    for (vec &part : sum) part = layer.start[channel] - vec{};
+#pragma GCC unroll 3
     for (int32_t u = 0; u < kernel; ++u)
+#pragma GCC unroll 3
       for (int32_t v = 0; v < kernel; ++v) {
-        const float *plane = in + (u % layer.stride * layer.stride + v % layer.stride) * planes.size();
-        sum += weights[u * kernel + v] * load(plane + static_cast<int64_t>(u / layer.stride) * planes.pitch + v / layer.stride + p);
+        const float *plane = in + (u % stride * stride + v % stride) * planes.size() + u / stride * static_cast<int64_t>(planes.pitch) + v / stride + p;
+        for (int i = 0; i < CHUNK / V; ++i) sum[i] += weights[u * kernel + v] * load(plane + i * V);
       }
-    for (int i = 0; i < V; ++i) codes[p + i] = rounded(__builtin_fmaf(sum[i], scale, bias), layer.low, layer.high);
+#ifdef __AVX512F__
+    for (int i = 0; i < CHUNK / V; ++i) {
+      const __m512 value = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(scale), _mm512_set1_ps(bias));
+      const __m512 inside = _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), value));
+      _mm_storeu_si128(reinterpret_cast<__m128i *>(codes + p + i * V), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(inside)));
+    }
+#else
+    float values[CHUNK];
+    for (int i = 0; i < CHUNK / V; ++i) store(values + i * V, sum[i]);
+#pragma omp simd
+    for (int i = 0; i < CHUNK; ++i) codes[p + i] = rounded(__builtin_fmaf(values[i], scale, bias), low, high);
+#endif
   }
 }
 
 void depthwise(const cb_depthwise_int8 &layer, int32_t channel, const uint8_t *x, uint8_t *y) {
   const Planes planes(layer);
   const int64_t all = planes.size() * layer.stride * layer.stride, line = static_cast<int64_t>(layer.stride) * planes.pitch;
-  float *floats = static_cast<float *>(scratch.at_least(static_cast<size_t>(4 * (all + line) + planes.run(layer) + V)));
+  float *floats = static_cast<float *>(scratch.at_least(static_cast<size_t>(4 * (all + line) + planes.run(layer) + CHUNK)));
   uint8_t *codes = reinterpret_cast<uint8_t *>(floats + all + line);
   lay_out(layer, planes, x, floats + all, floats);
   for (int i = 0; i < layer.stride * layer.stride; ++i)  // what a last vector reads beyond the plane
-    for (int64_t j = planes.size() - V; j < planes.size(); ++j) floats[i * planes.size() + j] = 0;
-  (layer.kernel == 3 ? filter<3> : filter<0>)(layer, planes, channel, floats, codes);
+    for (int64_t j = planes.size() - CHUNK; j < planes.size(); ++j) floats[i * planes.size() + j] = 0;
+  (layer.kernel != 3 ? filter<0, 0> : layer.stride == 1 ? filter<3, 1> : layer.stride == 2 ? filter<3, 2> : filter<3, 0>)(
+      layer, planes, channel, floats, codes);
   for (int32_t i = 0; i < layer.out_height; ++i)
     __builtin_memcpy(y + static_cast<int64_t>(i) * layer.out_width, codes + static_cast<int64_t>(i) * planes.pitch, static_cast<size_t>(layer.out_width));
 }
 
 // One channel. The maximum over the rows of a window goes into a line with a margin of zeros.
-void max_codes(const cb_max_codes &layer, const uint8_t *x, uint8_t *line, uint8_t *y) {
+void max_codes(const cb_max_codes &layer, const uint8_t *x, uint8_t *line, uint8_t *most, uint8_t *y) {
   for (int32_t i = 0; i < layer.out_height; ++i, y += layer.out_width) {
     const int32_t top = i * layer.stride - layer.padding, first = top > 0 ? top : 0;
     const int32_t last = top + layer.kernel < layer.height ? top + layer.kernel : layer.height;
     uint8_t *values = line + layer.padding;
     __builtin_memcpy(values, x + static_cast<int64_t>(first) * layer.width, static_cast<size_t>(layer.width));
-    for (int32_t row = first + 1; row < last; ++row) {
-      const uint8_t *in = x + static_cast<int64_t>(row) * layer.width;
-#pragma omp simd
-      for (int32_t j = 0; j < layer.width; ++j) values[j] = in[j] > values[j] ? in[j] : values[j];
-    }
-    for (int32_t v = 0; v < layer.kernel; ++v)
-#pragma omp simd
-      for (int32_t j = 0; j < layer.out_width; ++j) {
-        const uint8_t value = line[layer.stride * j + v];
-        y[j] = v == 0 || value > y[j] ? value : y[j];
-      }
+    for (int32_t row = first + 1; row < last; ++row) raise(x + static_cast<int64_t>(row) * layer.width, values, layer.width);
+    const int32_t columns = layer.stride * (layer.out_width - 1) + 1;
+    __builtin_memcpy(most, line, static_cast<size_t>(columns));
+    for (int32_t v = 1; v < layer.kernel; ++v) raise(line + v, most, columns);
+    copy_every(layer.stride, most, y, layer.out_width);
   }
 }
 
@@ -165,8 +174,8 @@ KERNEL(void, max_codes)(const cb_step *step, int32_t threads) {
   const size_t line = static_cast<size_t>(layer.width + 2 * layer.padding + layer.stride);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    uint8_t *margin = static_cast<uint8_t *>(__builtin_memset(scratch.at_least(line), 0, line));
+    uint8_t *margin = static_cast<uint8_t *>(__builtin_memset(scratch.at_least(2 * line), 0, line));
     for (int64_t plane = planes * thread() / threads_running(); plane < planes * (thread() + 1) / threads_running(); ++plane)
-      max_codes(layer, static_cast<const uint8_t *>(step->x) + plane * pixels, margin, static_cast<uint8_t *>(step->y) + plane * positions);
+      max_codes(layer, static_cast<const uint8_t *>(step->x) + plane * pixels, margin, margin + line, static_cast<uint8_t *>(step->y) + plane * positions);
   }
 }
