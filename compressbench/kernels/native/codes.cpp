@@ -87,18 +87,22 @@ void filter(const cb_depthwise_int8 &layer, const Planes &planes, int32_t channe
   const int32_t kernel = KERNEL ? KERNEL : layer.kernel, stride = STRIDE ? STRIDE : layer.stride;
   const float *weights = layer.weights + static_cast<int64_t>(channel) * kernel * kernel;
   const float scale = layer.scale[channel], bias = layer.bias[channel], low = layer.low, high = layer.high;
+  const float start = layer.start[channel];
   const int64_t count = planes.run(layer);
   for (int64_t p = 0; p < count; p += CHUNK) {
     vec sum[CHUNK / V];
-    for (vec &part : sum) part = layer.start[channel] - vec{};
+#pragma GCC unroll 16
+    for (int i = 0; i < CHUNK / V; ++i) sum[i] = start - vec{};
 #pragma GCC unroll 3
     for (int32_t u = 0; u < kernel; ++u)
 #pragma GCC unroll 3
       for (int32_t v = 0; v < kernel; ++v) {
         const float *plane = in + (u % stride * stride + v % stride) * planes.size() + u / stride * static_cast<int64_t>(planes.pitch) + v / stride + p;
+#pragma GCC unroll 16
         for (int i = 0; i < CHUNK / V; ++i) sum[i] += weights[u * kernel + v] * load(plane + i * V);
       }
 #ifdef __AVX512F__
+#pragma GCC unroll 4
     for (int i = 0; i < CHUNK / V; ++i) {
       const __m512 value = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(scale), _mm512_set1_ps(bias));
       const __m512 inside = _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), value));
