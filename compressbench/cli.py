@@ -212,9 +212,10 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
     """Measure our kernels against the best dense forms, by layer, in sequence and end to end. NETWORKS is comma-separated."""
     from compressbench import machine
     from compressbench.reporting.kernels import write_kernels
-    from compressbench.timing import benchmark
+    from compressbench.timing import benchmark, int8_benchmark
 
-    frames = benchmark.measure(listed(networks, "--networks") or list(benchmark.NETWORKS))
+    names = listed(networks, "--networks") or list(benchmark.NETWORKS)
+    frames = benchmark.measure(names) | {"int8": int8_benchmark.measure(names)}
     write_kernels(frames, ROOT / "methods/one_by_n/published.csv", machine.summary(), out)
     typer.echo((out / "tables/kernels.md").read_text(encoding="utf-8"))
 

@@ -44,6 +44,7 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "## Batches",
         _batch_table(frames["batches"]),
         "Images per second of whole networks with one thread.",
+        *_int8_sections(frames.get("int8", pd.DataFrame())),
         "## More threads",
         _thread_table(sums, frames["scaling"]),
         "Speed-up over the best dense form of every layer with as many threads. The other columns: our time with one "
@@ -174,6 +175,33 @@ def _whole_table(threads: pd.DataFrame) -> str:
         for r in threads.to_dict("records")
     ]  # fmt: skip
     return markdown_table(pd.DataFrame(rows)) if rows else "Not measured: this machine has one core."
+
+
+def _int8_sections(int8: pd.DataFrame) -> list[str]:
+    if int8.empty:
+        return []
+    rows = []
+    for network in int8["network"].unique():
+        own = int8[int8["network"] == network]
+        for whole in (False, True):
+            part = own[(own["layer"] == "whole network") == whole]
+            if part.empty:
+                continue
+            total = (part["min_ms"] * part["count"]).groupby([part["form"], part["n"], part["sparsity"]]).sum()
+            dense = {form: ms for (form, n, _), ms in total.items() if n == 0}  # type: ignore[misc]
+            fp32 = [ms for form, ms in dense.items() if form != "openvino_int8"]
+            for (form, n, sparsity), ms in total.items():  # type: ignore[misc]
+                if form == "blocks":
+                    row = {"network": network, "what": "whole" if whole else "pointwise layers", "blocks": _name(n)}
+                    row |= {"sparsity": f"{100 * sparsity:g} %", "ms": f"{ms:.2f}"}
+                    row |= {"over OpenVINO int8": f"{dense['openvino_int8'] / ms:.2f}"}
+                    rows.append(row | {"over the best fp32": f"{min(fp32) / ms:.2f}" if fp32 else ""})
+    return [
+        "## Blocks in int8",
+        markdown_table(pd.DataFrame(rows)),
+        "1xN blocks of int8 weights on uint8 activations with one thread. OpenVINO runs the dense layer, or network, in int8; "
+        "of its single layers the time is that of its own counters.",
+    ]
 
 
 def _thread_table(sums: pd.DataFrame, scaling: pd.DataFrame) -> str:

@@ -138,7 +138,13 @@ class _Weight(torch.autograd.Function):
         return g.op("DequantizeLinear", codes, step, axis_i=0)
 
 
-class _Round(nn.Module):
+class Rounding(nn.Module):
+    """x rounded to a grid of at most 256 values, whose codes are 0 to `high`; `NoIntegerForm` where uint8 cannot hold them."""
+
+    scale: Tensor
+    zero_point: Tensor
+    high: Tensor
+
     def __init__(self, grid: Grid | None) -> None:
         super().__init__()
         if grid is None:
@@ -153,6 +159,7 @@ class _Round(nn.Module):
         self.register_buffer("high", torch.tensor(high, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> same shape, still fp32."""
         return _OnGrid.apply(x, self.scale, self.zero_point, self.high)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -162,7 +169,7 @@ class _Activation(nn.Module):
     def __init__(self, quantizer: QuantizesActivations) -> None:
         super().__init__()
         grid: Any = quantizer.grid()
-        self.round = _Round(grid)
+        self.round = Rounding(grid)
         self.rectifies = isinstance(quantizer, QuantizedActivation)
         ceiling = getattr(quantizer, "ceiling", None)
         # Saturation does the rest, unless the compounding tracker went beyond what the ReLU6 lets through.
@@ -185,11 +192,11 @@ class _WeightLayer(nn.Module):
         if isinstance(layer, nn.Conv2d):
             geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
             self.product = lambda x, weight, bias: F.conv2d(x, weight, bias, *geometry)
-        self.round = _Round(layer.input_grid()) if getattr(layer, "inputs", "none") != "none" else None
+        self.round = Rounding(layer.input_grid()) if getattr(layer, "inputs", "none") != "none" else None
         scale, bias = torch.ones(len(layer.weight)), layer.bias
         if norm is not None:
             scale, bias = scale_and_shift(norm, bias)
-        codes, step = _int8(layer, scale)
+        codes, step = int8_weight(layer, scale)
         self.register_buffer("codes", codes)
         self.register_buffer("step", step)
         self.register_buffer("bias", bias)
@@ -201,7 +208,7 @@ class _WeightLayer(nn.Module):
         return self.product(x, weight, self.bias)
 
 
-def _int8(layer: QuantizedWeight, scale: Tensor) -> tuple[Tensor, Tensor]:
+def int8_weight(layer: QuantizedWeight, scale: Tensor) -> tuple[Tensor, Tensor]:
     """(codes int8, step float32 [channels], positive) with scale * weight = codes * step, for a scale [channels].
 
     The codes are made as large as int8 allows: a bias is rounded to the product of the steps of weight and activation, which

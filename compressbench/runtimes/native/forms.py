@@ -62,13 +62,12 @@ def fastest_convolution(
     values: Sequence[Tensor],
     output_shape: torch.Size,
     clip: tuple[float, float],
-    layout: torch.memory_format,
 ) -> tuple[str, Form]:
     """(name, form) of the convolution of `values` (an input, and a residual if there is one), clipped."""
     x, *residual = values
-    forms = dict(dense_forms(layer, x, clip, layout))
+    forms = dict(dense_forms(layer, x, clip))
     own = own_forms(layer, mask, x, clip)
-    fits = layout is torch.contiguous_format and not (residual and "depthwise" in own)
+    fits = not (residual and "depthwise" in own)
     forms |= own if fits else {}
     name = fastest({name: _as_run(form, values, torch.empty(output_shape)) for name, form in forms.items()})
     return name, forms[name]
@@ -99,10 +98,8 @@ def own_forms(
     return {name: BlockSparseConv2d(blocks, layer.bias, x.shape[1:], kernel=kernel[0], **geometry).tune()}
 
 
-def dense_forms(
-    layer: nn.Conv2d, x: Tensor, clip: tuple[float, float], layout: torch.memory_format
-) -> Iterable[tuple[str, Form]]:
-    """The ways in which torch convolves x, in and out in this layout: as it is, packed for oneDNN, as a matrix product."""
+def dense_forms(layer: nn.Conv2d, x: Tensor, clip: tuple[float, float]) -> Iterable[tuple[str, Form]]:
+    """The ways in which torch convolves x: as it is, packed for oneDNN, as a matrix product."""
     bounds = None if clip == (-INFINITY, INFINITY) else clip
 
     def finish(y: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -117,9 +114,7 @@ def dense_forms(
         geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
         packed = packed_convolution(layer.weight, layer.bias, x.shape, *geometry)
         if packed is not None:
-            yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(memory_format=layout), *residual)
-    if layout is torch.channels_last:
-        return
+            yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(), *residual)
     if MATRIX_PRODUCT.covers(layer) and len(x) == 1:
         matrix = layer.weight.detach().flatten(1)
         column = torch.zeros(len(matrix), 1) if layer.bias is None else layer.bias.detach()[:, None]

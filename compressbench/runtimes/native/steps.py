@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from compressbench.kernels import native
+from compressbench.kernels.block_int8 import BlockInt8Conv2d
 from compressbench.kernels.block_sparse import INFINITY, BlockSparseConv2d
+from compressbench.kernels.codes import DepthwiseInt8Conv2d, MaxPoolCodes, Quantize
 from compressbench.kernels.depthwise import DepthwiseConv2d
 from compressbench.kernels.native import Isa
 from compressbench.layers.folding import only_argument
@@ -17,6 +19,8 @@ from compressbench.runtimes.native.binary import BinaryStep, PackedLayer, hand_o
 from compressbench.runtimes.native.forms import BlockMask, Own, fastest_convolution, fastest_pool, own_operation
 from compressbench.runtimes.native.fusion import Fused
 from compressbench.runtimes.native.graph import Graph, shape_of
+
+OfCodes = BlockInt8Conv2d | DepthwiseInt8Conv2d | MaxPoolCodes | Quantize
 
 
 @dataclass
@@ -31,21 +35,33 @@ class Step:
     node: fx.Node
     inputs: list[fx.Node]
     compute: Callable[[list[Tensor]], Any]
-    planned: Own | BinaryStep | None = None
+    planned: Own | OfCodes | BinaryStep | None = None
     form: str = ""
     tile: str = ""
     fresh: bool = False
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the result of a planned layer."""
+        return self.planned.dtype if isinstance(self.planned, OfCodes) else torch.float32
+
 
 def fastest_steps(
-    graph: Graph, chains: Sequence[Fused], masks: Mapping[str, BlockMask], layout: torch.memory_format
+    graph: Graph,
+    chains: Sequence[Fused],
+    masks: Mapping[str, BlockMask],
+    known: Mapping[fx.Node, Step] | None = None,
 ) -> list[Step]:
-    """All steps in order: these chains, and all other operations. `masks` by layer; images are in this layout."""
+    """All steps in order: these chains, and all other operations. `masks` by layer.
+
+    known: steps that need no choice, by their result.
+    """
+    given = known or {}
     absorbed = {node for chain in chains for node in chain.absorbed}
     by_last = {chain.last: chain for chain in chains}
     wanted = [(node, by_last.get(node)) for node in graph.operations if node in by_last or node not in absorbed]
     steps = [
-        _convolution(chain, masks.get(chain.name), layout) if chain else _operation(graph, node, layout)
+        given.get(node) or (_convolution(chain, masks.get(chain.name)) if chain else _operation(graph, node))
         for node, chain in wanted
     ]
     hand_over_bits([(step.node, step.inputs, step.planned) for step in steps], graph.output)
@@ -60,23 +76,23 @@ def _binary(chain: Fused, layer: PackedLayer) -> Step:
     return Step(chain.last, nodes, lambda values: planned(*values), step, "binary", fresh=True)
 
 
-def _convolution(chain: Fused, mask: BlockMask | None, layout: torch.memory_format) -> Step:
+def _convolution(chain: Fused, mask: BlockMask | None) -> Step:
     if isinstance(chain.layer, PackedLayer):
         return _binary(chain, chain.layer)
     nodes = [node for node in (chain.source, chain.residual) if node is not None]
-    values = [torch.randn(shape_of(node)).contiguous(memory_format=layout) for node in nodes]
+    values = [torch.randn(shape_of(node)) for node in nodes]
     clip = chain.clip or (-INFINITY, INFINITY)
-    name, form = fastest_convolution(chain.layer, mask, values, shape_of(chain.last), clip, layout)
+    name, form = fastest_convolution(chain.layer, mask, values, shape_of(chain.last), clip)
     tile = form.tile if isinstance(form, BlockSparseConv2d) else ""
     planned = form if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH else None
     return Step(chain.last, nodes, lambda values: form(*values), planned, name, tile, fresh=True)
 
 
-def _operation(graph: Graph, node: fx.Node, layout: torch.memory_format) -> Step:
+def _operation(graph: Graph, node: fx.Node) -> Step:
     """Any other operation: on our kernels where they know it, else as PyTorch computes it."""
     module, inputs = graph.module_of(node), [graph.resolve(n) for n in node.all_input_nodes]
     form, planned = "dense" if isinstance(module, nn.Conv2d) else "", None
-    if module is not None and only_argument(node) and layout is torch.contiguous_format:
+    if module is not None and only_argument(node):
         shape = shape_of(inputs[0])
         planned = own_operation(module, shape) if native.is_built() else None
         module = module if planned else fastest_pool(module, shape)

@@ -80,7 +80,7 @@ def executed(layers: list[nn.Module], forward: Callable[..., Tensor]) -> list[St
     with torch.no_grad():
         expected = model(X)
         graph = Graph(trace(pack_binary(model)), X.clone())
-        steps = fastest_steps(graph, fuse(graph), {}, torch.contiguous_format)
+        steps = fastest_steps(graph, fuse(graph), {})
         execution = Execution(graph, steps, X.clone())
         for _ in range(2):
             torch.testing.assert_close(execution.run(), expected, rtol=1e-4, atol=1e-4)

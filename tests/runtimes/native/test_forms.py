@@ -18,17 +18,15 @@ def convolution(**settings: object) -> nn.Conv2d:
     return nn.Conv2d(**{"in_channels": 8, "out_channels": 16, "kernel_size": 3, "padding": 1} | settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
 @pytest.mark.parametrize("clip", [(-INFINITY, INFINITY), (0.0, INFINITY), (0.0, 0.5)])
-def test_every_dense_form_computes_the_clipped_sum(clip: tuple[float, float], layout: torch.memory_format) -> None:
-    layer, x = convolution(kernel_size=1, padding=0), X.contiguous(memory_format=layout)
-    residual = torch.randn(1, 16, 9, 9).contiguous(memory_format=layout)
+def test_every_dense_form_computes_the_clipped_sum(clip: tuple[float, float]) -> None:
+    layer, residual = convolution(kernel_size=1, padding=0), torch.randn(1, 16, 9, 9)
     with torch.no_grad():
-        found = dict(forms.dense_forms(layer, x, clip, layout))
-        expected = (layer(x) + residual).clamp(*clip)
+        found = dict(forms.dense_forms(layer, X, clip))
+        expected = (layer(X) + residual).clamp(*clip)
         for name, form in found.items():
-            torch.testing.assert_close(form(x, residual), expected, rtol=1e-4, atol=1e-5, msg=name)
-    assert "dense" in found and ("dense GEMM" in found) is (layout is torch.contiguous_format)
+            torch.testing.assert_close(form(X, residual), expected, rtol=1e-4, atol=1e-5, msg=name)
+    assert {"dense", "dense GEMM"} <= found.keys()
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all blocks", "masked"])

@@ -37,7 +37,7 @@ def _ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planned(model: nn.Module, x: Tensor) -> tuple[Graph, list[Step]]:
     graph = Graph(trace(model.eval()), x)
-    return graph, fastest_steps(graph, fuse(graph), {}, torch.contiguous_format)
+    return graph, fastest_steps(graph, fuse(graph), {})
 
 
 @pytest.mark.parametrize(("between", "stride", "count"), [(False, 1, 1), (True, 1, 0), (False, 2, 0)])
