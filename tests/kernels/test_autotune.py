@@ -16,3 +16,17 @@ def test_the_fastest_is_the_one_with_the_smallest_minimum_after_the_warm_up(monk
 
     assert autotune.fastest({name: partial(form, name) for name in list(seconds)}, warmup=1, rounds=3) == "noisy"
     assert not any(seconds.values())
+
+
+def test_what_was_chosen_is_repeated_without_a_trial_and_later_choices_are_tried() -> None:
+    ran: list[str] = []
+    slow, fast = (partial(ran.append, name) for name in ("slow", "fast"))
+    with autotune.recording() as made, autotune.repeating([1]):
+        assert autotune.fastest({"a": slow, "b": fast}) == "b"
+        assert not ran
+        assert autotune.fastest({"only": slow}) == "only"
+    assert ran and made == [1, 0]
+    ran.clear()
+    with autotune.repeating([5]):
+        assert autotune.fastest({"a": slow}) == "a"
+    assert ran, "a choice that does not exist here is made anew"
