@@ -1,13 +1,13 @@
 """Sparse networks of papers as they are deployed: sparsity and pattern are known, the positions are random."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from compressbench.method import FLOAT, Deployment, Structure
+from compressbench.method import FLOAT, Deployment
 from compressbench.models import Network
 from compressbench.models.published import NETWORKS
 from compressbench.pruning.blocks import Rows, prunable_layers, random_block_mask, weights_of
@@ -16,6 +16,7 @@ from compressbench.pruning.filters import inner_keys, macs, uniform_widths, widt
 from compressbench.pruning.masks import apply_masks, prunable
 
 OWN = ("compressbench",)  # the runtime that skips removed weights
+BLOCK_NETWORKS = ("MobileNet-V1", "MobileNet-V2", "MobileNet-V3", "ResNet-18", "ResNet-50")
 NAMES: dict[Distribution, str] = {"uniform": "uniform densities", "erk": "ERK densities"}
 
 
@@ -75,10 +76,10 @@ def sparse_networks() -> list[Deployment]:
 
 def block_networks(rows: Rows) -> list[Deployment]:
     """Those that block methods are published on."""
-    networks = ("MobileNet-V1", "MobileNet-V2", "ResNet-18", "ResNet-50")
+    shown = ("ResNet-50", 16, 0.75)
     return [
-        blocks(network, n, sparsity, rows, representative=(network, n, sparsity) == ("ResNet-50", 16, 0.75))
-        for network in networks
+        blocks(network, n, sparsity, rows, representative=(network, n, sparsity) == shown, threads=(1, 2))
+        for network in BLOCK_NETWORKS
         for n in (4, 16)
         for sparsity in (0.5, 0.75, 0.9)
     ]
@@ -91,6 +92,14 @@ TITLES = {
     "googlenet": "GoogLeNet (CIFAR)",
     "resnet50": "ResNet-50",
 }
+
+
+class Structure(NamedTuple):
+    """A published structure: `model` and `setting` as in published.csv, and `widths` for the architecture's `inner_widths`."""
+
+    model: str
+    setting: str
+    widths: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -126,12 +135,12 @@ def uniform(network: str, macs_reduction: float, representative: bool = False) -
     return Deployment(NETWORKS[network], setting, compress, FLOAT, representative=representative)
 
 
-def narrow(structures: Sequence[Structure], representative: str) -> list[Deployment]:
-    """Published structures of filter pruning; `representative`: network, setting."""
+def narrow(structures: Sequence[Structure], representative: str = "") -> list[Deployment]:
+    """Published structures of filter pruning; `representative`: the setting of one."""
     found = []
     for structure in structures:
         title, setting = TITLES[structure.model], structure.setting.replace("_", " ")
         compress = Narrow(title, tuple(structure.widths.items()))
-        shown = representative == f"{structure.model}, {structure.setting}"
+        shown = structure.setting == representative
         found.append(Deployment(NETWORKS[title], setting, compress, FLOAT, representative=shown))
     return found

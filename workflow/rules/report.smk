@@ -39,9 +39,9 @@ rule report:
 # Time at the papers' own sizes.
 rule deployments_report:
     input:
-        [str(file) for file in PLAN.deployment_files],
+        lambda wildcards: [str(file) for file in PLAN.deployments.files],
     output:
-        [reported(f"{kind}/{PLAN.deployments_name}.{form}") for kind, form in DEPLOYMENT_FILES],
+        [reported(f"{kind}/{PLAN.deployments.report}.{form}") for kind, form in DEPLOYMENT_FILES],
     params:
         arguments=f"{PLAN.scale_name} {shlex.quote(OUT)} --methods {','.join(PLAN.declarations)}",
     log:
