@@ -346,7 +346,7 @@ def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> 
 
 @command
 def quotes(reports: Path = Path("reports")) -> None:
-    """Write the numbers that READMEs quote from reports/tables anew, and the findings page; name claims that do not hold."""
+    """Write the numbers that READMEs and docs/ quote from reports/tables anew, and the findings; name claims that fail."""
     from compressbench.config.discovery import discover
     from compressbench.reporting.findings import findings, write_findings
     from compressbench.reporting.quotes import requote

@@ -1,7 +1,7 @@
 """Numbers that prose quotes from the tables of the report.
 
-A number in a README carries an invisible reference, an HTML comment directly behind it: `79.3 ± 4.5<!--p98--> %`. `requote`
-updates all of them from the tables, at the precision of the tables.
+A number in a README or a page of docs/ carries an invisible reference, an HTML comment directly behind it:
+`79.3 ± 4.5<!--p98--> %`. `requote` updates all of them from the tables, at the precision of the tables.
 
 A reference is a cell, or arithmetic over cells with blanks around the operators and `min`, `max`, `mean` and `abs`:
 
@@ -253,25 +253,26 @@ def line_of(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-def readmes(root: Path) -> dict[Path, str]:
-    """Every README of the project, with the method that it is about (none: an empty text)."""
-    return {root / "README.md": ""} | {path: path.parent.name for path in sorted(root.glob("methods/**/README.md"))}
+def documents(root: Path) -> dict[Path, str]:
+    """Every text of the project that quotes numbers, with the method that it is about (none: an empty text)."""
+    general = [root / "README.md", *sorted(root.glob("docs/*.md"))]
+    return dict.fromkeys(general, "") | {path: path.parent.name for path in sorted(root.glob("methods/**/README.md"))}
 
 
 def requote(root: Path, tables: Path) -> tuple[list[str], list[str]]:
-    """Write all quoted numbers and tables in the READMEs below `root` anew.
+    """Write all quoted numbers and tables in the documents below `root` anew.
 
     Returns:
         A line for every number that changed, and one for every claim that does not hold.
 
     Raises:
-        UserError: a reference is to no cell; no README was changed.
+        UserError: a reference is to no cell; no document was changed.
     """
     cells = Cells(tables)
     changed: list[str] = []
     failing: list[str] = []
     texts: dict[Path, str] = {}
-    for path, own in readmes(root).items():
+    for path, own in documents(root).items():
         text, name = path.read_text(encoding="utf-8"), path.relative_to(root)
         try:
             changed += [

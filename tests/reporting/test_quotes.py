@@ -16,10 +16,10 @@ from compressbench.reporting.quotes import (
     Cells,
     Unknown,
     claims,
+    documents,
     evaluate,
     holds,
     quotes,
-    readmes,
     requote,
     strip,
     unreferenced,
@@ -27,7 +27,7 @@ from compressbench.reporting.quotes import (
 )  # fmt: skip
 from tests.conftest import ROOT
 
-README = {str(path.relative_to(ROOT)): (path, own) for path, own in readmes(ROOT).items()}
+README = {str(path.relative_to(ROOT)): (path, own) for path, own in documents(ROOT).items()}
 
 
 @pytest.fixture(scope="module")
