@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,7 +13,7 @@ from compressbench.models import Network
 from compressbench.models.published import NETWORKS
 from compressbench.pruning.blocks import Rows, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.densities import Distribution, kept_counts, random_positions
-from compressbench.pruning.filters import inner_keys, macs, uniform_widths, widths_within
+from compressbench.pruning.filters import cost_of, inner_keys, macs, uniform_widths
 from compressbench.pruning.masks import apply_masks, prunable
 
 OWN = ("compressbench",)  # the runtime that skips removed weights
@@ -115,7 +116,11 @@ class Narrow:
 
 @dataclass(frozen=True)
 class UniformWidths:
-    """A network with one rate for all widths inside its blocks, at most a share of whose multiply-accumulates are left."""
+    """A network with one rate for all widths inside its blocks, which leaves about a share of the multiply-accumulates.
+
+    They are a quadratic of the share of the filters that is kept, but for rounding: three points of it say which share that
+    is, and a fourth one what rounding does there.
+    """
 
     network: str
     macs_reduction: float
@@ -123,9 +128,18 @@ class UniformWidths:
     def __call__(self, model: Network) -> nn.Module:
         dense = NETWORKS[self.network]
         cost, keys = macs(dense.shape), inner_keys(model)
-        target = (1 - self.macs_reduction) * cost(model)
-        widths = widths_within(model, lambda rate: uniform_widths(model, keys, rate), cost, target)
-        return dense.initialised(inner_widths=widths)
+
+        def cost_at(share: float) -> int:
+            return cost_of(model, uniform_widths(model, keys, 1 - share), cost)
+
+        points = np.array([1, 0.5, 0.25])
+        costs = [cost_at(share) for share in points]
+        target = (1 - self.macs_reduction) * costs[0]
+        quadratic = np.polyfit(points, costs, 2) - [0, 0, target]
+        share = next(float(root) for root in np.roots(quadratic).real if 0 <= root <= 1)
+        nearer = share + (target - cost_at(share)) / float(np.polyval(np.polyder(quadratic), share))
+        share = min(share, nearer, key=lambda s: abs(cost_at(s) - target))
+        return dense.initialised(inner_widths=uniform_widths(model, keys, 1 - share))
 
 
 def uniform(network: str, macs_reduction: float, representative: bool = False) -> Deployment:
