@@ -223,7 +223,8 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
 def deployment(scale: str, network: str, threads: int, process: int, methods: str = "") -> None:
     """Time what METHODS (comma-separated) deploy on NETWORK, in one of several processes that do the same.
 
-    PROCESS 0 tries all runtimes; the others, from 1, measure again what was fastest there.
+    PROCESS 0 tries all runtimes; the others, from 1, measure again what was fastest there. More threads take the forms that
+    were fastest with the least.
     """
     from compressbench import machine
     from compressbench.files import read_json, write_json
@@ -231,10 +232,9 @@ def deployment(scale: str, network: str, threads: int, process: int, methods: st
     from compressbench.timing import deployments
 
     plan = Plan(ROOT, scale, listed(methods, "--methods")).deployments
-    chosen, wanted, first = plan.of(network, threads), plan.wanted, ROOT / plan.file(network, threads, 0)
+    chosen, wanted, before = plan.of(network, threads), plan.wanted, plan.before(network, threads, process)
     assert wanted is not None, "a plan with deployments has it"
-    if process and not first.exists():
-        raise UserError(f"{first} does not exist; measure process 0 first.")
+    known = {"first" if process else "like": read_json(ROOT / before)} if before else {}
     machine.keep_freed_memory()
     found = deployments.measure(
         next(iter(chosen.values()))[0].network,
@@ -243,7 +243,7 @@ def deployment(scale: str, network: str, threads: int, process: int, methods: st
         threads=threads,
         rounds=wanted.rounds,
         process=process,
-        first=read_json(first) if process else None,
+        **known,
     )
     write_json(ROOT / plan.file(network, threads, process), found)
 

@@ -14,26 +14,32 @@ _made: ContextVar[list[int] | None] = ContextVar("_made", default=None)
 _given: ContextVar[Iterator[int] | None] = ContextVar("_given", default=None)
 
 
-def fastest(forms: Mapping[Name, Call], warmup: int = 3, rounds: int = 5) -> Name:
-    """The name of the fastest, by minimum of a few interleaved runs; without any run where `repeating` knows it."""
+def fastest(forms: Mapping[Name, Call], warmup: int = 3, rounds: int = 5, hopeless: float = math.inf) -> Name:
+    """The name of the fastest, by minimum of a few interleaved runs; without any run where `repeating` knows it.
+
+    Forms that were `hopeless` times as slow as the fastest so far are run no more.
+    """
     names = list(forms)
     given, made = _given.get(), _made.get()
     index = next(given, None) if given is not None else None
     if index is None or index >= len(names):
-        index = _quickest(list(forms.values()), warmup, rounds)
+        index = _quickest(list(forms.values()), warmup, rounds, hopeless)
     if made is not None:
         made.append(index)
     return names[index]
 
 
-def _quickest(forms: Sequence[Call], warmup: int, rounds: int) -> int:
+def _quickest(forms: Sequence[Call], warmup: int, rounds: int, hopeless: float) -> int:
     best = [math.inf] * len(forms)
+    left = list(range(len(forms)))
     for trial in range(warmup + rounds):
-        for i, form in enumerate(forms):
+        for i in left:
             start = time.perf_counter()
-            form()
+            forms[i]()
             if trial >= warmup:
                 best[i] = min(best[i], time.perf_counter() - start)
+        if trial >= warmup:
+            left = [i for i in left if best[i] <= hopeless * min(best)]
     return best.index(min(best))
 
 

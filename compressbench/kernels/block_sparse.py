@@ -119,7 +119,7 @@ class BlockSparseConv2d:
             self(x, out=out)
 
         plans = itertools.product(sorted({most, most - 1, most // 2, 2, 1} & set(range(1, most + 1))), (1, 4, 16, 64))
-        best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1)
+        best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1, hopeless=1.5)
         self._layer.vectors, self._layer.group = best
         return self
 

@@ -88,6 +88,13 @@ class DeploymentPlan:
         processes = range(self.wanted.processes)
         return [self.file(slug(network), threads, p) for (network, threads), p in product(self.timed, processes)]
 
+    def before(self, network: str, threads: int, process: int) -> Path | None:
+        """The file that is read by the measurement of another one: what was fastest is found once."""
+        if process:
+            return self.file(network, threads, 0)
+        least = min(count for name, count in self.timed if slug(name) == network)
+        return self.file(network, least, 0) if least < threads else None
+
     def file(self, network: str, threads: int, process: int) -> Path:
         """results/{scale}/deployments/{network}/threads{threads}/process{process}.json."""
         return self.folder / network / f"threads{threads}" / f"process{process}.json"

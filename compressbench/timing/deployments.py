@@ -5,11 +5,13 @@ one finds by more than its rounds do (where memory lies, how threads fell), so t
 first one tries all runtimes and all forms of every layer; the others prepare only what won there, in the same forms.
 """
 
+import copy
 import gc
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,17 @@ from compressbench.kernels import autotune
 from compressbench.kernels.autotune import Call
 from compressbench.method import Deployment
 from compressbench.method.operating_points import ImageDependent
+from compressbench.models import Network
 from compressbench.models.published import PublishedNetwork
 from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.seeding import derive_seed, generator
 from compressbench.timing.latency import interleaved_times, measuring
 
-TRIALS = 3  # rounds in which the fastest runtime is found
+TRIALS, SLOW = (
+    3,
+    500,
+)  # rounds in which the fastest runtime is found; fewer where one of them takes so many milliseconds
 NEAR = 1.25  # a dense form within this factor of the fastest of any precision may turn out to be the fastest one
 
 
@@ -46,6 +52,11 @@ class _Subject:
         """What the rows of all processes are matched by."""
         return "+".join(self.methods), self.deployment.setting if self.deployment else "", self.batch
 
+    @property
+    def compressed(self) -> bool:
+        """Whether it is neither dense nor what one would deploy instead."""
+        return self.deployment is not None and not self.deployment.reference
+
     def about(self) -> dict[str, Any]:
         found: dict[str, Any] = {"methods": list(self.methods), "represents": list(self.represents)}
         found |= {"setting": self.key[1], "batch": self.batch}
@@ -53,9 +64,9 @@ class _Subject:
             found |= {name: getattr(self.deployment, name) for name in ("reference", "published", "note")}
         return found
 
-    def build(self) -> nn.Module:
+    def build(self, dense: Network) -> nn.Module:
         """The network, the same in every process."""
-        dense = self.network.initialised()
+        dense = copy.deepcopy(dense)
         if self.deployment is None:
             return dense
         with torch.random.fork_rng(devices=[]):
@@ -72,7 +83,7 @@ class _Form:
 
     about: dict[str, Any]
     call: Call
-    trial_ms: float = field(default=0.0)
+    trial_ms: float = math.inf
 
     @property
     def arithmetic(self) -> tuple[str, int]:
@@ -92,6 +103,7 @@ def measure(
     rounds: int = 10,
     process: int = 0,
     first: Mapping[str, Any] | None = None,
+    like: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of deployments/NETWORK/threadsT/processP.json.
 
@@ -99,6 +111,7 @@ def measure(
         deployments: by method; all of them on `network`.
         process: which of several processes this is; it decides the order of the rounds.
         first: what the first process found: its forms are measured again, and no others.
+        like: what it found with another number of threads: deployments run in the forms that were the fastest there.
 
     Returns:
         {"network", "size", "threads", "process", "rounds", "machine", "cpu_seconds", "dense": [{"runtime", "arithmetic",
@@ -107,14 +120,15 @@ def measure(
         runtime, in the first process. "forms" has the dense network, which has no methods, and every deployment, each in every
         arithmetic on the runtime where it is fastest; ms, per image, is the median over the rounds.
     """
-    subjects = _subjects(network, deployments)
     started = time.process_time()
+    subjects, dense = _subjects(network, deployments), network.initialised()
     with measuring(threads):
         if first is None:
-            forms, trials = _tried(subjects, runtimes)
+            forms, trials = _tried(subjects, dense, runtimes, like["forms"] if like else [])
         else:
-            forms, trials = _as_before(subjects, first), list(first["dense"])
-        switches = _switches(subjects)
+            trials = list(first["dense"])
+            forms = [form for subject in subjects for form in _as_before(subject, dense, first["forms"])]
+        switches = _switches(subjects, dense)
         prepared = time.process_time()
         rng = random.Random(derive_seed("deployments", network.name, threads, process))
         times = interleaved_times([form.call for form in forms], rounds, 1, rng)
@@ -151,25 +165,31 @@ def _described(same: Sequence[Deployment]) -> Deployment:
     return max(same, key=lambda deployment: (bool(deployment.published), bool(deployment.note)))
 
 
-def _tried(subjects: Sequence[_Subject], runtimes: Sequence[str]) -> tuple[list[_Form], list[dict[str, Any]]]:
+def _tried(
+    subjects: Sequence[_Subject], dense: Network, runtimes: Sequence[str], like: Sequence[Mapping[str, Any]]
+) -> tuple[list[_Form], list[dict[str, Any]]]:
     """Every subject, in every arithmetic, on the runtime where it is fastest; and what the dense ones took on each runtime."""
     forms: list[_Form] = []
     trials: list[dict[str, Any]] = []
     for subject in subjects:
+        if subject.compressed and (known := _as_before(subject, dense, like)):
+            forms += known
+            continue
         wanted = subject.deployment.runtimes if subject.deployment else ()
-        model, example = subject.build(), subject.example()
-        own = [
-            form
-            for name in runtimes
-            if not wanted or name in wanted
-            for form in _prepared(subject, model, name, example)
-        ]
+        model, example = subject.build(dense), subject.example()
+        alike = {
+            form.about["runtime"]: form.about["choices"] for form in forms if form.about["setting"] == subject.key[1]
+        }
+        own: list[_Form] = []
+        for name in runtimes:
+            if not wanted or name in wanted:
+                own += _prepared(subject, model, name, example, alike.get(name, []) if subject.compressed else [])
         _try(own)
         quickest: dict[tuple[str, int], _Form] = {}
         for form in own:
             if form.trial_ms < quickest.setdefault(form.arithmetic, form).trial_ms:
                 quickest[form.arithmetic] = form
-            if not form.compressed:
+            if not subject.compressed:
                 trial = {name: form.about[name] for name in ("runtime", "arithmetic", "batch", "setting")}
                 trials.append(trial | {"ms": form.trial_ms})
         costs = _costs(model, subject, example)
@@ -182,9 +202,14 @@ def _tried(subjects: Sequence[_Subject], runtimes: Sequence[str]) -> tuple[list[
 
 
 def _try(forms: Sequence[_Form]) -> None:
-    times = interleaved_times([form.call for form in forms], TRIALS, 1, random.Random(0))
-    for form, own in zip(forms, times, strict=True):
-        form.trial_ms = float(own.min()) / form.about["batch"]
+    """Calls all in turns, each of which ran once before."""
+    for _ in range(TRIALS):
+        for form in forms:
+            start = time.perf_counter()
+            form.call()
+            form.trial_ms = min(form.trial_ms, 1e3 * (time.perf_counter() - start) / form.about["batch"])
+        if any(form.trial_ms * form.about["batch"] > SLOW for form in forms):
+            break
 
 
 def _needed(forms: Sequence[_Form]) -> list[_Form]:
@@ -203,18 +228,18 @@ def _needed(forms: Sequence[_Form]) -> list[_Form]:
     ]
 
 
-def _as_before(subjects: Sequence[_Subject], first: Mapping[str, Any]) -> list[_Form]:
-    """The forms of the first process, prepared without a trial."""
-    forms: list[_Form] = []
-    for subject in subjects:
-        known = [about for about in first["forms"] if _key(about) == subject.key]
-        model, example = (subject.build(), subject.example()) if known else (nn.Identity(), torch.empty(0))
-        for about in known:
-            counted = {name: about[name] for name in ("params", "macs", "stored_bytes")}
-            with autotune.repeating(about["choices"]):
-                for form in _prepared(subject, model, about["runtime"], example):
-                    forms.append(_Form(form.about | counted, form.call))
-    return forms
+def _as_before(subject: _Subject, dense: Network, forms: Sequence[Mapping[str, Any]]) -> list[_Form]:
+    """The subject in the forms in which another process ran it, prepared without a trial."""
+    known = [about for about in forms if _key(about) == subject.key]
+    if not known:
+        return []
+    model, example = subject.build(dense), subject.example()
+    found: list[_Form] = []
+    for about in known:
+        counted = {name: about[name] for name in ("params", "macs", "stored_bytes")}
+        for form in _prepared(subject, model, about["runtime"], example, about["choices"]):
+            found.append(_Form(form.about | counted, form.call))
+    return found
 
 
 def _key(about: Mapping[str, Any]) -> tuple[str, str, int]:
@@ -228,27 +253,27 @@ def _costs(model: nn.Module, subject: _Subject, example: Tensor) -> dict[str, An
     return {"params": counted.params, "macs": counted.macs, "stored_bytes": counted.stored_bytes}
 
 
-def _prepared(subject: _Subject, model: nn.Module, name: str, example: Tensor) -> list[_Form]:
-    """The model on a runtime; empty where it does not run there."""
+def _prepared(subject: _Subject, model: nn.Module, name: str, example: Tensor, choices: Sequence[int]) -> list[_Form]:
+    """The model on a runtime, with choices among forms that are already made; empty where it does not run there."""
     start = time.perf_counter()
     try:
         runtime = make_runtime(name)
         if runtime.objection(model):
             return []
-        with autotune.recording() as choices:
+        with autotune.repeating(choices), autotune.recording() as chosen:
             call = runtime.prepare(model, example)
         call()
     except Skip:
         return []
-    spent = {"prepare_ms": 1e3 * (time.perf_counter() - start), "choices": choices}
+    spent = {"prepare_ms": 1e3 * (time.perf_counter() - start), "choices": chosen}
     about = {"runtime": name, "arithmetic": runtime.arithmetic, **runtime.describe()}
     return [_Form(subject.about() | about | spent, call)]
 
 
-def _switches(subjects: Sequence[_Subject]) -> dict[tuple[str, str, int], Callable[[], object]]:
+def _switches(subjects: Sequence[_Subject], dense: Network) -> dict[tuple[str, str, int], Callable[[], object]]:
     """What makes a deployed network another one, by subject."""
     return {
-        subject.key: subject.deployment.switch(subject.network.initialised())
+        subject.key: subject.deployment.switch(dense)
         for subject in subjects
         if subject.deployment is not None and subject.deployment.switch is not None
     }

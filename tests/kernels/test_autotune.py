@@ -1,3 +1,4 @@
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -30,3 +31,17 @@ def test_what_was_chosen_is_repeated_without_a_trial_and_later_choices_are_tried
     with autotune.repeating([5]):
         assert autotune.fastest({"a": slow}) == "a"
     assert ran, "a choice that does not exist here is made anew"
+
+
+def test_hopeless_forms_are_run_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ran = 0.0, Counter[str]()
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: now)
+
+    def form(name: str, seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        ran[name] += 1
+
+    forms = {name: partial(form, name, seconds) for name, seconds in {"fast": 1.0, "near": 1.4, "far": 1.6}.items()}
+    assert autotune.fastest(forms, warmup=2, rounds=3, hopeless=1.5) == "fast"
+    assert ran == {"fast": 5, "near": 5, "far": 3}

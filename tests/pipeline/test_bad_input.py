@@ -121,7 +121,10 @@ def test_unknown_dataset_is_named(project: Path) -> None:
             ["deployment", "latency", "resnet_5", "1", "0", "--methods", "optg"],
             "no method deploys anything on 'resnet_5'",
         ),
-        (["deployment", "latency", "resnet_50", "1", "1", "--methods", "optg"], "process0.json does not exist"),
+        (
+            ["deployment", "latency", "resnet_50", "1", "1", "--methods", "optg"],
+            "process0.json does not exist; run the stage that writes it first",
+        ),
     ],
 )
 def test_stage_commands_say_what_is_wrong(project: Path, arguments: list[str], sentence: str) -> None:

@@ -44,6 +44,13 @@ def test_a_file_per_network_threads_and_process() -> None:
     assert files == [folder / f"process{process}.json" for process in range(3)]
 
 
+def test_what_was_fastest_is_found_once_per_network() -> None:
+    plan = planned("subp", threads=(1, 2))
+    assert plan.before("resnet_50", 1, 0) is None
+    assert plan.before("resnet_50", 2, 0) == plan.file("resnet_50", 1, 0)
+    assert plan.before("resnet_50", 2, 1) == plan.file("resnet_50", 2, 0)
+
+
 def test_a_digest_stands_for_what_is_timed_on_a_network() -> None:
     def digest(*methods: str, **wanted: object) -> str:
         return planned(*methods, **wanted).digest("resnet_50", 1)

@@ -59,6 +59,13 @@ def test_later_processes_repeat_the_forms_of_the_first() -> None:
     assert second["dense"] == first["dense"] and (first["process"], second["process"]) == (0, 1)
 
 
+def test_deployments_run_with_more_threads_in_the_forms_of_one_and_dense_is_tried_again() -> None:
+    one = deployments.measure(SMALL, {"one": [SPARSE]}, ["torch_eager", "compressbench"], rounds=2)
+    two = deployments.measure(SMALL, {"one": [SPARSE]}, ["torch_eager", "compressbench"], threads=2, rounds=2, like=one)
+    assert [form["choices"] for form in two["forms"]] == [form["choices"] for form in one["forms"]]
+    assert {trial["runtime"] for trial in two["dense"]} == {"torch_eager"} and two["threads"] == 2
+
+
 def test_batches_are_compared_with_dense_on_as_many_images() -> None:
     batched = Deployment(SMALL, "as it is", Same(), batch=3)
     found = deployments.measure(SMALL, {"one": [SPARSE, batched]}, ["torch_eager", "compressbench"], rounds=2)

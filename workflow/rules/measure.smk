@@ -42,11 +42,11 @@ rule latency:
         "{STAGE} latency " + RUN_ARGUMENT + " > {log:q} 2>&1"
 
 
-# What all methods deploy on one network of a paper, with random weights. Process 0 tries all runtimes, the others repeat what was
-# fastest there. Claims all cores, like `latency`.
+# What all methods deploy on one network of a paper, with random weights. The first measurement of a network tries all runtimes,
+# others repeat what was fastest there. Claims all cores, like `latency`.
 rule deployment:
     input:
-        lambda wildcards: [] if wildcards.process == "0" else rules.deployment.output[0].replace("{process}", "0"),
+        lambda wildcards: PLAN.deployments.before(wildcards.network, int(wildcards.used), int(wildcards.process)) or [],
     output:
         f"results/{PLAN.scale_name}/deployments/{{network}}/threads{{used}}/process{{process}}.json",
     params:
