@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from compressbench.files import slug, write_text
 from compressbench.reporting.columns import Column, View, plain, render
 from compressbench.reporting.frames import each
 from compressbench.reporting.groups import FAMILIES
-from compressbench.reporting.style import FAINT, PALETTE, new_figure, save, styled
+from compressbench.reporting.style import FAINT, HEADING, PALETTE, new_figure, save, styled
 from compressbench.reporting.text import DASH, listed, markdown_table, number, quantity
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 KEYS = ["network", "threads", "methods", "setting", "batch", "arithmetic"]
 RATIOS = ("speedup", "speedup_any", "speedup_fp32")
+TITLE_LENGTH = 34  # of a line beside the figure
 SIZES = {224: "images of 224 pixels (ImageNet)", 32: "32 pixels (CIFAR)", 96: "96 pixels (super-resolution)"}
 
 
@@ -208,11 +210,12 @@ def _shown(table: pd.DataFrame, declarations: Mapping[str, "Declaration"]) -> pd
     """The rows of methods, with `title` and `family` of the methods, in the order of the families."""
     order = list(FAMILIES)
     shown = table[~table.reference].copy()
-    methods = [row.methods.split("+") for row in each(shown)]
+    methods = [sorted(r.methods.split("+"), key=lambda m: (declarations[m].is_baseline, m)) for r in each(shown)]
     shown["title"] = [listed([declarations[m].title for m in own]) for own in methods]
     shown["family"] = [min((declarations[m].family for m in own), key=order.index) for own in methods]
     shown["rank"] = [order.index(family) for family in shown.family]
-    return shown.sort_values(["rank", "methods"], kind="stable")
+    shown["baseline"] = [declarations[own[0]].is_baseline for own in methods]
+    return shown.sort_values(["rank", "baseline", "title"], kind="stable")
 
 
 def _page(shown: pd.DataFrame, dense: pd.DataFrame) -> str:
@@ -255,7 +258,7 @@ def _figure(shown: pd.DataFrame) -> Figure:
     rows = shown[shown.threads == shown.threads.min()]
     lines = list(dict.fromkeys(zip(rows.family, rows.title, strict=True)))
     figure = new_figure(
-        1.6 + 0.27 * len(lines),
+        1.9 + 0.28 * len(lines),
         "Speed-up at the papers' own sizes",
         "a dot for every network and setting; random weights, each network on the runtime where it is fastest",
         "Circles with an edge: the setting that stands for the method. Bars: the range over the processes.",
@@ -264,7 +267,7 @@ def _figure(shown: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, 2, sharey=True, sharex=True)
     headings = {
         "speedup": "over dense in the same arithmetic",
-        "speedup_any": "over the fastest dense of any precision",
+        "speedup_any": "over dense of any precision",
     }
     for axes, (ratio, heading) in zip(panels, headings.items(), strict=True):
         axes.axvline(1, color="#333333", lw=1, ls="--")
@@ -277,13 +280,17 @@ def _figure(shown: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel("speed-up")
         axes.set_title(heading)
-    panels[0].set_yticks(range(len(lines)), [title for _, title in lines])
+    panels[0].set_yticks(range(len(lines)), [fill(title, TITLE_LENGTH) for _, title in lines])
     panels[0].set_ylim(len(lines) - 0.4, -0.6)
     handles = [
         panels[0].plot([], [], "o", color=c, markersize=4, label=t)[0]
         for t, c in zip(SIZES.values(), PALETTE, strict=False)
     ]
-    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
+    figure.suptitle(
+        f"{figure.get_suptitle()}\n \n ", x=0.012, ha="left", fontsize=11, fontweight="bold"
+    )  # room for the legend
+    place = (0.99, 1 - HEADING / figure.get_figheight())
+    figure.legend(handles=handles, loc="upper right", bbox_to_anchor=place, ncols=len(handles))
     return figure
 
 

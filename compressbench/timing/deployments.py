@@ -5,12 +5,13 @@ one finds by more than its rounds do (where memory lies, how threads fell), so t
 first one tries all runtimes and all forms of every layer; the others prepare only what won there, in the same forms.
 """
 
+import contextlib
 import copy
 import gc
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +70,21 @@ class _Subject:
         dense = copy.deepcopy(dense)
         if self.deployment is None:
             return dense
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("deployments", self.network.name, self.deployment.setting))
+        with self._seeded():
             return self.deployment.compress(dense).eval()
+
+    def switch(self, dense: Network) -> Call | None:
+        """What makes of a deployed network another one."""
+        if self.deployment is None or self.deployment.switch is None:
+            return None
+        with self._seeded():
+            return self.deployment.switch(dense)
+
+    @contextlib.contextmanager
+    def _seeded(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("deployments", self.network.name, self.key[1]))
+            yield
 
     def example(self) -> Tensor:
         return torch.randn(self.batch, *self.network.shape, generator=generator("latency", "input", 0))
@@ -270,10 +283,6 @@ def _prepared(subject: _Subject, model: nn.Module, name: str, example: Tensor, c
     return [_Form(subject.about() | about | spent, call)]
 
 
-def _switches(subjects: Sequence[_Subject], dense: Network) -> dict[tuple[str, str, int], Callable[[], object]]:
+def _switches(subjects: Sequence[_Subject], dense: Network) -> dict[tuple[str, str, int], Call]:
     """What makes a deployed network another one, by subject."""
-    return {
-        subject.key: subject.deployment.switch(dense)
-        for subject in subjects
-        if subject.deployment is not None and subject.deployment.switch is not None
-    }
+    return {subject.key: call for subject in subjects if (call := subject.switch(dense)) is not None}
