@@ -9,20 +9,26 @@ CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
 RUNS := '$(SCALE)' $(if $(SEEDS),--seeds '$(SEEDS)')
 LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_run/$(SCALE).json))
 
-.PHONY: reproduce test check report ui plan slurm-smoke benchmark bench-kernels sanitize clean setup rehearsal
+.PHONY: reproduce test test-units test-dag check report ui plan slurm-smoke benchmark bench-kernels sanitize clean setup rehearsal gpu
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
-	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
-	$(MAKE) --no-print-directory report
+	@$(BIN)/compressbench snakemake all first --cores $(CORES) --keep-going --rerun-incomplete $(CONFIG)
+	@$(MAKE) --no-print-directory --silent report
 	@$(BIN)/compressbench verdict $(RUNS)
+	@echo "Look at all results: $$($(BIN)/compressbench report-folder $(RUNS))/index.html"
 
 report: setup  ## one self-contained page from the results of the last run, beside its tables
 	folder=$$($(BIN)/compressbench report-folder $(RUNS) --last) && \
-	  $(BIN)/snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
+	  $(BIN)/compressbench snakemake --report "$$folder/report.html" $(LAST_RUN) $(CONFIG)
 
-test: setup check  ## static checks, unit tests, and the smoke DAG
-	$(BIN)/python -m pytest
+test: check test-units test-dag  ## static checks, unit tests, and the smoke DAG; make -j2 --output-sync test: two at a time
+
+test-units: setup
+	$(BIN)/python -m pytest -m 'not pipeline'
+
+test-dag: setup
+	$(BIN)/python -m pytest -m pipeline
 
 check: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
@@ -63,6 +69,12 @@ $(VENV)/ready: pyproject.toml setup.py $(wildcard compressbench/kernels/native/*
 rehearsal: setup  ## proof that paper scale runs: every ImageNet pair for a step or two, on photographs in ImageNet's layout
 	test -d data/external/rehearsal || $(BIN)/compressbench rehearsal-data data/external/rehearsal --classes 1000 --train 3
 	$(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete --config scale=rehearsal
+
+GPU_SECONDS ?= 240
+gpu: setup  ## on a GPU, in ten minutes: ResNet-50's images per second, every stage of every method, ResNet-20 as far as it comes
+	$(BIN)/python -m tests.benchmarks.gpu --seconds $(GPU_SECONDS)
+	-timeout --signal INT $(GPU_SECONDS) $(BIN)/snakemake --cores $(CORES) --keep-going --rerun-incomplete --config scale=resnet20
+	$(BIN)/compressbench report resnet20 reports/gpu
 
 clean:  ## remove the environment, not the results
 	rm -rf $(VENV)

@@ -11,6 +11,9 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
@@ -25,7 +28,14 @@ rule all:
     input:
         [rules.report.output, results_of(PLAN.runs), rules.tracked.output] if PLAN.runs else [],
         lambda wildcards: rules.deployments_report.output if PLAN.deployments.timed else [],
+        rules.page.output if PLAN.runs or PLAN.claims_reports else [],
     default_target: True
+
+
+# A page of what is finished after some minutes: `make reproduce` asks for this as well.
+rule first:
+    input:
+        rules.first_page.output if PLAN.runs else [],
 
 
 # What needs no node of a cluster runs where Snakemake does.
@@ -34,8 +44,11 @@ localrules:
     published_counts,
     report,
     deployments_report,
+    page,
+    first_page,
     tracked,
     all,
+    first,
 
 
 onstart:
@@ -56,5 +69,5 @@ onstart:
 onerror:
     # Some stage failed: report what there is, beside the last complete report, and name what is missing.
     if PLAN.runs:
-        shell("{command}", command=f"{STAGE} {report_arguments(INCOMPLETE)}")
+        shell("{command}", command=f"{STAGE} {report_arguments(INCOMPLETE)} && {STAGE} page {INCOMPLETE}")
     shell("{command}", command=f"{STAGE} tracking --optional")

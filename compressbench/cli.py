@@ -285,6 +285,7 @@ def report(
     methods: str = "",
     seeds: str = "",
     pairs: str = "",
+    figures: Annotated[bool, typer.Option("--figures/--without-figures", help="figures take most of the time")] = True,
 ) -> None:
     """Regenerate the tables and figures from the results, and compare them with the committed numbers.
 
@@ -314,9 +315,34 @@ def report(
         unlabelled=plan.unlabelled,
         committed=plan.committed_report,
         complete=complete,
+        figures=figures,
     )
     typer.echo((folder / "verdict.md").read_text(encoding="utf-8"))
     typer.echo(f"{folder}: {len(files)} files")
+
+
+@command
+def page(folder: Annotated[Path, typer.Argument(help="of a report, with its tables")] = Path("reports")) -> None:
+    """Write FOLDER/index.html, the page to explore a report, from the tables in FOLDER: no results are needed."""
+    typer.echo(_page(folder))
+
+
+def _page(folder: Path) -> Path:
+    from compressbench.config.discovery import discover
+    from compressbench.plan import REPORTS
+    from compressbench.reporting.page import what_was_found, write_page
+
+    found = what_was_found(ROOT, folder) if folder.resolve() == (ROOT / REPORTS).resolve() else ""
+    return write_page(folder, ROOT / "methods", discover(ROOT), found)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def snakemake(context: typer.Context) -> None:
+    """Run Snakemake with the arguments that follow; one line says how far it is. Its own log stays in .snakemake/log."""
+    from compressbench import progress
+
+    environment.require_project(ROOT)
+    progress.snakemake(context.args)
 
 
 @command
@@ -346,13 +372,14 @@ def verdict(scale: str, methods: str = "", seeds: str = "", pairs: str = "") -> 
 
 @command
 def quotes(reports: Path = Path("reports")) -> None:
-    """Write the numbers that READMEs and docs/ quote from reports/tables anew, and the findings; name claims that fail."""
+    """Write the numbers that READMEs and docs/ quote from reports/tables anew, and pages with them; name claims that fail."""
     from compressbench.config.discovery import discover
     from compressbench.reporting.findings import findings, write_findings
     from compressbench.reporting.quotes import requote
 
     changed, failing = requote(ROOT, reports / "tables")
     write_findings(findings(ROOT / "methods", discover(ROOT)), reports)
+    _page(reports)
     typer.echo("\n".join([*changed, f"{len(changed)} numbers changed"]))
     if failing:
         raise UserError("these claims do not hold in the tables; correct the sentences:\n" + "\n".join(failing))

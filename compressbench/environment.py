@@ -29,7 +29,10 @@ def threads() -> int:
 
 
 def loader_workers(cores: int) -> int:
-    """COMPRESSBENCH_LOADER_WORKERS, the processes that read image files; where it is not set, as many as cores, at most 8."""
+    """COMPRESSBENCH_LOADER_WORKERS, the processes that read image files; where it is not set, as many as cores, at most 8.
+
+    cores: those of each process that trains.
+    """
     text = os.environ.get("COMPRESSBENCH_LOADER_WORKERS", str(min(cores, 8)))
     if not (text.isascii() and text.isdecimal() and int(text) <= 256):
         raise UserError(

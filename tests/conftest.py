@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +95,21 @@ def run_module(
     command = [str(python), "-m", module, *arguments]
     piped: dict[str, object] = {"capture_output": True, "encoding": "utf-8", "errors": "backslashreplace"}
     return subprocess.run(command, cwd=root, env=environment, timeout=900, **piped, **options)  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="session")
+def cli() -> Iterator[Command]:
+    """`run_module` of the command line in a process that is forked from one with all imports, of the library and the
+    methods of this checkout: for projects with other configurations, not with other code.
+    """
+    from compressbench import fork_server
+
+    found = fork_server.start()
+    server = fork_server._open.pop() if found else None
+
+    def run(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
+        return run_module(root, *arguments, env={**found, **(env or {})})
+
+    yield run
+    if isinstance(server, subprocess.Popen):
+        server.communicate(timeout=60)  # closes its input: the sign to end

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 # Packages of compressbench whose tests mirror them; "" stands for the modules of compressbench itself.
 MIRRORED = (
     "", "config", "data", "data/sets", "data_free", "kernels", "layers", "method", "models", "plan", "pruning", "quantization",
-    "reporting", "runtimes", "runtimes/native", "stages", "supernet", "timing", "tracking", "training",
+    "reporting", "reporting/page", "runtimes", "runtimes/native", "stages", "supernet", "timing", "tracking", "training",
 )  # fmt: skip
 WITHOUT_A_TEST_FILE = {
     "__main__": "hands over to the fork server or to the command line: tests/test_fork_server.py runs it",

@@ -89,7 +89,8 @@ class Pretrained(Frozen):
     """Trained weights that take the place of pretraining."""
 
     source: Literal["torchvision", "timm", "package", "file"] = Field(
-        description="whose names the tensors have, and whose preprocessing the images get; file: those of this suite"
+        description="whose names the tensors have, and whose preprocessing the images get; file: those of the network, this "
+        "suite's or one's own, and of the data set"
     )
     name: str | None = Field(
         None,
@@ -109,7 +110,7 @@ class Pretrained(Frozen):
     @model_validator(mode="after")
     def _complete(self) -> "Pretrained":
         if (self.source == "file") == (self.name is not None):
-            raise ValueError("name goes with every source but file, whose tensors have the names of this suite")
+            raise ValueError("name goes with every source but file, whose tensors have the names of the network")
         if self.source in ("package", "file") and self.file is None:
             raise ValueError(f"source: {self.source} needs file")
         return self

@@ -1,8 +1,8 @@
 """Labelled image files of any size as a split, and training batches of them that are a pure function of (seed, step)."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -87,22 +87,26 @@ class FolderSplit:
 
 @dataclass(frozen=True)
 class Steps:
-    """Step -> images and labels. What becomes of an image depends on (seed, pass over the data, image) and on nothing else."""
+    """Step -> images and labels. What becomes of an image depends on (seed, pass over the data, image) and on nothing else.
+
+    rows: of every batch; other files are not read.
+    """
 
     split: FolderSplit
     batch_size: int
     seed: int
     augmentation: Augmentation
+    rows: slice = field(default_factory=lambda: slice(None))
 
     @property
     def per_epoch(self) -> int:
         return len(self.split) // self.batch_size
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images float32 [B, 3, size, size], channels_last, and labels int64 [B]."""
+        """Images float32 [B, 3, size, size], channels_last, and labels int64 [B], or those of `rows`."""
         pass_, position = divmod(step, self.per_epoch)
         order = shuffled(len(self.split), self.seed, pass_)
-        chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
+        chosen = order[position * self.batch_size : (position + 1) * self.batch_size][self.rows]
         images = [self._image(pass_, index) for index in chosen.tolist()]
         return normalise(images, self.split.preprocessing), self.split.labels[chosen]
 
@@ -126,12 +130,15 @@ class FolderBatches:
                 f"augmentation {augmentation} pads images that are as small as the network's input; image files take one of "
                 f"{', '.join(AUGMENTATIONS)}."
             )
-        self.split, self.batch_size, self.seed, self.augmentation = split, batch_size, seed, augmentation
-        steps = Steps(split, batch_size, seed, augmentation)
-        self.steps_per_epoch = steps.per_epoch
-        self._ahead = Ahead(steps, split.loader)
+        self.batch_size, self._steps = batch_size, Steps(split, batch_size, seed, augmentation)
+        self.steps_per_epoch = self._steps.per_epoch
+        self._ahead = Ahead(self._steps, split.loader)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 [B, 3, size, size] and labels int64 [B] of one step."""
         batch: tuple[Tensor, Tensor] = self._ahead(step)
         return batch
+
+    def rows(self, rows: slice) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """Step -> these rows of its batch, in the same bits, without reading the files of the others."""
+        return Ahead(replace(self._steps, rows=rows), self._steps.split.loader)

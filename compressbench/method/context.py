@@ -25,7 +25,7 @@ from compressbench.seeding import derive_seed, generator
 from compressbench.training import Hook, LearningRate, chance_alarm, fit, make_optimizer, schedule_factor
 from compressbench.training.batchnorm_statistics import recompute_statistics
 from compressbench.training.checkpoint import Checkpoint
-from compressbench.training.distributed import Agreement, processes, rank, share
+from compressbench.training.distributed import Agreement, processes, rank, shared
 from compressbench.training.forward import as_configured
 from compressbench.training.layout import channels_last, gradients_like_activations
 from compressbench.training.loop import Logger, Loss
@@ -265,6 +265,7 @@ class Context:
             UserError: when the training diverges: a loss that is not finite, or an accuracy that stays at chance.
         """
         source: Any = batches or self.batches(recipe)
+        rows = shared(source)
         epochs = epochs or recipe.epochs
         steps = steps_per_epoch or recipe.steps_per_epoch or source.steps_per_epoch
         rate = [LearningRate(schedule_factor(recipe, epochs, steps))] if schedule else []
@@ -275,7 +276,7 @@ class Context:
         ):  # a compiler sees to it itself
             return fit(
                 model,
-                lambda step: tuple(self._on_device(part) for part in share(source(step))),
+                lambda step: tuple(self._on_device(part) for part in rows(step)),
                 as_configured(recipe, loss or self.loss(recipe), self.device),
                 optimizers or [self.optimizer(recipe, model.parameters())],
                 epochs=epochs,

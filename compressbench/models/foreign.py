@@ -85,6 +85,13 @@ class Foreign(Classifier):
         named = self.body.taps() if hasattr(self.body, "taps") else ()  # type: ignore[operator]
         return tuple(f"body.{name}" for name in named)
 
+    def names_in_files(self) -> dict[str, str]:
+        """Those of the module itself, as its `state_dict` has them."""
+        last = classifier_of(self.source)
+        places = {"body": "", "classifier": f"{last}."}
+        parts = ((name, *name.split(".", 1)) for name in self.state_dict())
+        return {name: places[part] + own for name, part, own in parts}
+
     def couplings(self) -> tuple[Coupling, ...]:
         """Those of the network at full width, at their present places in concatenations."""
         found = couplings_of(self.source)

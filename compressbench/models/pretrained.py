@@ -295,7 +295,8 @@ def load(network: Network, pretrained: Pretrained, root: Path) -> Origin:
         raise UserError(
             f"{path} has the sha256 {digest}, not {pretrained.sha256}; bring the right file, or correct pretrained.sha256."
         )
-    names = NAMES[pretrained.source][architecture](network) if pretrained.source in NAMES else {}
+    own = pretrained.source not in NAMES
+    names = network.names_in_files() if own else NAMES[pretrained.source][architecture](network)
     tensors = read(path)
     if architecture in OLD_NAMES:
         tensors = {re.sub(*OLD_NAMES[architecture], name): tensor for name, tensor in tensors.items()}

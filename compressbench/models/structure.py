@@ -88,6 +88,10 @@ class Network(nn.Module):
         """Those of a single convolution: they take part in no sum."""
         return tuple(coupling for coupling in self.couplings() if coupling.group is None)
 
+    def names_in_files(self) -> dict[str, str]:
+        """Tensor -> its name in a file of one's own, where that is another one; of the suite's networks none."""
+        return {}
+
     def binary_convolutions(self) -> tuple[str, ...]:
         """The convolutions that binary methods make binary, in forward order; often none."""
         return ()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ RECIPES = {  # read of the pair, and `processes` where they train; images are sy
     **dict.fromkeys(("compress", "finetune"), ("scratch", "finetune", "processes")),
 }
 REPORTS = Path("reports")  # what is committed
+FIRST_RUNS = 8  # after some minutes there is a page about them
 
 
 def last_run_file(scale: str) -> Path:
@@ -130,6 +131,27 @@ class Plan:
                     if pair in self.pairs:
                         dataset, model = pair.split("/")
                         yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
+
+    @cached_property
+    def first_runs(self) -> list[Run]:
+        """A few runs to begin with: of the pair with most methods, one run of the dense network and of some others.
+
+        Methods take turns with baselines, each at its first setting and with the first seed.
+        """
+        by_pair: dict[str, dict[str, Run]] = {}
+        for method, declared in self.declarations.items():
+            for setting in declared.settings:
+                for run in (r for r in self.runs if (r.method, r.setting) == (method, setting)):
+                    by_pair.setdefault(run.pair, {}).setdefault(method, run)
+        most = max(by_pair.values(), key=len, default={})
+        families = {method: self.declarations[method].family for method in most}
+        dense = [most[m] for m in most if families[m] == "dense"]
+        others = [
+            [most[m] for m in most if families[m] != "dense" and self.declarations[m].is_baseline == b]
+            for b in (False, True)
+        ]
+        turns = [run for pair in zip_longest(*others) for run in pair if run]
+        return [*dense, *turns][:FIRST_RUNS]
 
     @property
     def claims_reports(self) -> bool:

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressbench.reporting.outputs import SEEDS, Description, describe, outputs
+from compressbench.reporting.outputs import PAGE, SEEDS, Description, describe, outputs
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
     from compressbench.plan import Run
 
-__all__ = ["SEEDS", "Description", "describe", "outputs", "write"]
+__all__ = ["PAGE", "SEEDS", "Description", "describe", "outputs", "write"]
 
 
 def write(
@@ -26,6 +26,7 @@ def write(
     unlabelled: Collection[str] = (),
     committed: Path | None = None,
     complete: bool = False,
+    figures: bool = True,
 ) -> list[Path]:
     """Write every file that `outputs(runs, declarations, unlabelled)` names into `out`, also when results are missing.
 
@@ -41,6 +42,7 @@ def write(
         unlabelled: the pairs on which networks are compared with the float network, see `Plan.unlabelled`.
         committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
         complete: whether `out` must not be touched when a result is missing.
+        figures: whether to draw: that takes most of the time.
 
     Returns:
         The written files.
@@ -51,5 +53,16 @@ def write(
     from compressbench.reporting.writer import write_report
 
     return write_report(
-        results_root, scale, runs, declarations, methods_root, out, counts, timed, unlabelled, committed, complete
+        results_root,
+        scale,
+        runs,
+        declarations,
+        methods_root,
+        out,
+        counts,
+        timed,
+        unlabelled,
+        committed,
+        complete,
+        figures,
     )

@@ -15,44 +15,52 @@ FIGURES = ("quality_by_method", "training")
 AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
 PAGES = ("verdict.md", "verdict.html", "verdict.csv", "findings.md", "findings.html")
 SEEDS = "tables/seeds.csv"  # every number that must be reproduced; the verdict compares with it
+PAGE = "index.html"  # made of all the others
 CATEGORIES = {
-    "verdict": "1 Verdict",
-    "seeds": "1 Verdict",
-    "overview": "2 Overview",
-    "findings": "2 Overview",
-    "missing": "2 Overview",
-    "comparison": "3 Comparison",
-    "quality_by_method": "3 Comparison",
-    "quality_vs_sparsity": "3 Comparison",
-    "quality_vs_bits": "3 Comparison",
-    "mask_overlap": "3 Comparison",
-    "sessions": "3 Comparison",
-    "fidelity": "3 Comparison",
-    "quality_vs_bytes": "4 Quality against cost",
-    "quality_vs_macs": "4 Quality against cost",
-    "quality_vs_speedup": "5 Latency",
-    "speedup_vs_sparsity": "5 Latency",
-    "latency": "5 Latency",
-    "operating_points": "5 Latency",
-    "deployments": "5 Latency",
-    "training": "6 Training",
-    "latent_weights": "6 Training",
-    "peers": "6 Training",
-    "time_to_quality": "6 Training",
-    "records": "6 Training",
-    "synthetic": "7 Pictures",
-    "diversity": "7 Pictures",
-    "photographs": "7 Pictures",
-    "published_counts": "8 Published against recomputed",
+    "index": "1 Explore",
+    "verdict": "2 Verdict",
+    "seeds": "2 Verdict",
+    "overview": "3 Overview",
+    "findings": "3 Overview",
+    "missing": "3 Overview",
+    "comparison": "4 Comparison",
+    "quality_by_method": "4 Comparison",
+    "quality_vs_sparsity": "4 Comparison",
+    "quality_vs_bits": "4 Comparison",
+    "mask_overlap": "4 Comparison",
+    "sessions": "4 Comparison",
+    "fidelity": "4 Comparison",
+    "quality_vs_bytes": "5 Quality against cost",
+    "quality_vs_macs": "5 Quality against cost",
+    "quality_vs_speedup": "6 Latency",
+    "speedup_vs_sparsity": "6 Latency",
+    "latency": "6 Latency",
+    "operating_points": "6 Latency",
+    "deployments": "6 Latency",
+    "training": "7 Training",
+    "latent_weights": "7 Training",
+    "peers": "7 Training",
+    "time_to_quality": "7 Training",
+    "records": "7 Training",
+    "synthetic": "8 Pictures",
+    "diversity": "8 Pictures",
+    "photographs": "8 Pictures",
+    "published_counts": "9 Published against recomputed",
 }
 
 
+SHOWN = ("svg", "html", "md")
+"""Of the forms of a figure or table, the one in Snakemake's report: all of it stands in one file."""
+WITH_HTML = ("verdict", "findings")
+
+
 class Description(NamedTuple):
-    """How a file appears in Snakemake's report: caption file (in workflow/report/), category, and labels."""
+    """How a file appears in Snakemake's report: caption file (in workflow/report/), category, and labels; or whether at all."""
 
     caption: str
     category: str
     labels: dict[str, str]
+    shown: bool
 
 
 def tables_of(group: Group) -> list[str]:
@@ -121,6 +129,6 @@ def describe(output: str) -> Description:
         "subject": subject,
         "shows": kind.replace("_", " ").replace(" vs ", " against "),
         "kind": what,
-        "format": form,
     }
-    return Description(f"{kind}.rst", CATEGORIES[kind], labels)
+    shown = form in SHOWN and not (form == "md" and kind in WITH_HTML)
+    return Description(f"{kind}.rst", CATEGORIES[kind], labels, shown)

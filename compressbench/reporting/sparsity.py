@@ -112,8 +112,10 @@ def mask_overlap(group: Group, summary: pd.DataFrame, results: Results) -> Figur
 def _level_of_most(group: Group, summary: pd.DataFrame) -> str | None:
     """The level at which most unstructured series are; of several the sparsest."""
     table = _unstructured(group, summary)
+    if table.empty:  # without any result, a table has no columns either
+        return None
     counts = table.groupby("level").series.nunique()
-    return max(reversed(level_order(table)), key=lambda level: counts[level]) if len(table) else None
+    return max(reversed(level_order(table)), key=lambda level: counts[level])
 
 
 def _unstructured(group: Group, summary: pd.DataFrame) -> pd.DataFrame:

@@ -49,6 +49,7 @@ def write_report(
     unlabelled: Collection[str],
     committed: Path | None,
     complete: bool,
+    drawn: bool,
 ) -> list[Path]:
     """See `compressbench.reporting.write`."""
     results = collect(results_root, scale, runs, timed)
@@ -65,7 +66,7 @@ def write_report(
     written += write_findings(findings(methods_root, declarations), out)
     written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
     with styled():
-        for group, summary in zip(groups, summaries, strict=True):
+        for group, summary in zip(groups, summaries, strict=True) if drawn else ():
             for kind in figures_of(group):
                 written += save(_figure(kind, group, summary, results), out / "figures", f"{kind}_{group.slug}")
     return written

@@ -114,7 +114,7 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         folder=running_stage.folder,
         device=device,
         image_folder=job.image_folder,
-        workers=environment.loader_workers(machine.usable_cores() if device.type == "cuda" else 0),
+        workers=environment.loader_workers(machine.usable_cores() // processes() if device.type == "cuda" else 0),
         logger=history,
         throughput=history.throughput if history else None,
         checkpoints=root / job.folder / "checkpoints",
@@ -185,16 +185,17 @@ def _evaluate(root: Path, job: Job, running_stage: Stage) -> None:
     final, folder = root / job.inputs["model"].folder, running_stage.folder
     model = storage.load_model(final).to(ctx.device)
     kept = storage.load_tensors(final / KEPT) if (final / KEPT).exists() else {}
+    beside = Beside(kept, folder, None if ctx.dense_folder is None else ctx.dense())
     metrics: dict[str, Any]
     labelled = _labelled(ctx, job)
     if isinstance(model, Adaptive):
         points = {
-            point: {"label": label} | _measured(ctx, model.at(point), kept, folder / point, labelled)
+            point: {"label": label} | _measured(ctx, model.at(point), beside._replace(folder=folder / point), labelled)
             for point, label in model.operating_points.items()
         }
         metrics = {"points": points, "stored_bytes": accounting.stored_bytes(model)}
     else:
-        metrics = _measured(ctx, model, kept, folder, labelled)
+        metrics = _measured(ctx, model, beside, labelled)
     stored = packed_tensors(model.cpu())
     if stored.keys() != model.state_dict().keys():
         storage.save_tensors(folder / "packed.safetensors", stored)
@@ -210,19 +211,16 @@ def _labelled(ctx: Context, job: Job) -> AnySplit | None:
     return None
 
 
-def _measured(
-    ctx: Context, network: nn.Module, kept: dict[str, Tensor], folder: Path, labelled: AnySplit | None
-) -> dict[str, Any]:
+def _measured(ctx: Context, network: nn.Module, beside: Beside, labelled: AnySplit | None) -> dict[str, Any]:
     """Quality and costs of one network; where the arithmetic depends on the image, the mean over the test images."""
     from compressbench import accounting
 
     try:
-        dense = None if ctx.dense_folder is None else ctx.dense()
-        scores = ctx.task.evaluate(network, ctx.data, Beside(kept, folder, dense))
+        scores = ctx.task.evaluate(network, ctx.data, beside)
         if labelled is not None:
             scores |= {"top1": quality.top1(network, labelled)}
     except NotFinite as error:
-        raise UserError(f"{folder.relative_to(ctx.root)}: {error}") from error
+        raise UserError(f"{beside.folder.relative_to(ctx.root)}: {error}") from error
     costs = accounting.account(network, ctx.task.image_shape(ctx.info, ctx.pair))
     if isinstance(network, ImageDependent):
         test = (images for images, _ in ctx.data.test.in_batches(MACS_BATCH))

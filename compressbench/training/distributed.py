@@ -6,15 +6,18 @@ for one network that is called once in a step. A loss of the suite may call seve
 number of optimizers may step. What is lost is that DistributedDataParallel sums while the backward pass still runs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, distributed
 
 from compressbench.errors import UserError
 from compressbench.training.hooks import Hook, State
+
+Batches = Callable[[int], Sequence[Any]]
+"""Step -> batch."""
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes -> what reads all bits of a number
 
@@ -27,6 +30,25 @@ def processes() -> int:
 def rank() -> int:
     """Which one of them this is, from 0. The first one alone writes files, logs and tracks."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Batches of which some rows can be had without the work for the others."""
+
+    batch_size: int
+
+    def rows(self, rows: slice) -> Batches: ...
+
+
+def shared(batches: Batches) -> Batches:
+    """Step -> the rows of its batch that this process trains on; of image files it reads no others."""
+    if (count := processes()) == 1:
+        return batches
+    if isinstance(batches, Rows):
+        size = _part_size(batches.batch_size, count)
+        return batches.rows(slice(rank() * size, (rank() + 1) * size))
+    return lambda step: share(batches(step))
 
 
 def share(batch: Sequence[Any]) -> Sequence[Any]:
@@ -47,9 +69,15 @@ def parts_of(batch: Sequence[Any], count: int) -> list[tuple[Tensor, ...]]:
             "the batches of this training cannot be divided: not all that is in them has a row for every image; "
             "leave out `accumulate` and `processes`."
         )
-    if (size := rows.pop()) % count:
+    size = _part_size(rows.pop(), count)
+    return list(zip(*(part.split(size) for part in batch), strict=True))
+
+
+def _part_size(size: int, count: int) -> int:
+    """The rows of each of `count` equal parts of a batch."""
+    if size % count:
         raise UserError(f"a batch of {size} cannot be divided into {count} equal parts; choose a multiple of {count}.")
-    return list(zip(*(part.split(size // count) for part in batch), strict=True))
+    return size // count
 
 
 @torch.no_grad()

@@ -67,6 +67,21 @@ def test_workers_and_a_resume_in_mid_epoch_change_no_bit(birds: Path, workers: i
     assert not torch.equal(FolderBatches(split_of(birds), 5, 4, augmentation)(0)[0], uninterrupted[0][0])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_of_a_batch_are_had_without_the_files_of_the_others(
+    birds: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part = (FolderBatches(split_of(birds, workers), 8, 3, "resized_crop_flip") for _ in range(2))
+    expected = [tuple(rows[4:] for rows in whole(step)) for step in range(4)]
+    read: list[int] = []
+    pixels = FolderSplit.pixels
+    monkeypatch.setattr(FolderSplit, "pixels", lambda split, index: read.append(index) or pixels(split, index))
+    second = part.rows(slice(4, 8))
+    assert equal([second(step) for step in range(4)], expected)
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in expected)
+    assert len(read) == (4 * 4 if workers == 0 else 4)  # from the second step on, workers read
+
+
 def test_the_part_of_an_image_depends_on_seed_pass_and_image_alone(birds: Path) -> None:
     split = split_of(birds)
     small, large = (Steps(split, size, 3, "resized_crop_flip") for size in (4, 12))

@@ -134,6 +134,33 @@ def test_a_file_of_ones_own_has_the_names_of_the_suite(tmp_path: Path) -> None:
     assert pretrained.preprocessing(weights) is None
 
 
+class Twice(nn.Module):
+    """A network of one's own; `models.build` wraps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())  # its own name for it
+        self.body = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(self.classifier(images).mean((2, 3)))
+
+
+def test_a_file_of_ones_own_network_has_the_names_of_its_state_dict(tmp_path: Path) -> None:
+    own, architecture = at_random(Twice()), f"{__name__}:Twice"
+    weights = saved(own.state_dict(), tmp_path / "mine.pth", "file")
+    network = loaded(weights, tmp_path, architecture, image_shape=[1, 8, 8])
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(network.eval()(images), own.eval()(images))
+    for state, message in (
+        (without(own.state_dict(), "body.bias"), "it has no body.bias for classifier.bias"),
+        (own.state_dict() | {"more": torch.zeros(1)}, "its more has no place in the network"),
+        (network.state_dict(), "it has no classifier.0.weight for body.classifier.0.weight"),
+    ):
+        with pytest.raises(UserError, match=message):
+            loaded(saved(state, tmp_path / "mine.pth", "file"), tmp_path, architecture, image_shape=[1, 8, 8])
+
+
 def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key != name}
 
@@ -152,6 +179,7 @@ def test_what_does_not_fit_is_one_sentence(change: Callable[[dict], Any], messag
     state = {f"features.0.{name}": tensor for name, tensor in nn.Conv2d(1, 2, 3).state_dict().items()}
     weights = saved(change(state), tmp_path / "weights.pth", "file")
     network: Any = nn.Sequential()
+    network.names_in_files = dict
     network.add_module("features", nn.Sequential(nn.Conv2d(1, 2, 3)))
     network.spec = models.ModelSpec("mine")
     with pytest.raises(UserError, match=message) as caught:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import copy_tree, run_module
+from tests.pipeline.dropped_in import drop_in, drop_in_the_readmes
 
 
 @dataclass
@@ -41,3 +42,14 @@ def smoke(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Smoke:
     start = time.monotonic()
     process = snakemake(root, "--config", "scale=smoke", env=ASCII, python=folder / "my python/bin/python")
     return Smoke(root, time.monotonic() - start, process)
+
+
+@pytest.fixture(scope="session")
+def dropped_in(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """A project with two more methods, a folder each, in which these and the dense networks have run."""
+    root = copy_tree(tmp_path_factory.mktemp("dropped_in"), data_root)
+    drop_in(root, "toy", ["half"])
+    drop_in_the_readmes(root)
+    process = snakemake(root, "--config", "scale=smoke", "methods=[toy,mine,dense]")
+    assert process.returncode == 0, process.stderr[-3000:]
+    return root

@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from compressbench import storage
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, Command, run_module
 from tests.pipeline.conftest import snakemake
 
 pytestmark = pytest.mark.pipeline
@@ -127,15 +127,15 @@ def test_unknown_dataset_is_named(project: Path) -> None:
         ),
     ],
 )
-def test_stage_commands_say_what_is_wrong(project: Path, arguments: list[str], sentence: str) -> None:
-    process = run_module(project, *arguments)
+def test_stage_commands_say_what_is_wrong(project: Path, cli: Command, arguments: list[str], sentence: str) -> None:
+    process = cli(project, *arguments)
     assert process.returncode == 2, process.stderr[-2000:]
     assert sentence in process.stderr and "Traceback" not in process.stderr
     assert process.stderr.strip().splitlines()[-1].startswith("error: ")
 
 
-def test_facts_make_their_folder(project: Path) -> None:
-    process = run_module(project, "published-counts", "a/new/folder/counts.json", "--methods", "dense")
+def test_facts_make_their_folder(project: Path, cli: Command) -> None:
+    process = cli(project, "published-counts", "a/new/folder/counts.json", "--methods", "dense")
     assert process.returncode == 0 and (project / "a/new/folder/counts.json").exists()
 
 
@@ -151,21 +151,21 @@ def test_facts_make_their_folder(project: Path) -> None:
     ],
 )
 def test_environment_variables_that_cannot_be_used_are_named(
-    project: Path, variable: str, value: str, sentence: str
+    project: Path, cli: Command, variable: str, value: str, sentence: str
 ) -> None:
-    process = run_module(project, "pretrain", "smoke", "digits", "plain_mini", "0", env={variable: value})
+    process = cli(project, "pretrain", "smoke", "digits", "plain_mini", "0", env={variable: value})
     assert process.returncode == 2, process.stderr[-2000:]
     assert sentence in process.stderr and "Traceback" not in process.stderr
     assert not (project / "results").exists()
 
 
 @pytest.mark.parametrize("level", ["debug", "Warning", "ERROR"])
-def test_log_levels_may_be_written_in_either_case(project: Path, level: str) -> None:
-    assert run_module(project, "validate", "smoke", env={"COMPRESSBENCH_LOG": level}).returncode == 0
+def test_log_levels_may_be_written_in_either_case(project: Path, cli: Command, level: str) -> None:
+    assert cli(project, "validate", "smoke", env={"COMPRESSBENCH_LOG": level}).returncode == 0
 
 
-def test_debugging_shows_where_an_error_was_noticed(project: Path) -> None:
-    process = run_module(project, "validate", "huge", env={"COMPRESSBENCH_LOG": "debug"})
+def test_debugging_shows_where_an_error_was_noticed(project: Path, cli: Command) -> None:
+    process = cli(project, "validate", "huge", env={"COMPRESSBENCH_LOG": "debug"})
     assert process.returncode == 2 and "Traceback" in process.stderr and "error: unknown scale" in process.stderr
 
 
@@ -176,13 +176,13 @@ COMMANDS = [
     ["bench-kernels"], ["published-counts", "counts.json"], ["report", "smoke", "out"],
     ["report-folder", "smoke"], ["verdict", "smoke"], ["ui"], ["unlock"], ["quotes"], ["rehearsal-data", "images"],
     ["export", "smoke/digits/plain_mini/optg/p95/seed0"], ["deployment", "latency", "resnet_50", "1", "0"],
-    ["deployments-report", "latency", "out"],
+    ["deployments-report", "latency", "out"], ["page"],
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
-def test_outside_of_a_project_nothing_is_written_or_fetched(tmp_path: Path, arguments: list[str]) -> None:
-    process = run_module(tmp_path, *arguments, env={"PYTHONPATH": str(ROOT)})
+def test_outside_of_a_project_nothing_is_written_or_fetched(tmp_path: Path, cli: Command, arguments: list[str]) -> None:
+    process = cli(tmp_path, *arguments, env={"PYTHONPATH": str(ROOT)})
     assert process.returncode == 2, process.stderr[-2000:]
     assert f"{tmp_path} is no compressbench project" in process.stderr and "Traceback" not in process.stderr
     assert list(tmp_path.iterdir()) == []
@@ -213,14 +213,14 @@ def test_every_command_needs_a_project() -> None:
     ],
 )
 def test_files_that_are_no_configuration_are_named(
-    project: Path, file: str, content: bytes | None, sentence: str
+    project: Path, cli: Command, file: str, content: bytes | None, sentence: str
 ) -> None:
     (project / file).unlink()
     if content is None:
         (project / file).mkdir()
     else:
         (project / file).write_bytes(content)
-    process = run_module(project, "validate", "smoke")
+    process = cli(project, "validate", "smoke")
     assert process.returncode == 2, process.stderr[-2000:]
     assert sentence in process.stderr and "Traceback" not in process.stderr
 
@@ -229,30 +229,30 @@ def test_files_that_are_no_configuration_are_named(
     ("missing", "sentence"),
     [("config.yaml", "methods/optg has no config.yaml"), ("method.py", "methods/optg/method.py does not exist")],
 )
-def test_method_folder_that_lacks_a_file(project: Path, missing: str, sentence: str) -> None:
+def test_method_folder_that_lacks_a_file(project: Path, cli: Command, missing: str, sentence: str) -> None:
     (project / "methods/optg" / missing).unlink()
-    process = run_module(project, "compress", "smoke/digits/plain_mini/optg/p95/seed0")
+    process = cli(project, "compress", "smoke/digits/plain_mini/optg/p95/seed0")
     assert process.returncode == 2, process.stderr[-2000:]
     assert sentence in process.stderr and "Traceback" not in process.stderr
 
 
-def test_a_network_that_puts_out_nan_is_named_and_gets_no_quality(project: Path) -> None:
+def test_a_network_that_puts_out_nan_is_named_and_gets_no_quality(project: Path, cli: Command) -> None:
     run = "smoke/digits/plain_mini/dense/checkpoint/seed0"
     for arguments in (["pretrain", "smoke", "digits", "plain_mini", "0"], ["compress", run]):
-        assert run_module(project, *arguments).returncode == 0
+        assert cli(project, *arguments).returncode == 0
     folder = project / "results" / run / "compress"
     model = storage.load_model(folder)
     nn.init.constant_(model.classifier.bias, float("nan"))
     storage.save_model(model, folder)
-    process = run_module(project, "evaluate", run)
+    process = cli(project, "evaluate", run)
     assert process.returncode == 2, process.stderr[-2000:]
     assert f"{run}/evaluate: plain puts out NaN or infinity for" in process.stderr and "Traceback" not in process.stderr
     assert not (folder.parent / "evaluate" / "metrics.json").exists()
 
 
-def test_results_folder_that_cannot_be_written(project: Path) -> None:
+def test_results_folder_that_cannot_be_written(project: Path, cli: Command) -> None:
     (project / "results").write_text("a file where the folder should be", encoding="utf-8")
-    process = run_module(project, "pretrain", "smoke", "digits", "plain_mini", "0")
+    process = cli(project, "pretrain", "smoke", "digits", "plain_mini", "0")
     assert process.returncode == 2, process.stderr[-2000:]
     assert "results" in process.stderr and "Traceback" not in process.stderr
 
@@ -277,11 +277,11 @@ def test_full_disk_ends_with_one_sentence_and_keeps_finished_results(project: Pa
     assert not (project / "results/smoke/digits/plain_mini/pretrain/seed0/model.safetensors").exists()
 
 
-def test_truncated_data_is_named(project: Path, data_root: Path) -> None:
+def test_truncated_data_is_named(project: Path, cli: Command, data_root: Path) -> None:
     (project / "data").unlink()
     shutil.copytree(data_root / "data", project / "data")
     victim = max((p for p in (project / "data/digits").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-50])
-    process = run_module(project, "data")
+    process = cli(project, "data")
     assert process.returncode == 2, process.stderr[-2000:]
     assert "digits" in process.stderr and "Traceback" not in process.stderr

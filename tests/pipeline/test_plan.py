@@ -11,67 +11,17 @@ import pytest
 import yaml
 
 from compressbench.data import versioning
-from tests.conftest import ROOT, copy_tree, run_module
+from tests.conftest import ROOT, Command, copy_tree
 from tests.pipeline.conftest import Smoke, snakemake
+from tests.pipeline.dropped_in import drop_in
 
 pytestmark = pytest.mark.pipeline
 
-TOY_METHOD = '''
-"""Half of the weights of every layer, chosen at random."""
 
-from pydantic import Field
-from torch import nn
-
-from compressbench.layers.masked import masked, masked_layers
-from compressbench.method import Method, MethodConfig
-from compressbench.method.context import Context
-import torch
-
-
-class ToyConfig(MethodConfig):
-    """The share that stays."""
-
-    density: float = Field(0.5, gt=0, le=1)
-
-
-class Toy(Method):
-    """Random masks on the dense model, without training."""
-
-    Config = ToyConfig
-    config: ToyConfig
-
-    def compress(self, ctx: Context) -> nn.Module:
-        model = masked(ctx.dense())
-        random = ctx.generator("masks")
-        for layer in masked_layers(model).values():
-            layer.mask.copy_(torch.rand(layer.mask.shape, generator=random) < self.config.density)
-        return model
-'''
-
-
-def drop_in(root: Path, name: str, settings: list[str]) -> None:
-    folder = root / "methods" / name
-    folder.mkdir()
-    declaration = {
-        "title": name.title(), "paper": "none", "family": "unstructured", "task": ["classification"], "stages": ["compress"],
-        "starts_from": "dense", "settings": {s: {"density": 0.5} for s in settings},
-        "scales": {"smoke": {"runs": {"blocks": settings}}},
-    }  # fmt: skip
-    (folder / "config.yaml").write_text(yaml.safe_dump(declaration), encoding="utf-8")
-    (folder / "method.py").write_text(TOY_METHOD, encoding="utf-8")
-    (folder / "__init__.py").write_text('"""A toy."""\n', encoding="utf-8")
-    (folder / "published.csv").write_text("dataset,model,setting,metric,value,source\n", encoding="utf-8")
-    (folder / "README.md").write_text(
-        "# Toy\n\n## What reproducing it taught us\n\nThat a folder is enough.\n", encoding="utf-8"
-    )
-
-
-def test_a_dropped_in_folder_is_a_method(project: Path) -> None:
-    drop_in(project, "toy", ["half"])
-    process = snakemake(project, "--config", "scale=smoke", "methods=[toy,dense]")
-    assert process.returncode == 0, process.stderr[-3000:]
-    tables = "".join(p.read_text(encoding="utf-8") for p in (project / "results/smoke/report/tables").glob("*.md"))
-    findings = "".join(p.read_text(encoding="utf-8") for p in (project / "results/smoke/report").rglob("findings.md"))
+def test_a_dropped_in_folder_is_a_method(dropped_in: Path) -> None:
+    report = dropped_in / "results/smoke/report"
+    tables = "".join(p.read_text(encoding="utf-8") for p in (report / "tables").glob("*.md"))
+    findings = "".join(p.read_text(encoding="utf-8") for p in report.rglob("findings.md"))
     assert "Toy" in tables
     assert "That a folder is enough." in findings
 
@@ -223,6 +173,6 @@ def test_every_rule_logs_and_claims_resources() -> None:
             assert len(rules) == text.count(f"    {keyword}") > 0, f"{file.name}: {keyword}"
 
 
-def test_validate_by_hand(project: Path) -> None:
-    process = run_module(project, "validate", "smoke")
+def test_validate_by_hand(project: Path, cli: Command) -> None:
+    process = cli(project, "validate", "smoke")
     assert process.returncode == 0 and "all valid" in process.stdout

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compressbench.plan import Plan
-from tests.conftest import copy_tree, run_module
+from tests.conftest import Command, copy_tree, run_module
 from tests.pipeline.conftest import Smoke, snakemake
 
 pytestmark = pytest.mark.pipeline
@@ -93,6 +93,7 @@ def test_every_network_is_an_mlflow_run_and_every_stage_is_nested_in_it(smoke: S
 def test_the_report_is_complete_and_names_nothing_missing(smoke: Smoke) -> None:
     out = smoke.root / "results/smoke/report"
     assert "nothing is missing" in (out / "tables/missing.md").read_text(encoding="utf-8").lower()
+    assert "Nothing: every expected result is there." in (out / "index.html").read_text(encoding="utf-8")
     assert list((out / "figures").glob("*.png")) and list((out / "figures").glob("*.svg"))
 
 
@@ -157,13 +158,13 @@ def test_a_store_that_cannot_be_used_is_one_warning_of_the_dag(smoke: Smoke, tmp
         assert (root / folder / name).read_bytes() == (smoke.root / folder / name).read_bytes()
 
 
-def test_a_lost_store_is_rebuilt_from_the_results(smoke: Smoke, tmp_path: Path) -> None:
+def test_a_lost_store_is_rebuilt_from_the_results(smoke: Smoke, cli: Command, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'new.db'}"
-    process = run_module(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
+    process = cli(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
     results = len(list(smoke.root.glob("results/**/run.json")))
     assert process.returncode == 0, process.stderr[-2000:]
     assert f"{results} results logged; it has {results} of {results}" in process.stdout
-    again = run_module(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
+    again = cli(smoke.root, "tracking", env={"MLFLOW_TRACKING_URI": store})
     assert f"0 results logged; it has {results} of {results}" in again.stdout
     _, runs = mlflow_runs(tmp_path, "new.db")
     evaluated = [r for r in runs if r.data.tags.get("stage") == "evaluate"]

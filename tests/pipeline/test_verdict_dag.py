@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from compressbench.reporting import SEEDS
-from tests.conftest import run_module
+from tests.conftest import Command
 from tests.pipeline.conftest import Smoke, snakemake
 
 pytestmark = pytest.mark.pipeline
 
 
-def test_a_scale_without_committed_numbers_says_so(smoke: Smoke) -> None:
+def test_a_scale_without_committed_numbers_says_so(smoke: Smoke, cli: Command) -> None:
     assert not (smoke.root / "reports").exists()
-    process = run_module(smoke.root, "verdict", "smoke")
+    process = cli(smoke.root, "verdict", "smoke")
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip().endswith("Nothing to compare with: no numbers of this scale are committed.")
 

@@ -7,7 +7,7 @@ import pytest
 from compressbench.config.discovery import files
 from compressbench.errors import UserError
 from compressbench.files import write_json
-from compressbench.plan import Plan, Run, last_run, last_run_file, parse_run
+from compressbench.plan import FIRST_RUNS, Plan, Run, last_run, last_run_file, parse_run
 from tests.conftest import ROOT
 
 
@@ -37,6 +37,18 @@ def test_a_run_is_timed_itself_where_the_setting_that_stands_for_it_does_not_run
     run = next(r for r in plan.runs if r.setting == "p30_w6")
     plan.declarations["udfc"] = plan.declarations["udfc"].model_copy(update={"latency_from": {"p30_w6": "w3"}})
     assert plan.timed[run] == run
+
+
+@pytest.mark.parametrize("scale", ["smoke", "desk"])
+def test_the_first_runs_are_of_one_pair_and_compare_methods_with_baselines(scale: str) -> None:
+    plan = Plan(ROOT, scale)
+    first = plan.first_runs
+    assert len({run.pair for run in first}) == 1 and len(set(first)) == len({run.method for run in first}) == FIRST_RUNS
+    assert set(first) <= set(plan.runs)
+    about = [plan.declarations[run.method] for run in first]
+    assert about[0].family == "dense" and not about[1].is_baseline and about[2].is_baseline
+    assert Plan(ROOT, scale, ["snip"]).first_runs, "one method alone has a first run, too"
+    assert Plan(ROOT, "latency").first_runs == []
 
 
 SCALES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))

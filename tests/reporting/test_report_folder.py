@@ -8,7 +8,7 @@ import pytest
 
 from compressbench.plan import Plan
 from compressbench.reporting import SEEDS
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, Command
 
 
 def small_project(root: Path) -> Path:
@@ -44,26 +44,26 @@ def write_results(root: Path, seeds: tuple[int, ...]) -> None:
             file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def report(root: Path, *arguments: str, command: str = "report") -> tuple[int, str]:
+def report(cli: Command, root: Path, *arguments: str, command: str = "report") -> tuple[int, str]:
     """Exit code and output of a command, with the suite's own code and the project's files."""
-    done = run_module(root, command, *arguments, env={"PYTHONPATH": f"{root}:{ROOT}"})
+    done = cli(root, command, *arguments, env={"PYTHONPATH": f"{root}:{ROOT}"})
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_run_of_one_seed_leaves_reports_alone_and_is_compared_with_it(tmp_path: Path) -> None:
+def test_a_run_of_one_seed_leaves_reports_alone_and_is_compared_with_it(cli: Command, tmp_path: Path) -> None:
     root = small_project(tmp_path)
     write_results(root, (0, 1))
-    assert report(root, "desk", "--seeds", "[0, 1]")[0] == 0
+    assert report(cli, root, "desk", "--seeds", "[0, 1]")[0] == 0
     files_of = {p: p.read_bytes() for p in (root / "reports").rglob("*") if p.is_file()}
     assert root / "reports" / SEEDS in files_of
-    code, output = report(root, "desk", "--seeds", "0")
+    code, output = report(cli, root, "desk", "--seeds", "0")
     runs = len(Plan(root, "desk", seeds=[0]).runs)
     assert code == 0, output
     assert f"All {3 * runs} committed numbers (reports/{SEEDS}) are equal to the last digit; 0 differences" in output
     assert f"Not part of this run: {3 * runs} committed numbers of seed 1." in output
     assert {p: p.read_bytes() for p in (root / "reports").rglob("*") if p.is_file()} == files_of
-    assert report(root, "desk", "--seeds", "0", command="report-folder") == (0, "results/desk/report\n")
-    assert report(root, "desk", "--seeds", "0", command="verdict")[1].strip() in output
+    assert report(cli, root, "desk", "--seeds", "0", command="report-folder") == (0, "results/desk/report\n")
+    assert report(cli, root, "desk", "--seeds", "0", command="verdict")[1].strip() in output
 
 
 @pytest.mark.parametrize(
@@ -78,15 +78,17 @@ def test_a_run_of_one_seed_leaves_reports_alone_and_is_compared_with_it(tmp_path
         (("desk", "--seeds", "0,1"), "missing results: 1, the first one desk/"),
     ],
 )
-def test_reports_cannot_be_overwritten_with_less(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_reports_cannot_be_overwritten_with_less(
+    cli: Command, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
     root = small_project(tmp_path)
     write_results(root, (0, 1))
     next((root / "results").rglob("seed1/evaluate/metrics.json")).unlink()
-    code, output = report(root, *arguments)
+    code, output = report(cli, root, *arguments)
     assert code == 2 and words in output
     assert not (root / "reports").exists()
 
 
-def test_a_verdict_before_any_report_says_where_it_comes_from(tmp_path: Path) -> None:
-    code, output = report(small_project(tmp_path), "desk", command="verdict")
+def test_a_verdict_before_any_report_says_where_it_comes_from(cli: Command, tmp_path: Path) -> None:
+    code, output = report(cli, small_project(tmp_path), "desk", command="verdict")
     assert code == 2 and "it comes with the report: compressbench report desk" in output

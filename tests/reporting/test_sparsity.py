@@ -67,6 +67,11 @@ def test_masks_that_cannot_be_read_leave_a_picture_that_says_so(report: SimpleNa
     assert any("No picture yet" in text.get_text() for text in figure.texts)
 
 
+def test_without_any_result_there_is_no_picture_yet(report: SimpleNamespace, results: Results) -> None:
+    figure = mask_overlap(group_of(report, "resnet_mini"), pd.DataFrame(), results)
+    assert any("No picture yet" in text.get_text() for text in figure.texts)
+
+
 def test_curves_over_sparsity_have_a_panel_per_family(report: SimpleNamespace, results: Results) -> None:
     group = group_of(report, "plain_mini")
     summary = summary_of(report, results, group)

@@ -92,6 +92,13 @@ def test_a_missing_and_a_damaged_result_are_named_and_the_rest_is_reported(
     assert "(n=1)" in (tmp_path / "out/tables/comparison_fashion_mnist_resnet_mini.md").read_text(encoding="utf-8")
 
 
+def test_tables_come_alone_where_no_figures_are_wanted(report: SimpleNamespace, chosen: list, tmp_path: Path) -> None:
+    written = write(report.results, "desk", chosen, report.declarations, tmp_path, tmp_path / "out", figures=False)
+    names = {str(path.relative_to(tmp_path / "out")) for path in written}
+    wanted = {name for name in outputs(chosen, report.declarations) if not name.startswith("figures/")}
+    assert names == wanted and not (tmp_path / "out/figures").exists()
+
+
 def test_nothing_missing_is_said(report: SimpleNamespace) -> None:
     assert "Nothing is missing." in (report.out / "tables/missing.md").read_text(encoding="utf-8")
     assert pd.read_csv(report.out / "tables/missing.csv").empty

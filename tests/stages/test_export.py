@@ -17,7 +17,7 @@ from compressbench.layers.masked import masked, masked_layers
 from compressbench.models import Classifier, Network
 from compressbench.plan import Plan, Run, provenance
 from compressbench.stages.export import export_run
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, Command
 from tests.method.test_operating_points import TwoBudgets
 
 
@@ -127,10 +127,10 @@ def test_a_network_without_a_graph_leaves_no_file(root: Path, monkeypatch: pytes
     assert not (root / "net.onnx").exists()
 
 
-def test_the_command_knows_its_formats(root: Path) -> None:
+def test_the_command_knows_its_formats(root: Path, cli: Command) -> None:
     run, _ = finished(root)
-    refused = run_module(root, "export", run.name, "--format", "tflite", env={"PYTHONPATH": str(ROOT)})
+    refused = cli(root, "export", run.name, "--format", "tflite", env={"PYTHONPATH": str(ROOT)})
     assert refused.returncode == 2
     assert "error: --format tflite is unknown; known: onnx, torch." in refused.stderr
-    done = run_module(root, "export", run.name, "--out", "net.onnx", env={"PYTHONPATH": str(ROOT)})
+    done = cli(root, "export", run.name, "--out", "net.onnx", env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0 and done.stdout.startswith("net.onnx (fp32, "), done.stderr

@@ -7,12 +7,18 @@ from compressbench.errors import UserError
 from compressbench.kernels import native
 from compressbench.reporting.kernels import write_kernels
 from compressbench.timing import benchmark
+from compressbench.timing.latency import interleaved_times
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "methods/one_by_n/published.csv"
 
 
 TINY = {"blocks": [1, 1], "widths": [16, 32], "shortcut": "conv", "classes": 10}
+
+
+def twice(calls, rounds, warmup, rng, window=0.0):
+    """As `interleaved_times`, in two rounds."""
+    return interleaved_times(calls, 2, 1, rng, window=0.0)
 
 
 @pytest.mark.skipif(not native.is_built(), reason="there was no C++ compiler to build the kernels")
@@ -25,9 +31,9 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     assert [str(shape) for shape in network] == [
         "16->16@16 3x3", "16->16@16 3x3", "16->32@16 3x3 /2", "32->32@8 3x3", "16->32@16 /2",
     ]  # fmt: skip
-    monkeypatch.setattr(
-        benchmark, "convolutions", lambda _: [*network, benchmark.Shape(32, 16, 8), benchmark.Shape(16, 24, 7)]
-    )
+    every_kind = [*network[2:4], benchmark.Shape(32, 16, 8), benchmark.Shape(16, 24, 7)]
+    monkeypatch.setattr(benchmark, "convolutions", lambda _: every_kind)
+    monkeypatch.setattr(benchmark, "interleaved_times", twice)
     frames = benchmark.measure(["tiny"])
     layers = frames["layers"]
     sparse = layers[layers["form"] == "sparse"]

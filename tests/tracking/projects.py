@@ -1,11 +1,8 @@
 """A project with results of stages, and what its MLflow store has of them."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +82,6 @@ def logged(root: Path, *, deleted: bool = False) -> list[Any]:
 
 def of_kind(runs: list[Any], kind: str) -> list[Any]:
     return [run for run in runs if run.data.tags["kind"] == kind]
-
-
-def command(root: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "compressbench", *arguments], cwd=root, capture_output=True, text=True, encoding="utf-8",
-        env=os.environ | {"PYTHONPATH": str(root)} | environment, timeout=300,
-    )  # fmt: skip
 
 
 def free_port() -> int:

@@ -11,7 +11,8 @@ import pytest
 from compressbench import tracking
 from compressbench.errors import UserError
 from compressbench.tracking import store
-from tests.tracking.projects import EXPERIMENT, command, free_port, logged, make_project, write
+from tests.conftest import Command
+from tests.tracking.projects import EXPERIMENT, free_port, logged, make_project, write
 
 
 def test_a_deleted_experiment_is_restored(optg: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -40,11 +41,11 @@ def test_a_project_that_moved_takes_its_artifacts_along(optg: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["what?", "a#b", "my project é", "100%20", "a?b#c=1&d e"])
 def test_the_store_lies_in_the_project_whatever_its_folder_is_called(
-    name: str, tmp_path: Path, empty_store: Path
+    name: str, cli: Command, tmp_path: Path, empty_store: Path
 ) -> None:
     root = make_project(tmp_path / name, empty_store)
     write(root, "compress")
-    process = command(root, "tracking", MLFLOW_TRACKING_URI="")
+    process = cli(root, "tracking", env={"MLFLOW_TRACKING_URI": ""})
     assert process.returncode == 0, process.stderr
     assert "1 results logged; it has 1 of 1" in process.stdout
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -64,9 +65,9 @@ def test_an_unusable_store_is_a_sentence_within_seconds(unusable: tuple[Path, st
     assert time.monotonic() - start < 10
 
 
-def test_by_hand_it_is_an_error_and_in_the_workflow_a_warning(root: Path) -> None:
-    address = f"http://127.0.0.1:{free_port()}"
-    process = command(root, "tracking", MLFLOW_TRACKING_URI=address)
+def test_by_hand_it_is_an_error_and_in_the_workflow_a_warning(root: Path, cli: Command) -> None:
+    nobody = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
+    process = cli(root, "tracking", env=nobody)
     assert process.returncode == 2 and process.stderr.splitlines()[-1].startswith("error: no MLflow server answers")
-    process = command(root, "tracking", "--optional", MLFLOW_TRACKING_URI=address)
+    process = cli(root, "tracking", "--optional", env=nobody)
     assert process.returncode == 0 and "no MLflow server answers" in process.stderr

@@ -9,12 +9,22 @@ from torch import distributed, nn
 from compressbench.errors import UserError
 from compressbench.stages.launch import launch
 from compressbench.training import State
-from compressbench.training.distributed import Agreement, add_up, checksum, parts_of, processes, rank, share
+from compressbench.training.distributed import (
+    Agreement,
+    Batches,
+    add_up,
+    checksum,
+    parts_of,
+    processes,
+    rank,
+    share,
+    shared,
+)
 
 
 def test_a_process_alone_has_the_whole_batch() -> None:
     batch = (torch.arange(4), None)
-    assert (processes(), rank()) == (1, 0) and share(batch) is batch
+    assert (processes(), rank()) == (1, 0) and share(batch) is batch and shared(made) is made
 
 
 def test_parts_are_in_the_order_of_the_rows_and_keep_the_memory_format() -> None:
@@ -32,13 +42,30 @@ def test_a_checksum_sees_every_bit() -> None:
         assert checksum(tensor) == checksum(tensor.clone())
 
 
+def made(step: int) -> tuple[torch.Tensor]:
+    return (torch.arange(step, step + 4),)
+
+
+class Divisible:
+    """Batches that are never made as a whole."""
+
+    batch_size = 4
+
+    def __call__(self, step: int) -> tuple[torch.Tensor]:
+        raise AssertionError
+
+    def rows(self, rows: slice) -> Batches:
+        return lambda step: (torch.arange(10 + step, 14 + step)[rows],)
+
+
 def work(folder: Path) -> None:
     """In one of two processes."""
     number = 1 + distributed.get_rank()
     images = torch.full((2, 3, 2, 2), float(number)).contiguous(memory_format=torch.channels_last)
     tensors = [torch.tensor([number]), images, torch.tensor([0.5 * number]).double(), torch.tensor([number])]
     add_up(tensors)
-    rows = share((torch.arange(6),))[0].tolist()
+    rows = [share((torch.arange(6),))[0].tolist()]
+    rows += [shared(batches)(7)[0].tolist() for batches in (made, Divisible())]
     torch.save([*tensors, rows], folder / f"{number}.pt")
     model = nn.Linear(1, 1)
     with torch.no_grad():
@@ -54,4 +81,4 @@ def test_tensors_add_up_and_a_disagreement_is_named(tmp_path: Path) -> None:
     expected = [torch.tensor([3]), torch.full((2, 3, 2, 2), 3.0), torch.tensor([1.5]).double(), torch.tensor([3])]
     for found in (first, second):
         assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
-    assert (rows, others) == ([0, 1, 2], [3, 4, 5])
+    assert rows == [[0, 1, 2], [7, 8], [17, 18]] and others == [[3, 4, 5], [9, 10], [19, 20]]

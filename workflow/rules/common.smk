@@ -41,6 +41,7 @@ RUN = "{scale}/{dataset}/{model}/{method}/{setting}/seed{seed}"
 RUN_ARGUMENT = "{wildcards.scale}/{wildcards.dataset}/{wildcards.model}/{wildcards.method}/{wildcards.setting}/seed{wildcards.seed}"
 DENSE = "{scale}/{dataset}/{model}/pretrain/seed{seed}"
 INCOMPLETE = f"results/{PLAN.scale_name}/incomplete_report"
+FIRST = f"results/{PLAN.scale_name}/first_page"
 
 
 def report_arguments(out):
@@ -52,11 +53,11 @@ COMMITTED_SEEDS = f"{PLAN.committed_report}/{reporting.SEEDS}" if PLAN.committed
 
 
 def reported(name):
-    """One output of the report stage, with its caption and its place in the Snakemake report."""
+    """One output of the report stage; what people look at has its caption and its place in the Snakemake report."""
     about = reporting.describe(name)
     file = f"{OUT}/{name}"
-    if file == COMMITTED_SEEDS:  # Snakemake removes the outputs of a job before it runs; the verdict has to see this one
-        file = update(file)
+    if not about.shown:  # Snakemake removes the outputs of a job before it runs; the verdict has to see the committed seeds
+        return update(file) if file == COMMITTED_SEEDS else file
     return report(file, caption=f"../report/{about.caption}", category=about.category, labels=about.labels)
 
 
@@ -161,6 +162,17 @@ def every_core(wildcards):
         return workflow.cores
     except WorkflowError:
         return 1
+
+
+AHEAD = 100  # more than the priority of any stage
+FIRST_JOBS = {(run, stage) for run in PLAN.first_runs for stage in PLAN.stages(run) if stage != "latency"} | {
+    (replace(run, method="", setting=""), "pretrain") for run in PLAN.first_runs
+}
+
+
+def priority_of(stage, priority):
+    """Of the jobs of a stage; those that the first page needs come before all others."""
+    return lambda wildcards: priority + AHEAD * ((run_of(wildcards), stage) in FIRST_JOBS)
 
 
 def with_others(stage, name):

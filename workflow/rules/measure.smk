@@ -9,7 +9,7 @@ rule evaluate:
     log:
         f"logs/{RUN}/evaluate.log",
     threads: asked_threads("evaluate")
-    priority: 5
+    priority: priority_of("evaluate", 5)
     group:
         with_others("evaluate", "quick")
     resources:

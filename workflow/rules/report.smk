@@ -36,6 +36,26 @@ rule report:
         "{STAGE} {params.arguments} > {log:q} 2>&1"
 
 
+# A page of whatever is finished, once a few runs are.
+rule first_page:
+    input:
+        [f"{run.folder('evaluate')}/metrics.json" for run in PLAN.first_runs],
+    output:
+        f"{FIRST}/index.html",
+    params:
+        arguments=report_arguments(FIRST),
+        folder=FIRST,
+    log:
+        f"logs/{PLAN.scale_name}/first_page.log",
+    threads: 1
+    priority: AHEAD
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "({STAGE} {params.arguments} --without-figures && {STAGE} page {params.folder:q}) > {log:q} 2>&1"
+
+
 # Time at the papers' own sizes.
 rule deployments_report:
     input:
@@ -52,6 +72,26 @@ rule deployments_report:
         runtime=30,
     shell:
         "{STAGE} deployments-report {params.arguments} > {log:q} 2>&1"
+
+
+# One page to explore all of it.
+rule page:
+    input:
+        REPORTS if PLAN.runs else [],
+        lambda wildcards: rules.deployments_report.output if PLAN.deployments.timed else [],
+        documents=[str(path) for path in PLAN.documents()],
+    output:
+        reported(reporting.PAGE),
+    params:
+        folder=OUT,
+    log:
+        f"logs/{PLAN.scale_name}/page.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "{STAGE} page {params.folder:q} > {log:q} 2>&1"
 
 
 # Training is tracked live; this logs the results of the stages that have no epochs.

@@ -11,7 +11,7 @@ rule pretrain:
     benchmark:
         f"benchmarks/{DENSE}.tsv"
     threads: asked_threads("pretrain")
-    priority: 30
+    priority: priority_of("pretrain", 30)
     group:
         with_others("pretrain", "quick")
     resources:
@@ -43,7 +43,7 @@ rule synthesize:
     benchmark:
         f"benchmarks/{RUN}/synthesize.tsv"
     threads: asked_threads("synthesize")
-    priority: 20
+    priority: priority_of("synthesize", 20)
     group:
         with_others("synthesize", "quick")
     resources:
@@ -68,7 +68,7 @@ rule compress:
     benchmark:
         f"benchmarks/{RUN}/compress.tsv"
     threads: asked_threads("compress")
-    priority: 10
+    priority: priority_of("compress", 10)
     group:
         with_others("compress", "quick")
     resources:
@@ -93,7 +93,7 @@ rule finetune:
     benchmark:
         f"benchmarks/{RUN}/finetune.tsv"
     threads: asked_threads("finetune")
-    priority: 10
+    priority: priority_of("finetune", 10)
     group:
         with_others("finetune", "quick")
     resources:
