@@ -191,19 +191,16 @@ def write_deployments(
     table = summarize(read(files))
     shown = _shown(table, declarations)
     csv, page = out / f"tables/{name}.csv", out / f"tables/{name}.md"
-    write_text(csv, _by_method(table).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(csv, _quotable(table).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_text(page, _page(shown, read_dense(files)))
     with styled():
         return [csv, page, *save(_figure(shown), out / "figures", name)]
 
 
-def _by_method(table: pd.DataFrame) -> pd.DataFrame:
-    """As prose quotes it: a row for every method, network and setting also as short names."""
-    rows = table.assign(method=table.methods.str.split("+")).explode("method")
-    names = {"network": [slug(n) for n in rows.network], "setting": [slug(s) for s in rows.setting]}
-    titles = rows[["network", "setting"]].add_suffix("_title")
-    order = ["method", "network", "setting", "threads", "arithmetic"]
-    return pd.concat([rows.assign(**names)[order], titles, rows.drop(columns=[*order, "methods"])], axis=1)
+def _quotable(table: pd.DataFrame) -> pd.DataFrame:
+    """With network and setting as prose names them, too: without blanks and parentheses."""
+    slugs = {f"{name}_slug": [slug(words) for words in table[name]] for name in ("network", "setting")}
+    return table.assign(**slugs)
 
 
 def _shown(table: pd.DataFrame, declarations: Mapping[str, "Declaration"]) -> pd.DataFrame:
