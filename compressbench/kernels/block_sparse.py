@@ -124,7 +124,7 @@ class BlockSparseConv2d:
             self(x, out=out)
 
         plans = itertools.product(sorted({most, most - 1, most // 2, 2, 1} & set(range(1, most + 1))), (1, 4, 16, 64))
-        best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1)
+        best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1, hopeless=1.5)
         self.layer.vectors, self.layer.group = best
         return self
 

@@ -1,15 +1,13 @@
 """What has to run: the runs of a scale, their stages, and the files between them. Does not import torch."""
 
 import hashlib
-import json
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compressbench.config import Declaration, MethodConfig, Pair, Recipe, Scale, discovery, load_scale, parse
 from compressbench.config.forms import Latency
@@ -18,9 +16,7 @@ from compressbench.files import read_json
 from compressbench.method import loading
 from compressbench.plan import Job, Run, resources
 from compressbench.plan.datasets import DataSets
-
-if TYPE_CHECKING:
-    from compressbench.method import Deployment
+from compressbench.plan.deployments import DeploymentPlan
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {  # read of the pair, and `processes` where they train; images are synthesized in one
@@ -51,11 +47,6 @@ def parse_run(name: str) -> Run:
         raise UserError(f"{name!r} is not a run; write scale/dataset/model/method/setting/seedN.")
     scale, dataset, model, method, setting, seed = parts
     return Run(scale, dataset, model, method, setting, int(seed.removeprefix("seed")))
-
-
-def slug(name: str) -> str:
-    """A name as a folder: EDSR x4 -> edsr_x4."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 class Plan:
@@ -89,6 +80,7 @@ class Plan:
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
         self.data = DataSets(root, self.scale, self.runs)
+        self.deployments = DeploymentPlan(root, scale, self.scale.deployments, self.declarations)
         if not self.runs and not self.scale.deployments:
             where = "in its config.yaml" if pairs is None else f"with runs on {', '.join(self.pairs)}"
             raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} {where}.")
@@ -139,47 +131,6 @@ class Plan:
                     if pair in self.pairs:
                         dataset, model = pair.split("/")
                         yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
-
-    @cached_property
-    def deployments(self) -> "dict[str, dict[str, list[Deployment]]]":
-        """Name of a network -> method -> what is timed of it. Imports the methods."""
-        found: dict[str, dict[str, list[Deployment]]] = {}
-        if (wanted := self.scale.deployments) is None:
-            return found
-        for method in self.declarations:
-            for deployment in loading.method_class(self.root, method).deployments():
-                if wanted.settings == "all" or deployment.representative or deployment.reference:
-                    found.setdefault(deployment.network.name, {}).setdefault(method, []).append(deployment)
-        timed = {name for name, own in found.items() if any(not d.reference for ds in own.values() for d in ds)}
-        return {name: found[name] for name in sorted(timed)}
-
-    @property
-    def deployments_name(self) -> str:
-        """How their table and figure are called."""
-        all_settings = self.scale.deployments is None or self.scale.deployments.settings == "all"
-        return "deployments" if all_settings else "deployments_representative"
-
-    @property
-    def deployment_digest(self) -> str:
-        """A hash of what is timed and how."""
-        timed = {n: {m: [d.setting for d in ds] for m, ds in own.items()} for n, own in self.deployments.items()}
-        content = [timed, self.scale.deployments and self.scale.deployments.model_dump(mode="json")]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def deployment_files(self) -> list[Path]:
-        """What `compressbench deployment` measures: a file per network, number of threads and process."""
-        if (wanted := self.scale.deployments) is None:
-            return []
-        return [
-            self.deployment_file(network, threads, process)
-            for network, threads, process in product(self.deployments, wanted.threads, range(wanted.processes))
-        ]
-
-    def deployment_file(self, network: str, threads: int, process: int) -> Path:
-        """results/{scale}/deployments/{network}/threads{threads}/process{process}.json."""
-        folder = Path("results", self.scale_name, "deployments", slug(network))
-        return folder / f"threads{threads}" / f"process{process}.json"
 
     @cached_property
     def first_runs(self) -> list[Run]:

@@ -90,13 +90,17 @@ class Quantizers:
 
 def post_training(network: str, bits: tuple[int, int], clipping: Clipping = "minmax") -> Deployment:
     """A network after `PostTraining`."""
-    dense = NETWORKS[network]
-    return Deployment(dense, words(*bits), PostTraining(*bits, clipping, dense.shape), INTEGER, note=INT8_NOTE)
+    dense, shown = NETWORKS[network], network == "ResNet-18"
+    compress = PostTraining(*bits, clipping, dense.shape)
+    return Deployment(dense, words(*bits), compress, INTEGER, representative=shown, note=INT8_NOTE)
 
 
-def eight_bits(network: str) -> Deployment:
-    """The dense network in int8: what one deploys instead of a compressed one."""
-    return replace(post_training(network, (8, 8)), reference=True, note="")
+def eight_bits() -> list[Deployment]:
+    """Every dense network in int8: what one deploys instead of a compressed one."""
+    networks = [*NETWORKS.values(), *BINARY.values()]
+    return [
+        Deployment(n, words(8, 8), PostTraining(8, 8, "minmax", n.shape), INTEGER, reference=True) for n in networks
+    ]
 
 
 def quantizer_networks() -> list[Deployment]:

@@ -90,7 +90,7 @@ def test_binary_networks_store_signs_and_scales_where_the_method_has_some() -> N
 
 
 def test_what_one_would_deploy_instead_is_eight_bits_and_no_row_of_a_method() -> None:
-    found = eight_bits("ResNet-18")
+    found = next(deployment for deployment in eight_bits() if deployment.network.name == "ResNet-18")
     assert found.reference and not found.representative and found.setting == "8/8 bits"
     assert set(found.runtimes) == set(INTEGER)
 
