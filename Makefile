@@ -9,7 +9,7 @@ CONFIG := --config 'scale=$(SCALE)' $(if $(SEEDS),'seeds=$(SEEDS)')
 RUNS := '$(SCALE)' $(if $(SEEDS),--seeds '$(SEEDS)')
 LAST_RUN := $(addprefix --configfile ,$(wildcard .snakemake/compressbench/last_run/$(SCALE).json))
 
-.PHONY: reproduce test test-units test-dag check report ui plan slurm-smoke benchmark bench-kernels bench-structures sanitize clean setup rehearsal gpu
+.PHONY: reproduce test test-units test-dag check report ui plan slurm-smoke benchmark bench-kernels sanitize clean setup rehearsal gpu
 
 reproduce: setup  ## run everything at desk scale, compare with the committed numbers (SCALE=smoke|paper, SEEDS=[0,1,2])
 	$(BIN)/compressbench unlock
@@ -51,9 +51,6 @@ benchmark: setup  ## the training loop's overhead over a bare PyTorch loop, and 
 
 bench-kernels: setup  ## the CPU kernels against the best dense form of every layer; writes into reports/
 	$(BIN)/compressbench bench-kernels
-
-bench-structures: setup  ## published filter structures: how much of the removed arithmetic becomes time; writes into reports/
-	$(BIN)/compressbench bench-structures
 
 sanitize: setup  ## the C++ kernels under the address and undefined-behaviour sanitizers
 	$(BIN)/python setup.py --quiet sanitize

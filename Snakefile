@@ -27,7 +27,7 @@ include: "workflow/rules/methods.smk"
 rule all:
     input:
         [rules.report.output, results_of(PLAN.runs), rules.tracked.output] if PLAN.runs else [],
-        rules.deployments_report.output if PLAN.deployments else [],
+        lambda wildcards: rules.deployments_report.output if PLAN.deployments.timed else [],
         rules.page.output if PLAN.runs or PLAN.claims_reports else [],
     default_target: True
 

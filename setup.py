@@ -16,7 +16,7 @@ KERNELS = sorted(set(NATIVE.glob("*.cpp")) - {DISPATCH})
 CHECKS = sorted(Path("tests/kernels/native").glob("*.cpp"))
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", *WARNINGS]
-AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512vpopcntdq", "-mfma", "-mprefer-vector-width=512"]
+AVX512 = [f"-mavx512{part}" for part in ("f", "vl", "bw", "vnni", "vpopcntdq")] + ["-mfma", "-mprefer-vector-width=512"]
 BUILDS = {"portable": ["-DVECTOR_BYTES=16"]}
 if platform.machine().lower() in ("x86_64", "amd64"):
     BUILDS |= {"avx2": ["-DVECTOR_BYTES=32", "-mavx2", "-mfma"], "avx512": ["-DVECTOR_BYTES=64", *AVX512]}

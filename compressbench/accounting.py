@@ -2,7 +2,8 @@
 
 This module does not depend on methods. A compressed layer declares what it saves by attributes, read with defaults:
 `mask` (bool, shape of the weight, True = kept), `block` (N: stored as blocks of N output rows x 1 column),
-`weight_bits` and `input_bits` (32), `stored_bits` (of a stored weight: `weight_bits`). MACs count convolutions, linear
+`weight_bits` and `input_bits` (32), `stored_bits` (of a stored weight: `weight_bits`), `weight_scale` (of a masked weight: its
+steps, stored beside it). MACs count convolutions, linear
 layers, and products of activations (attention), wherever a network multiplies matrices; the FLOPs that papers print are
 named conventions in CONVENTIONS.
 
@@ -465,8 +466,8 @@ def layer_bytes(layer: WeightLayer, form: Format = "best") -> int:
     if block is not None and layer.weight.shape[0] % block == 0:
         forms["bsr"] = bsr_bytes(layer, block)
     if form == "best":
-        return min(forms.values())
-    return forms["csr"] if form == "bsr" and block is None else forms[form]
+        return min(forms.values()) + _step_bytes(layer)
+    return forms["csr" if form == "bsr" and block is None else form] + _step_bytes(layer)
 
 
 def stored_bytes(model: nn.Module, form: Format = "best", rest: bool = True) -> int:
@@ -478,6 +479,11 @@ def stored_bytes(model: nn.Module, form: Format = "best", rest: bool = True) -> 
     weights = {id(layer.weight) for layer in layers}
     others = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in weights)
     return sum(layer_bytes(layer, form) for layer in layers) + (4 * others if rest else 0)
+
+
+def _step_bytes(layer: WeightLayer) -> int:
+    steps = getattr(layer, "weight_scale", None)
+    return 0 if steps is None else 4 * steps.numel()
 
 
 def _packed_bytes(count: int, layer: WeightLayer) -> int:

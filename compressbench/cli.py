@@ -212,46 +212,41 @@ def bench_kernels(out: Path = Path("reports"), networks: str = "") -> None:
     """Measure our kernels against the best dense forms, by layer, in sequence and end to end. NETWORKS is comma-separated."""
     from compressbench import machine
     from compressbench.reporting.kernels import write_kernels
-    from compressbench.timing import benchmark
+    from compressbench.timing import benchmark, int8_benchmark
 
-    frames = benchmark.measure(listed(networks, "--networks") or list(benchmark.NETWORKS))
+    names = listed(networks, "--networks") or list(benchmark.NETWORKS)
+    frames = benchmark.measure(names) | {"int8": int8_benchmark.measure(names)}
     write_kernels(frames, ROOT / "methods/one_by_n/published.csv", machine.summary(), out)
     typer.echo((out / "tables/kernels.md").read_text(encoding="utf-8"))
 
 
 @command
-def bench_structures(out: Path = Path("reports"), methods: str = "") -> None:
-    """Time the published structures, whose widths are known, beside their dense networks. METHODS is comma-separated."""
-    from compressbench import machine
-    from compressbench.config.discovery import discover
-    from compressbench.method.loading import method_class
-    from compressbench.reporting.structures import write_structures
-    from compressbench.timing import structures
-
-    names = listed(methods, "--methods") or list(discover(ROOT))
-    table = structures.measure({name: method_class(ROOT, name).structures() for name in names})
-    write_structures(table, {n: d.title for n, d in discover(ROOT).items()}, machine.summary(), out)
-    typer.echo((out / "tables/structures.md").read_text(encoding="utf-8"))
-
-
-@command
 def deployment(scale: str, network: str, threads: int, process: int, methods: str = "") -> None:
-    """Time what METHODS (comma-separated) deploy on NETWORK, in one of several processes that do the same."""
+    """Time what METHODS (comma-separated) deploy on NETWORK, in one of several processes that do the same.
+
+    PROCESS 0 tries all runtimes; the others, from 1, measure again what was fastest there. More threads take the forms that
+    were fastest with the least.
+    """
     from compressbench import machine
-    from compressbench.files import write_json
-    from compressbench.plan import Plan, slug
+    from compressbench.files import read_json, write_json
+    from compressbench.plan import Plan
     from compressbench.timing import deployments
 
-    plan = Plan(ROOT, scale, listed(methods, "--methods"))
-    known = {slug(name): name for name in plan.deployments}
-    if network not in known:
-        raise UserError(f"no method deploys anything on {network!r}; choose one of {', '.join(known)}.")
-    chosen, wanted = plan.deployments[known[network]], plan.scale.deployments
+    plan = Plan(ROOT, scale, listed(methods, "--methods")).deployments
+    chosen, wanted, before = plan.of(network, threads), plan.wanted, plan.before(network, threads, process)
     assert wanted is not None, "a plan with deployments has it"
+    known = {"first" if process else "like": read_json(ROOT / before)} if before else {}
     machine.keep_freed_memory()
-    first = next(iter(chosen.values()))[0].network
-    found = deployments.measure(first, chosen, wanted.runtimes, threads=threads, rounds=wanted.rounds, process=process)
-    write_json(ROOT / plan.deployment_file(known[network], threads, process), found)
+    found = deployments.measure(
+        next(iter(chosen.values()))[0].network,
+        chosen,
+        wanted.runtimes,
+        threads=threads,
+        rounds=wanted.rounds,
+        process=process,
+        **known,
+    )
+    write_json(ROOT / plan.file(network, threads, process), found)
 
 
 @command
@@ -261,9 +256,8 @@ def deployments_report(scale: str, out: Path, methods: str = "") -> None:
     from compressbench.plan import Plan
     from compressbench.reporting.deployments import write_deployments
 
-    plan = Plan(ROOT, scale, listed(methods, "--methods"))
-    titles = {name: declared.title for name, declared in discover(ROOT).items()}
-    write_deployments([ROOT / file for file in plan.deployment_files], titles, plan.deployments_name, out)
+    plan = Plan(ROOT, scale, listed(methods, "--methods")).deployments
+    write_deployments([ROOT / file for file in plan.files], discover(ROOT), plan.report, out)
 
 
 @command
@@ -301,6 +295,7 @@ def report(
     """
     from compressbench import reporting
     from compressbench.plan import REPORTS
+    from compressbench.reporting.headline import DEPLOYMENT_TABLES
 
     plan = _plan(scale, methods, seeds, pairs)
     folder = plan.report_folder if out is None else out
@@ -324,6 +319,8 @@ def report(
         committed=plan.committed_report,
         complete=complete,
         figures=figures,
+        deployments=[place / f"tables/{name}.csv" for place in (folder, ROOT / REPORTS) for name in DEPLOYMENT_TABLES],
+        obstacles=plan.obstacles(),
     )
     typer.echo((folder / "verdict.md").read_text(encoding="utf-8"))
     typer.echo(f"{folder}: {len(files)} files")

@@ -30,7 +30,7 @@ VARIABLE = "COMPRESSBENCH_FORK_SERVER"
 PATIENCE = 10  # seconds until the socket must be there
 IMPORTS = (
     "compressbench.cli", "compressbench.stages.stages", "compressbench.timing.latency", "compressbench.tracking",
-    "torch._dynamo", "torch.onnx", "onnx", "mlflow",
+    "compressbench.runtimes.native", "torch._dynamo", "torch.onnx", "onnx", "mlflow",
 )  # fmt: skip
 # Against threads, which do not survive a fork: OpenBLAS's, and that of PyArrow's allocator (MLflow imports pandas).
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}

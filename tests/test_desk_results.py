@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 TABLES = ROOT / "reports/tables"
 CLAIMED = Plan(ROOT, "desk").scale.report_seeds
 PENDING = {"photograph_crops/efficientnet_lite0"}  # pairs declared since the last run of all methods
+PENDING_SETTINGS = {"n4_p75_w8a8", "n16_p75_w8a8"}  # and settings
 QUALITIES = dict.fromkeys(("quality.top1", "quality.psnr", "quality.agreement"), "quality")
 NOT_BY_SEED = {"switch_ms", "reload_ms", "block_sums_rank_correlation"}  # measured times, and what follows from them
 
@@ -62,7 +63,11 @@ def test_nothing_is_missing_and_every_mean_is_of_all_claimed_seeds() -> None:
 def test_every_run_of_all_claimed_seeds_is_committed(seeds: pd.DataFrame) -> None:
     runs = ["dataset", "model", "method", "setting", "seed"]
     qualities = seeds[seeds.name.isin(QUALITIES)]
-    expected = [run for run in Plan(ROOT, "desk", seeds=CLAIMED).runs if run.pair not in PENDING]
+    expected = [
+        run
+        for run in Plan(ROOT, "desk", seeds=CLAIMED).runs
+        if run.pair not in PENDING and run.setting not in PENDING_SETTINGS
+    ]
     planned = {tuple(getattr(run, key) for key in runs) for run in expected}
     assert set(qualities[runs].itertuples(index=False, name=None)) == planned
     measured = qualities[qualities.name != "quality.agreement"]  # which is 100 % of the float network itself

@@ -249,7 +249,15 @@ class ImageFolder(Frozen):
 class Latency(Frozen):
     """How the latency stage measures."""
 
-    rounds: int = Field(50, ge=30, description="interleaved rounds of the dense and the compressed model")
+    rounds: int = Field(
+        50, ge=30, description="interleaved rounds of the dense and the compressed model, in all processes together"
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        exclude_if=lambda count: count == 1,
+        description="that measure the same, one after the other: speed-ups differ between processes",
+    )
     warmup: int = Field(5, ge=1)
     runtimes: tuple[str, ...] = Field(
         ("torch_eager", "onnxruntime"),
@@ -406,6 +414,11 @@ class Declaration(Frozen):
         {},
         description="setting -> the setting whose networks have the same layers, so that one latency stands for both",
     )
+    network_from: dict[Name, Name] = Field(
+        {},
+        description="setting -> the setting whose finished network it starts from, in one stage of its own, compress; it "
+        "repeats the other's hyper-parameters",
+    )
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="batch sizes at which the latency stage also measures images per second, on test images"
     )
@@ -450,7 +463,8 @@ class Declaration(Frozen):
 
     def final_stage(self, setting: str) -> Stage:
         """The stage that leaves the model to evaluate."""
-        return "finetune" if "finetune" in self.stages and self.settings[setting].finetune else "compress"
+        finetuned = "finetune" in self.stages and self.settings[setting].finetune and setting not in self.network_from
+        return "finetune" if finetuned else "compress"
 
     def level_of(self, setting: str) -> Level:
         """How strongly a setting compresses: what it is compared with."""
@@ -473,6 +487,7 @@ class Declaration(Frozen):
             **{f"instant.{s}": set(own) for s, own in self.instant.items() if own != "all"},
             "synthesis_from": {*self.synthesis_from, *self.synthesis_from.values()},
             "latency_from": {*self.latency_from, *self.latency_from.values()},
+            "network_from": {*self.network_from, *self.network_from.values()},
             **{f"scales.{s}.recipes": set(m.recipes) for s, m in self.scales.items()},
             **{f"scales.{s}.runs.{name}": set(own) for s, m in self.scales.items() for name, own in m.runs.items()},
         }
@@ -481,6 +496,13 @@ class Declaration(Frozen):
                 raise ValueError(
                     f"{key} names the unknown setting {sorted(names - known)[0]!r}; known: {', '.join(known)}"
                 )
+        for setting, other in self.network_from.items():
+            if other in self.network_from:
+                raise ValueError(f"network_from.{setting}: {other!r} starts from a finished network itself")
+            own = self.settings[setting].hyperparameters
+            for name, value in self.settings[other].hyperparameters.items():
+                if own.get(name) != value:
+                    raise ValueError(f"network_from.{setting}: {name} differs from that of {other!r}; give it the same")
         for setting in self.settings:
             try:
                 self._levels(setting)

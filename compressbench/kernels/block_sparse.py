@@ -77,7 +77,7 @@ class BlockSparseConv2d:
         self.isa = runnable(isa, best_isa())
         c_in, height, width = map(int, input_size)
         c_out, n = blocks.shape[0], blocks.data.shape[1]
-        _check(blocks, c_in, kernel, n)
+        check_blocks(blocks, c_in, kernel, n)
         out_height, out_width = output_size(height, width, kernel, stride, padding)
         self.input_shape, self.output_shape = (c_in, height, width), (c_out, out_height, out_width)
         self.clip, self._bias = clip, per_channel("bias", bias, c_out, 0.0)
@@ -92,20 +92,25 @@ class BlockSparseConv2d:
             raise ValueError(f"a register tile of {rows} channels takes 1 to {most} vectors, not {vectors}")
         self.rows = rows
         self._indptr = blocks.indptr.to(torch.int32).contiguous()
-        self._offsets = _column_offsets(c_in, kernel, stride, out_height, out_width)[blocks.indices.long()].contiguous()
+        self._offsets = column_offsets(c_in, kernel, stride, out_height, out_width)[blocks.indices.long()].contiguous()
         self._weights = _walking_order(blocks, rows)
-        self._layer = Convolution(
+        self.layer = Convolution(
             c_in, height, width, c_out, out_height, out_width, kernel, stride, padding, n,
             self._indptr.data_ptr(), self._offsets.data_ptr(), self._weights.data_ptr(), self._bias.data_ptr(),
             *clip, vectors or most, group or _group(c_in * kernel, most * lanes),
             even_rows,
         )  # fmt: skip
-        self._workspace = torch.empty(native.kernel("block_sparse_workspace", self.isa, WORKSPACE)(self._layer))
+        self._workspace = torch.empty(native.kernel("block_sparse_workspace", self.isa, WORKSPACE)(self.layer))
+
+    @property
+    def direct(self) -> bool:
+        """Whether the kernel reads the input where it is, without copies: pointwise, stride 1."""
+        return self.isa is not Isa.TORCH and not self._workspace.numel()
 
     @property
     def tile(self) -> str:
         """The register tile: output channels x vectors of positions; empty for PyTorch."""
-        return "" if self.isa is Isa.TORCH else f"{self.rows}x{self._layer.vectors}"
+        return "" if self.isa is Isa.TORCH else f"{self.rows}x{self.layer.vectors}"
 
     def tune(self) -> Self:
         """Choose the register tile and its groups by a short trial on one random image."""
@@ -115,12 +120,12 @@ class BlockSparseConv2d:
         x, out = torch.randn(1, *self.input_shape), torch.empty(1, *self.output_shape)
 
         def trial(vectors: int, group: int) -> None:
-            self._layer.vectors, self._layer.group = vectors, group
+            self.layer.vectors, self.layer.group = vectors, group
             self(x, out=out)
 
         plans = itertools.product(sorted({most, most - 1, most // 2, 2, 1} & set(range(1, most + 1))), (1, 4, 16, 64))
-        best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1)
-        self._layer.vectors, self._layer.group = best
+        best = fastest({plan: functools.partial(trial, *plan) for plan in plans}, warmup=1, hopeless=1.5)
+        self.layer.vectors, self.layer.group = best
         return self
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -136,7 +141,7 @@ class BlockSparseConv2d:
 
     def step(self, x: Tensor, out: Tensor, residual: Tensor | None = None) -> Step:
         """The call on these tensors, which must fit, for `native.program`."""
-        return Step.on(native.kernel("block_sparse", self.isa), self._layer, x, out, self._workspace, residual, self)
+        return Step.on(native.kernel("block_sparse", self.isa), self.layer, x, out, self._workspace, residual, self)
 
 
 def most_vectors(isa: Isa, rows: int) -> int:
@@ -144,7 +149,8 @@ def most_vectors(isa: Isa, rows: int) -> int:
     return int(native.kernel("block_sparse_vectors", isa, VECTORS)(rows))
 
 
-def _check(blocks: BlockSparse, c_in: int, kernel: int, n: int) -> None:
+def check_blocks(blocks: BlockSparse, c_in: int, kernel: int, n: int, dtype: torch.dtype = torch.float32) -> None:
+    """ValueError unless they are the weights of a convolution with so many input channels, of this type."""
     c_out, columns = blocks.shape
     if n not in BLOCK_SIZES:
         raise ValueError(f"blocks of {n} channels: the kernels know {', '.join(map(str, BLOCK_SIZES))}")
@@ -157,11 +163,12 @@ def _check(blocks: BlockSparse, c_in: int, kernel: int, n: int) -> None:
         raise ValueError("indptr falls")
     if stored and not (int(blocks.indices.min()) >= 0 and int(blocks.indices.max()) < columns):
         raise ValueError(f"a block's column lies outside 0 to {columns - 1}")
-    if blocks.data.shape != (stored, n) or blocks.data.dtype != torch.float32:
-        raise ValueError(f"data must be float32 [{stored}, {n}], not {blocks.data.dtype} {tuple(blocks.data.shape)}")
+    if blocks.data.shape != (stored, n) or blocks.data.dtype != dtype:
+        wanted = str(dtype).removeprefix("torch.")
+        raise ValueError(f"data must be {wanted} [{stored}, {n}], not {blocks.data.dtype} {tuple(blocks.data.shape)}")
 
 
-def _column_offsets(c_in: int, kernel: int, stride: int, out_height: int, out_width: int) -> Tensor:
+def column_offsets(c_in: int, kernel: int, stride: int, out_height: int, out_width: int) -> Tensor:
     """Where output position 0 finds its value for each im2col column, in the copies that block_sparse.cpp describes."""
     phases = min(stride, kernel)
     rows = torch.tensor([out_height + (kernel - 1 - phase) // stride for phase in range(phases)])

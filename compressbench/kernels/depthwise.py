@@ -37,9 +37,6 @@ class Depthwise(ctypes.Structure):
     )
 
 
-WORKSPACE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.POINTER(Depthwise), ctypes.c_int32)
-
-
 class DepthwiseConv2d:
     """y = clip(conv2d(x, W, groups=channels) + bias), planned for one input size; fp32, NCHW.
 
@@ -74,11 +71,10 @@ class DepthwiseConv2d:
         self._torch = functools.partial(
             F.conv2d, weight=self._weight, bias=self._bias, stride=stride, padding=padding, groups=channels
         )
-        self._layer = Depthwise(
+        self.layer = Depthwise(
             channels, height, width, out_height, out_width, size, stride, padding, self._weight.data_ptr(),
             self._bias.data_ptr(), *clip,
         )  # fmt: skip
-        self._workspace = torch.empty(0)
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x [batch, channels, height, width] -> [batch, channels, out_height, out_width], in `out` where given."""
@@ -89,8 +85,5 @@ class DepthwiseConv2d:
         return out
 
     def step(self, x: Tensor, out: Tensor) -> Step:
-        """The call on these tensors, which must fit, for `native.program` with the present number of threads."""
-        needed = kernel("depthwise_workspace", self.isa, WORKSPACE)(self._layer, torch.get_num_threads())
-        if self._workspace.numel() < needed:
-            self._workspace = torch.empty(needed)
-        return Step.on(kernel("depthwise", self.isa), self._layer, x, out, self._workspace, owner=self)
+        """The call on these tensors, which must fit, for `native.program`."""
+        return Step.on(kernel("depthwise", self.isa), self.layer, x, out, owner=self)

@@ -133,12 +133,13 @@ def output_size(height: int, width: int, kernel: int, stride: int, padding: int)
     return out_height, out_width
 
 
-def check_tensor(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
-    """ValueError unless it is float32 on the CPU, of this shape, and contiguous."""
+def check_tensor(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+    """ValueError unless it is of this type and shape, on the CPU, and contiguous."""
     if tensor.shape != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, not {tuple(tensor.shape)}")
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-        raise ValueError(f"{name} must be float32 on the CPU, not {tensor.dtype} on {tensor.device}")
+    if tensor.dtype != dtype or tensor.device.type != "cpu":
+        wanted = str(dtype).removeprefix("torch.")
+        raise ValueError(f"{name} must be {wanted} on the CPU, not {tensor.dtype} on {tensor.device}")
     if not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous")
 

@@ -24,8 +24,12 @@ def deploy(model: AnyModule) -> AnyModule:
     convolution is folded into it (none when the forward pass branches on values, which cannot be traced). Other
     compressed layers, such as quantizers, stay as they are.
     """
-    plain = replace_modules(copy.deepcopy(model).eval(), lambda _, module: _without_mask(module))
-    return _fold_norms(plain).requires_grad_(False)
+    return _fold_norms(unmasked(copy.deepcopy(model).eval())).requires_grad_(False)
+
+
+def unmasked(model: AnyModule) -> AnyModule:
+    """Masked layers become plain dense ones in eval mode that hold `weight * mask`, in place; returns the model."""
+    return replace_modules(model, lambda _, module: _without_mask(module))
 
 
 def simulated_kinds(model: nn.Module) -> list[str]:

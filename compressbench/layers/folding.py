@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 from torch.fx.proxy import TraceError
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.errors import UserError
 from compressbench.layers.registry import compressed_layer
-from compressbench.layers.replaceable import BATCH_NORM, CONVOLUTION
+from compressbench.layers.replaceable import BATCH_NORM, CONVOLUTION, LINEAR, VECTOR_NORM
 from compressbench.models.structure import AnyModule, submodule
 
 
@@ -106,6 +107,29 @@ def fold_norm(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
     weight = convolution.weight
     convolution.weight = nn.Parameter(weight * scale.reshape(-1, 1, 1, 1), requires_grad=weight.requires_grad)
     convolution.bias = nn.Parameter(shift)
+
+
+@torch.no_grad()
+def fold_norms_into_linears(module: fx.GraphModule, example: Tensor) -> fx.GraphModule:
+    """Fold every batch norm of vectors [N, C] whose only reader is a linear layer into that, in place; returns the module.
+
+    W' = W·scale, b' = b + W·shift: the same function in eval mode, up to rounding. Each of both is called once.
+    """
+    ShapeProp(module).propagate(example.clone())  # type: ignore[no-untyped-call]
+    calls = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
+    for node in module.graph.nodes:
+        source = only_argument(node)
+        if source is None or {node.op, source.op} != {"call_module"} or len(source.users) > 1:
+            continue
+        norm, linear = (module.get_submodule(str(n.target)) for n in (source, node))
+        once = calls[str(node.target)] == calls[str(source.target)] == 1
+        if once and VECTOR_NORM.covers(norm) and LINEAR.covers(linear) and len(source.meta["tensor_meta"].shape) == 2:
+            scale, shift = scale_and_shift(norm, None)
+            bias = linear.weight @ shift
+            linear.bias = nn.Parameter(bias if linear.bias is None else linear.bias + bias)
+            linear.weight = nn.Parameter(linear.weight * scale)
+            module.set_submodule(str(source.target), FoldedNorm())
+    return module
 
 
 def fold_norms(model: AnyModule) -> AnyModule:

@@ -123,6 +123,50 @@ class QuantLinear(QuantizedLayer, nn.Linear):
         return F.linear(self.effective_input(x), self.effective_weight(), self.bias)
 
 
+class QuantMaskedLayer(QuantizedLayer):
+    """What quantized layers share whose removed weights, where the bool buffer `mask` of the weight's shape is False, are 0.
+
+    `block` = N says that the mask is constant on blocks of N output channels (1xN), as in `MaskedLayer`.
+    """
+
+    settings: ClassVar[tuple[str, ...]] = (*QuantizedLayer.settings, "block")
+    block: int | None
+    mask: Tensor
+
+    def add_tensors(self) -> None:
+        """The stored grids, and a mask of ones."""
+        super().add_tensors()
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+    def effective_weight(self) -> Tensor:
+        """The quantized weight that the forward pass uses."""
+        return super().effective_weight() * self.mask
+
+
+@compressed_layer
+class QuantMaskedConv2d(QuantMaskedLayer, QuantConv2d):
+    """Convolution with a mask, a quantized weight and, where asked for, a quantized input."""
+
+    kind: ClassVar[str] = "quant_masked_conv2d"
+
+
+@compressed_layer
+class QuantMaskedLinear(QuantMaskedLayer, QuantLinear):
+    """Linear layer with a mask, a quantized weight and, where asked for, a quantized input."""
+
+    kind: ClassVar[str] = "quant_masked_linear"
+
+
+def mask_quantized_layer(
+    layer: QuantConv2d | QuantLinear, mask: Tensor, block: int | None = None
+) -> QuantMaskedConv2d | QuantMaskedLinear:
+    """The masked form of a quantized layer: same parameters and grids (shared, not copied)."""
+    cls: Any = {QuantConv2d: QuantMaskedConv2d, QuantLinear: QuantMaskedLinear}[type(layer)]
+    masked: QuantMaskedConv2d | QuantMaskedLinear = cls.rebuild(layer, layer.config() | {"block": block})
+    masked.load_state_dict({**layer.state_dict(), "mask": mask})
+    return masked
+
+
 def quantize_layer(
     module: nn.Module,
     weight_bits: int,

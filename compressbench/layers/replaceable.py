@@ -21,6 +21,11 @@ def equal_pair(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]
 
 
+def one_number(value: Any) -> bool:
+    """The form takes one number for both sides, given as one."""
+    return isinstance(value, int)
+
+
 def numbers(value: Any) -> bool:
     """The form does not take a name, such as padding "same"."""
     return not isinstance(value, str)
@@ -70,9 +75,8 @@ ZERO_PADDED = Replaceable(nn.Conv2d, (*SIZES, "padding"), padding_mode=one_of("z
 """A form that calls `conv2d`."""
 LINEAR_READS = ("in_features", "out_features", "bias")
 LINEAR = Replaceable(nn.Linear, LINEAR_READS)
-BATCH_NORM = Replaceable(
-    nn.BatchNorm2d,
-    ("num_features", "eps", "momentum", "affine", "track_running_stats", "bias"),
-    running_mean=present, running_var=present,
-)  # fmt: skip
+BATCH_NORM_READS = ("num_features", "eps", "momentum", "affine", "track_running_stats", "bias")
+BATCH_NORM = Replaceable(nn.BatchNorm2d, BATCH_NORM_READS, running_mean=present, running_var=present)
 """A normalisation in eval mode by its running statistics; without them PyTorch takes those of the batch."""
+VECTOR_NORM = Replaceable(nn.BatchNorm1d, BATCH_NORM_READS, running_mean=present, running_var=present)
+"""The same of vectors."""

@@ -1,8 +1,8 @@
 """The contract of a method, implemented by every folder under methods/."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import nn
 
@@ -23,20 +23,6 @@ class PublishedCount(NamedTuple):
     value: float
 
 
-class Structure(NamedTuple):
-    """A published structure by its widths: its latency needs no training.
-
-    `widths` goes into the architecture's `inner_widths`; `shape` is an image's [C, H, W].
-    """
-
-    model: str
-    setting: str
-    architecture: str
-    arguments: Mapping[str, Any]
-    widths: Mapping[str, int]
-    shape: tuple[int, int, int]
-
-
 FLOAT = ("torch_eager", "torch_compiled", "onnxruntime", "openvino", "compressbench")
 """The runtimes of `Deployment`s that compute in fp32."""
 
@@ -53,8 +39,11 @@ class Deployment:
         runtimes: where the structure makes a difference; elsewhere it takes the time of the dense network. Empty: anywhere.
         representative: whether it stands for the method where one deployment per method is timed.
         reference: whether it is what one would deploy instead of a compressed network: the dense network at fewer bits.
-        claim: the time or throughput that the paper gives, with its hardware.
+        published: the time or throughput that the paper gives, with its hardware.
         note: why the time can be no other than that of the dense network, say.
+        batch: images at once. The dense network, too, is timed on as many.
+        threads: with how many it is timed where a scale asks for them.
+        switch: the dense network -> a call that turns a deployed network into another one of the same weights, which is timed.
     """
 
     network: PublishedNetwork
@@ -63,8 +52,11 @@ class Deployment:
     runtimes: tuple[str, ...] = ()
     representative: bool = False
     reference: bool = False
-    claim: str = ""
+    published: str = ""
     note: str = ""
+    batch: int = 1
+    threads: tuple[int, ...] = (1,)
+    switch: Callable[[Network], Callable[[], object]] | None = None
 
 
 class Method:
@@ -112,7 +104,7 @@ class Method:
         raise self._lacks("synthesize")
 
     def compress(self, ctx: Context) -> Network:
-        """The compressed model, trained or not, from `ctx.dense()` or `ctx.build()`."""
+        """The compressed model, trained or not, from `ctx.dense()`, `ctx.build()` or `ctx.finished()`."""
         raise self._lacks("compress")
 
     def finetune(self, ctx: Context, model: Network) -> Network:
@@ -131,9 +123,4 @@ class Method:
     @classmethod
     def deployments(cls) -> list[Deployment]:
         """What it deploys on the networks of its paper, which is timed with random weights (config/latency.yaml)."""
-        return []
-
-    @classmethod
-    def structures(cls) -> list[Structure]:
-        """The published structures that are known width by width: `compressbench bench-structures` times them."""
         return []

@@ -60,7 +60,7 @@ class Context:
         pair, dataset: what the stage reads of the pair's configuration, and the name of its data set.
         image_folder: the data set, where it is one of the user's own. workers: processes that read image files; change no bit.
         folder: where this stage's files go.
-        dense_folder, teacher_folder, synthetic_file: the inputs of the stage, None where the method has none.
+        dense_folder, teacher_folder, finished_folder, synthetic_file: the inputs of the stage, None where it has none.
         logger: gets the metrics of every epoch.
         throughput: gets the images per second of every epoch, before the logger gets its metrics.
         checkpoints: where unfinished training is kept, if it is not there.
@@ -79,6 +79,7 @@ class Context:
     checkpoints: Path | None = None
     dense_folder: Path | None = None
     teacher_folder: Path | None = None
+    finished_folder: Path | None = None
     synthetic_file: Path | None = None
     image_folder: ImageFolder | None = None
     workers: int = 0
@@ -169,6 +170,15 @@ class Context:
         if self.teacher_folder is None:
             raise UserError("this method reads a teacher but its config.yaml lacks needs_teacher: true; add it there.")
         return storage.load_model(self.teacher_folder).to(self.device).requires_grad_(False)
+
+    def finished(self) -> Network:
+        """The network of the setting that this one starts from, as that setting's last stage left it, in eval mode."""
+        if self.finished_folder is None:
+            raise UserError(
+                "this setting starts from the finished network of another one, but its method's config.yaml does not say which "
+                "under network_from; add it there."
+            )
+        return storage.load_model(self.finished_folder).to(self.device)
 
     def synthetic(self) -> SyntheticImages:
         """The images of the synthesize stage."""

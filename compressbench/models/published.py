@@ -45,6 +45,8 @@ NETWORKS = {
         PublishedNetwork("ResNet-50", "resnet50", {}, 224),
         PublishedNetwork("MobileNet-V1", "mobilenet_v1", {}, 224),
         PublishedNetwork("MobileNet-V2", "mobilenet_v2", {}, 224),
+        PublishedNetwork("MobileNet-V3", "mobilenet_v3_large", {}, 224),
+        PublishedNetwork("MobileNet-V2 (CIFAR)", "mobilenet_v2", {"variant": "cifar", "classes": 10}, 32),
         PublishedNetwork("VGG-16 (CIFAR)", "vgg", {"depth": 16, "conv_bias": True}, 32),
         PublishedNetwork("VGG-19 (CIFAR)", "vgg", {"depth": 19}, 32),
         PublishedNetwork("ResNet-20 (CIFAR)", "resnet_cifar", {"blocks": (3, 3, 3)}, 32),

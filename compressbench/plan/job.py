@@ -62,7 +62,7 @@ class Job:
         instant: whether the stage takes seconds on a processor, for schedulers only.
         recalibrated: whether the stage ends with fresh batch-norm statistics.
         latency, batches: how the latency stage measures.
-        inputs: the jobs whose results the stage reads, by what they are to it: dense, teacher, synthetic or model.
+        inputs: the jobs whose results the stage reads, by what they are to it: dense, teacher, synthetic, finished or model.
         files: other files of the project that the configuration names -> sha256; of an evaluation without labels the labelled
             data set on which accuracy is measured beside, where it is there -> the hash of its content.
     """

@@ -1,15 +1,13 @@
 """What has to run: the runs of a scale, their stages, and the files between them. Does not import torch."""
 
 import hashlib
-import json
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compressbench.config import Declaration, MethodConfig, Pair, Recipe, Scale, discovery, load_scale, parse
 from compressbench.config.forms import Latency
@@ -18,9 +16,7 @@ from compressbench.files import read_json
 from compressbench.method import loading
 from compressbench.plan import Job, Run, resources
 from compressbench.plan.datasets import DataSets
-
-if TYPE_CHECKING:
-    from compressbench.method import Deployment
+from compressbench.plan.deployments import DeploymentPlan
 
 STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 RECIPES = {  # read of the pair, and `processes` where they train; images are synthesized in one
@@ -51,11 +47,6 @@ def parse_run(name: str) -> Run:
         raise UserError(f"{name!r} is not a run; write scale/dataset/model/method/setting/seedN.")
     scale, dataset, model, method, setting, seed = parts
     return Run(scale, dataset, model, method, setting, int(seed.removeprefix("seed")))
-
-
-def slug(name: str) -> str:
-    """A name as a folder: EDSR x4 -> edsr_x4."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 class Plan:
@@ -89,6 +80,7 @@ class Plan:
         self._jobs: dict[tuple[Run, str], Job] = {}
         self.runs: list[Run] = sorted(set(self._runs()))
         self.data = DataSets(root, self.scale, self.runs)
+        self.deployments = DeploymentPlan(root, scale, self.scale.deployments, self.declarations)
         if not self.runs and not self.scale.deployments:
             where = "in its config.yaml" if pairs is None else f"with runs on {', '.join(self.pairs)}"
             raise UserError(f"none of the methods {', '.join(chosen)} declares the scale {scale!r} {where}.")
@@ -139,47 +131,6 @@ class Plan:
                     if pair in self.pairs:
                         dataset, model = pair.split("/")
                         yield from (Run(self.scale_name, dataset, model, method, setting, seed) for seed in self.seeds)
-
-    @cached_property
-    def deployments(self) -> "dict[str, dict[str, list[Deployment]]]":
-        """Name of a network -> method -> what is timed of it. Imports the methods."""
-        found: dict[str, dict[str, list[Deployment]]] = {}
-        if (wanted := self.scale.deployments) is None:
-            return found
-        for method in self.declarations:
-            for deployment in loading.method_class(self.root, method).deployments():
-                if wanted.settings == "all" or deployment.representative or deployment.reference:
-                    found.setdefault(deployment.network.name, {}).setdefault(method, []).append(deployment)
-        timed = {name for name, own in found.items() if any(not d.reference for ds in own.values() for d in ds)}
-        return {name: found[name] for name in sorted(timed)}
-
-    @property
-    def deployments_name(self) -> str:
-        """How their table and figure are called."""
-        all_settings = self.scale.deployments is None or self.scale.deployments.settings == "all"
-        return "deployments" if all_settings else "deployments_representative"
-
-    @property
-    def deployment_digest(self) -> str:
-        """A hash of what is timed and how."""
-        timed = {n: {m: [d.setting for d in ds] for m, ds in own.items()} for n, own in self.deployments.items()}
-        content = [timed, self.scale.deployments and self.scale.deployments.model_dump(mode="json")]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def deployment_files(self) -> list[Path]:
-        """What `compressbench deployment` measures: a file per network, number of threads and process."""
-        if (wanted := self.scale.deployments) is None:
-            return []
-        return [
-            self.deployment_file(network, threads, process)
-            for network, threads, process in product(self.deployments, wanted.threads, range(wanted.processes))
-        ]
-
-    def deployment_file(self, network: str, threads: int, process: int) -> Path:
-        """results/{scale}/deployments/{network}/threads{threads}/process{process}.json."""
-        folder = Path("results", self.scale_name, "deployments", slug(network))
-        return folder / f"threads{threads}" / f"process{process}.json"
 
     @cached_property
     def first_runs(self) -> list[Run]:
@@ -247,9 +198,10 @@ class Plan:
             )
 
     def stages(self, run: Run) -> list[str]:
-        """The stages of a run, in order. Images that another setting synthesizes are not synthesized again."""
+        """The stages of a run, in order. What another setting has synthesized or trained is not made again."""
         declared = self.declarations[run.method]
-        own = [s for s in declared.stages if not (s == "synthesize" and run.setting in declared.synthesis_from)]
+        shared = run.setting in declared.synthesis_from or run.setting in declared.network_from
+        own = [s for s in declared.stages if not (s == "synthesize" and shared)]
         if self.final_stage(run) != "finetune":
             own = [s for s in own if s != "finetune"]
         return [s for s in STAGES if s in own or s == "evaluate" or (s == "latency" and self.timed.get(run) == run)]
@@ -282,6 +234,11 @@ class Plan:
     def synthesis_run(self, run: Run) -> Run:
         """The run whose synthetic images `run` uses (itself, or that of `synthesis_from`)."""
         setting = self.declarations[run.method].synthesis_from.get(run.setting, run.setting)
+        return replace(run, setting=setting)
+
+    def network_run(self, run: Run) -> Run:
+        """The run whose finished network `run` starts from (itself, or that of `network_from`)."""
+        setting = self.declarations[run.method].network_from.get(run.setting, run.setting)
         return replace(run, setting=setting)
 
     def teacher(self, run: Run) -> Run:
@@ -332,12 +289,17 @@ class Plan:
                 inputs["dense"] = self._dense(run)
                 return Job(**common, inputs=inputs, files=self.data.beside(read))
             return Job(**common, inputs=inputs)
-        configuration = self._configuration(run.method, run.setting)
+        configuration, trained = self._configuration(run.method, run.setting), self.network_run(run)
+        if trained != run:
+            common["workload"] = pair.workload()
         return Job(
             **common,
             configuration=configuration,
             recalibrated=(
-                declared.is_sparse and stage == self.final_stage(run) and declared.settings[run.setting].finetune
+                declared.is_sparse
+                and stage == self.final_stage(run)
+                and declared.settings[run.setting].finetune
+                and trained == run
             ),
             inputs=self._inputs(run, stage),
             files={str(value): self._file_hash(value) for _, value in configuration if isinstance(value, Path)},
@@ -351,6 +313,8 @@ class Plan:
     def _inputs(self, run: Run, stage: str) -> dict[str, Job]:
         """What a stage of the method itself reads."""
         declared, found = self.declarations[run.method], {}
+        if (other := self.network_run(run)) != run:
+            return {"finished": self.job(other, self.final_stage(other))}
         if declared.starts_from == "dense":
             found["dense"] = self._dense(run)
         if stage != "synthesize" and "synthesize" in declared.stages:
@@ -389,6 +353,23 @@ class Plan:
         names = ("config.yaml", "published.csv", "README.md")
         return [path for folder in folders for name in names if (path := folder / name).exists()]
 
+    def obstacles(self) -> dict[tuple[str, str], str]:
+        """(method, pair) -> why the method cannot compress the network of a pair of its task, in its own words."""
+        found = {}
+        for method, declared in self.declarations.items():
+            setting = next(
+                iter(run.setting for run in self.runs if run.method == method), next(iter(declared.settings))
+            )
+            own = loading.method_class(self.root, method)(self._configuration(method, setting))
+            for pair in {run.pair for run in self.runs}:
+                task = self.data.of(parse_run(f"{self.scale_name}/{pair}/_/_/seed0")).info.task
+                if task in (*declared.task, "fidelity"):
+                    try:
+                        own.check(self._network(pair))
+                    except UserError as error:
+                        found[method, pair] = str(error)
+        return found
+
     def validate(self) -> None:
         """Check what needs code (and its imports): runtimes, architectures, every method's configuration of every setting, and
         whether it fits the network. Users' data need not be there (`data.check` asks for them); changed ones are noticed.
@@ -415,7 +396,7 @@ class Plan:
                     pretrained.check(pair.architecture, pair.pretrained, self.root)
         self.data.renew()
         for run in self.runs:
-            self._require_budgets(run)
+            self._require_budgets(self.network_run(run))
             self._check_augmentation(run)
             if self.declarations[run.method].needs_teacher:
                 self.teacher(run)

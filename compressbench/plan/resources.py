@@ -100,7 +100,7 @@ def gpus_here() -> int:
 def _recipe(job: Job) -> Recipe | None:
     """What the stage trains at most; None where it trains nothing."""
     workload = job.workload
-    if job.instant or job.stage in ("evaluate", "latency"):
+    if job.instant or job.stage in ("evaluate", "latency") or "finished" in job.inputs:
         return None
     if job.stage == "pretrain":
         return workload.pretrain

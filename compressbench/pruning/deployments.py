@@ -1,21 +1,23 @@
 """Sparse networks of papers as they are deployed: sparsity and pattern are known, the positions are random."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
-from compressbench.method import FLOAT, Deployment, Structure
+from compressbench.method import FLOAT, Deployment
 from compressbench.models import Network
 from compressbench.models.published import NETWORKS
 from compressbench.pruning.blocks import Rows, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.densities import Distribution, kept_counts, random_positions
-from compressbench.pruning.filters import inner_keys, macs, uniform_widths, widths_within
+from compressbench.pruning.filters import cost_of, inner_keys, macs, uniform_widths
 from compressbench.pruning.masks import apply_masks, prunable
 
 OWN = ("compressbench",)  # the runtime that skips removed weights
+BLOCK_NETWORKS = ("MobileNet-V1", "MobileNet-V2", "MobileNet-V3", "ResNet-18", "ResNet-50")
 NAMES: dict[Distribution, str] = {"uniform": "uniform densities", "erk": "ERK densities"}
 
 
@@ -75,10 +77,10 @@ def sparse_networks() -> list[Deployment]:
 
 def block_networks(rows: Rows) -> list[Deployment]:
     """Those that block methods are published on."""
-    networks = ("MobileNet-V1", "MobileNet-V2", "ResNet-18", "ResNet-50")
+    shown = ("ResNet-50", 16, 0.75)
     return [
-        blocks(network, n, sparsity, rows, representative=(network, n, sparsity) == ("ResNet-50", 16, 0.75))
-        for network in networks
+        blocks(network, n, sparsity, rows, representative=(network, n, sparsity) == shown, threads=(1, 2))
+        for network in BLOCK_NETWORKS
         for n in (4, 16)
         for sparsity in (0.5, 0.75, 0.9)
     ]
@@ -91,6 +93,14 @@ TITLES = {
     "googlenet": "GoogLeNet (CIFAR)",
     "resnet50": "ResNet-50",
 }
+
+
+class Structure(NamedTuple):
+    """A published structure: `model` and `setting` as in published.csv, and `widths` for the architecture's `inner_widths`."""
+
+    model: str
+    setting: str
+    widths: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,11 @@ class Narrow:
 
 @dataclass(frozen=True)
 class UniformWidths:
-    """A network with one rate for all widths inside its blocks, at most a share of whose multiply-accumulates are left."""
+    """A network with one rate for all widths inside its blocks, which leaves about a share of the multiply-accumulates.
+
+    They are a quadratic of the share of the filters that is kept, but for rounding: three points of it say which share that
+    is, and a fourth one what rounding does there.
+    """
 
     network: str
     macs_reduction: float
@@ -114,9 +128,18 @@ class UniformWidths:
     def __call__(self, model: Network) -> nn.Module:
         dense = NETWORKS[self.network]
         cost, keys = macs(dense.shape), inner_keys(model)
-        target = (1 - self.macs_reduction) * cost(model)
-        widths = widths_within(model, lambda rate: uniform_widths(model, keys, rate), cost, target)
-        return dense.initialised(inner_widths=widths)
+
+        def cost_at(share: float) -> int:
+            return cost_of(model, uniform_widths(model, keys, 1 - share), cost)
+
+        points = np.array([1, 0.5, 0.25])
+        costs = [cost_at(share) for share in points]
+        target = (1 - self.macs_reduction) * costs[0]
+        quadratic = np.polyfit(points, costs, 2) - [0, 0, target]
+        share = next(float(root) for root in np.roots(quadratic).real if 0 <= root <= 1)
+        nearer = share + (target - cost_at(share)) / float(np.polyval(np.polyder(quadratic), share))
+        share = min(share, nearer, key=lambda s: abs(cost_at(s) - target))
+        return dense.initialised(inner_widths=uniform_widths(model, keys, 1 - share))
 
 
 def uniform(network: str, macs_reduction: float, representative: bool = False) -> Deployment:
@@ -126,12 +149,12 @@ def uniform(network: str, macs_reduction: float, representative: bool = False) -
     return Deployment(NETWORKS[network], setting, compress, FLOAT, representative=representative)
 
 
-def narrow(structures: Sequence[Structure], representative: str) -> list[Deployment]:
-    """Published structures of filter pruning; `representative`: network, setting."""
+def narrow(structures: Sequence[Structure], representative: str = "") -> list[Deployment]:
+    """Published structures of filter pruning; `representative`: the setting of one."""
     found = []
     for structure in structures:
         title, setting = TITLES[structure.model], structure.setting.replace("_", " ")
         compress = Narrow(title, tuple(structure.widths.items()))
-        shown = representative == f"{structure.model}, {structure.setting}"
+        shown = structure.setting == representative
         found.append(Deployment(NETWORKS[title], setting, compress, FLOAT, representative=shown))
     return found

@@ -28,6 +28,8 @@ def write(
     committed: Path | None = None,
     complete: bool = False,
     figures: bool = True,
+    deployments: Sequence[Path] = (),
+    obstacles: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Path]:
     """Write every file that `outputs` names for these runs into `out`, also when results are missing.
 
@@ -45,6 +47,8 @@ def write(
         committed: the folder of the report whose single seeds the run is compared with, as it is before this call.
         complete: whether `out` must not be touched when a result is missing.
         figures: whether to draw: that takes most of the time.
+        deployments: tables of the times at the papers' sizes (CSV); the overview reads the first one that exists.
+        obstacles: (method, pair) -> why the method cannot run there, see `Plan.obstacles`.
 
     Returns:
         The written files.
@@ -68,4 +72,6 @@ def write(
         committed,
         complete,
         figures,
+        deployments,
+        obstacles or {},
     )

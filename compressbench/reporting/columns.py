@@ -111,6 +111,20 @@ def _speedup(row: Any) -> str:
     return f"{number(row.speedup)} [{number(row.speedup_low)}, {number(row.speedup_high)}]"
 
 
+def over_processes(counts: "pd.Series[float]") -> str:
+    """What intervals of speed-ups cover, behind the words "of the ratio"; `counts`: how many processes measured each."""
+    several = sorted({int(n) for n in counts.dropna()})
+    if not several or several == [1]:
+        return " in one process"
+    return f", from the lowest to the highest of {several[-1]} processes"
+
+
+def measured_on(processors: "pd.Series[str]") -> str:
+    """A sentence on the processors that measured, behind another one; nothing where they are not known."""
+    known = sorted({str(cpu) for cpu in processors.dropna()} - {""})
+    return f" Measured on {' and '.join(known)}." if known else ""
+
+
 TITLE = plain("title", "method")
 METHOD = Column("method", "method", lambda r: r.title if r.baseline else f"**{r.title}**", numeric=False)
 """Methods bold, baselines plain."""

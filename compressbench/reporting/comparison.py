@@ -1,6 +1,5 @@
-"""The comparison of a group's settings, and the overview of all groups."""
+"""The comparison of a group's settings."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,8 @@ from compressbench.reporting.columns import (
     View,
     bullets,
     change,
+    measured_on,
+    over_processes,
     plain,
     render,
 )
@@ -47,7 +48,8 @@ def _timing(view: View) -> str:
         return "Latency has not been measured."
     return (
         f"`ms` and `speed-up`: one image, 1 thread, {_runtime(view)}: the runtime on which the dense network is fastest; "
-        "in brackets the 95 % interval of the ratio. Above 1 is faster than dense."
+        f"in brackets the 95 % interval of the ratio{over_processes(view.rows.processes)}. Above 1 is faster than "
+        f"dense.{measured_on(view.rows.cpu)}"
     )
 
 
@@ -80,11 +82,33 @@ def _fastest(row: Any) -> str:
     return f"{number(row.fastest_ms, 3)} ms, {number(row.best_speedup)}× ({row.fastest_runtime})"
 
 
-def _best_speedup(row: Any) -> str:
-    if not is_number(row.best_speedup):
+def _equal(row: Any) -> str:
+    text = _against_dense(row.equal_speedup, row.equal_low, row.equal_high)
+    return f"{text} ({row.arithmetic})" if is_number(row.equal_speedup) else text
+
+
+def _any(row: Any) -> str:
+    return _against_dense(row.any_speedup, row.any_low, row.any_high)
+
+
+def _against_dense(value: float, low: float, high: float) -> str:
+    """A speed-up over another form of the dense network; dense wins where the whole interval is below 1."""
+    if not is_number(value):
         return DASH
-    where = "" if row.fastest_runtime == row.runtime else f", {row.fastest_runtime}"
-    return f"{number(row.best_speedup)} [{number(row.best_low)}, {number(row.best_high)}]{where}"
+    return f"{number(value)} [{number(low)}, {number(high)}]{', dense wins' if high < 1 else ''}"
+
+
+def _dense_wins(view: View) -> str:
+    compressed = view.rows[view.rows.any_speedup.notna() & ~view.rows.reference]
+    if compressed.empty:
+        return ""
+    slower = int((compressed.any_high < 1).sum())
+    fastest = f"`over any dense`: over the fastest dense network, {compressed.any_dense.iloc[0]}"
+    return f"{fastest}; it is faster than {slower} of the {len(compressed)} compressed networks."
+
+
+def _other_arithmetic(view: View) -> bool:
+    return bool((view.rows.equal_speedup.notna() & (view.rows.arithmetic != "fp32")).any())
 
 
 COMPARISON = (
@@ -138,35 +162,29 @@ COMPARISON = (
         note="`fastest`: on the runtime where this network is fastest, and the dense time (of `ms`' runtime) over it.",
         shown=lambda view: bool((view.rows.fastest_runtime != view.rows.runtime).any()),
     ),
+    Column(
+        "equal",
+        "at equal precision",
+        _equal,
+        note="`at equal precision`: where this network is fastest, over the dense one in the same arithmetic; binary "
+        "layers count as fp32. Of int8, over the dense network after a baseline's post-training quantization to 8 bits.",
+        shown=_other_arithmetic,
+    ),
+    Column(
+        "any",
+        "over any dense",
+        _any,
+        note=_dense_wins,
+        shown=lambda view: bool(view.rows.any_speedup.notna().any()),
+    ),
     replace(
         plain("published"),
         note="`published`: model, data set: dense → compressed, as the paper has it; compare the loss, not the value.",
         shown=lambda view: bool((view.rows.published != DASH).any()),
     ),
 )
-NOTES = ("method", "quality", "speedup", "seconds", "ms", "bit_operations", "cuts", "published")
+NOTES = ("method", "quality", "speedup", "equal", "any", "seconds", "ms", "bit_operations", "cuts", "published")
 """Columns of the comparison whose notes are read first."""
-
-VALUES = {"points": "%", "points of agreement": "% agreement", "dB": "dB"}  # unit of a difference -> of a quality
-OVERVIEW = (
-    plain("on"),
-    replace(
-        METHOD,
-        note="One row per method, at the first setting that it declares; bold: methods, plain: baselines. "
-        "All settings: the comparison tables.",
-    ),
-    SETTING,
-    Column("quality", "quality", lambda r: f"{number(r.quality)} {VALUES[r.unit]}"),
-    Column("change", "vs dense", change),
-    STORED,
-    Column(
-        "speedup",
-        "speed-up",
-        _best_speedup,
-        note="Speed-up, with the 95 % interval: one image, one thread, the dense network on the runtime where it is fastest "
-        "over this one where this one is fastest (named where it is another).",
-    ),
-)
 
 
 def comparison(group: Group, summary: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -185,20 +203,3 @@ def _by_level(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.assign(position=position).sort_values(
         ["position", "quality"], ascending=[True, False], kind="stable"
     )
-
-
-def overview(groups: Sequence[Group], summaries: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, str]:
-    """One row per method and group, at its first setting; and its Markdown."""
-    first = ["group", "dataset", "model", "method", "setting"]
-    frames = []
-    for group, summary in zip(groups, summaries, strict=True):
-        if len(summary):
-            main = summary.drop_duplicates("method", keep="first")
-            frames.append(main.assign(group=group.kind, dataset=group.dataset, model=group.model, unit=group.unit))
-    if not frames:
-        return pd.DataFrame(columns=first), f"## Overview\n\n{NOTHING}"
-    table = pd.concat(frames, ignore_index=True)
-    table = table[first + [c for c in table.columns if c not in first]]
-    on = table.model + " / " + table.dataset
-    text = render(OVERVIEW, View(table.assign(on=on.mask(on.duplicated(), ""))))
-    return table, f"## Overview\n\n{text.table}\n\n{' '.join(text.notes)}"

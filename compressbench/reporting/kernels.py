@@ -16,7 +16,7 @@ KINDS: dict[Any, str] = {1: "pointwise", 3: "3x3"}
 
 
 def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: str, out: Path) -> list[Path]:
-    """tables/kernels.md, tables/kernel_{layers,sums,sequences,networks,scaling}.csv, figures/kernels.{png,svg}.
+    """tables/kernels.md, tables/kernel_FRAME.csv for every one of `frames`, figures/kernels.{png,svg}.
 
     frames: what `kernels.benchmark.measure` returns. published: methods/one_by_n/published.csv, for the paper's own curve.
     """
@@ -28,6 +28,10 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "## Binary convolutions",
         _binary_table(frames["layers"]),
         "One-bit weights and activations, packing of the input included, over the best fp32 form of the layer.",
+        _binary_networks_table(frames["binary"]),
+        "Whole networks with one-bit convolutions in the form of ReCU, the first and the last layer and shortcuts in fp32, "
+        "over the dense network (ReLU) on its fastest runtime, in fp32 and in int8 (one range per channel of a weight, one "
+        "per input).",
         "## In sequence",
         _sequence_table(frames["sequences"]),
         "All pointwise layers of stride 1 one after the other between two shared buffers, over the same with each layer in its "
@@ -37,11 +41,17 @@ def write_kernels(frames: Mapping[str, pd.DataFrame], published: Path, machine: 
         "Whole networks with random weights, blocks in every convolution but the first and the depthwise ones; the "
         "classifier is dense. The runtime `compressbench` runs dense networks, too: each layer in its fastest dense form "
         "or on our kernel with all its blocks, batch norms, sums and activations fused.",
+        "## Batches",
+        _batch_table(frames["batches"]),
+        "Images per second of whole networks with one thread.",
+        *_int8_sections(frames.get("int8", pd.DataFrame())),
         "## More threads",
         _thread_table(sums, frames["scaling"]),
         "Speed-up over the best dense form of every layer with as many threads. The other columns: our time with one "
         "thread over that with so many, no other library in between. SUBP has equally many blocks in every block row, 1xN "
         "as they fall; threads take equal work (what the kernel does) or equally many block rows (what SUBP is meant for).",
+        _whole_table(frames["threads"]),
+        "Whole networks, our runtime alone.",
     ]
     text = "\n\n".join(sections)
     written = [out / "tables" / "kernels.md"]
@@ -103,6 +113,19 @@ def _binary_table(layers: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows), ["3x3 layers of", "shape by shape"])
 
 
+def _binary_networks_table(networks: pd.DataFrame) -> str:
+    rows = []
+    for (network, threads), own in networks.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
+        binary = own[own["form"] == "binary"]["min_ms"].item()
+        row = {"network": network, "threads": f"{threads}", "binary ms": f"{binary:.3g}"}
+        for form, name in (("dense", "fp32"), ("dense int8", "int8")):
+            dense = own[own["form"] == form].set_index("runtime")["min_ms"]
+            row[f"fastest {name}"] = f"{dense.min():.3g} ({dense.idxmin()})" if len(dense) else "none here"
+            row[f"over {name}"] = f"{dense.min() / binary:.2f}" if len(dense) else ""
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows))
+
+
 def _sequence_table(sequences: pd.DataFrame) -> str:
     rows = []
     for (network, threads), own in sequences.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
@@ -127,6 +150,58 @@ def _network_table(networks: pd.DataFrame) -> str:
         row |= {label: f"{sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
         rows.append(row)
     return markdown_table(pd.DataFrame(rows))
+
+
+def _batch_table(batches: pd.DataFrame) -> str:
+    rows = []
+    for (network, batch), own in batches.groupby(["network", "batch"], sort=False) if len(batches) else ():  # type: ignore[misc]
+        dense = own[own["form"] == "dense"].set_index("runtime")["min_ms"]
+        sparse = own[own["form"] == "sparse"].iloc[0]
+        row = {"network": network, "batch": f"{batch}"}
+        row |= {f"dense {runtime}": f"{1e3 / ms:.1f}" for runtime, ms in dense.items()}
+        label = f"{_name(sparse['n'])} at {100 * sparse['sparsity']:g} %"
+        row |= {label: f"{1e3 / sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows)) if rows else "Not measured."
+
+
+def _whole_table(threads: pd.DataFrame) -> str:
+    rows = [
+        {
+            "network": r["network"], "blocks": f"{_name(r['n'])} at {100 * r['sparsity']:g} %", "threads": f"{r['threads']}",
+            "one thread, ms": f"{r['alone_ms']:.2f}", "with all": f"{r['together_ms']:.2f}",
+            "ratio": f"{r['alone_ms'] / r['together_ms']:.2f}",
+        }
+        for r in threads.to_dict("records")
+    ]  # fmt: skip
+    return markdown_table(pd.DataFrame(rows)) if rows else "Not measured: this machine has one core."
+
+
+def _int8_sections(int8: pd.DataFrame) -> list[str]:
+    if int8.empty:
+        return []
+    rows = []
+    for network in int8["network"].unique():
+        own = int8[int8["network"] == network]
+        for whole in (False, True):
+            part = own[(own["layer"] == "whole network") == whole]
+            if part.empty:
+                continue
+            total = (part["min_ms"] * part["count"]).groupby([part["form"], part["n"], part["sparsity"]]).sum()
+            dense = {form: ms for (form, n, _), ms in total.items() if n == 0}  # type: ignore[misc]
+            fp32 = [ms for form, ms in dense.items() if form != "openvino_int8"]
+            for (form, n, sparsity), ms in total.items():  # type: ignore[misc]
+                if form == "blocks":
+                    row = {"network": network, "what": "whole" if whole else "pointwise layers", "blocks": _name(n)}
+                    row |= {"sparsity": f"{100 * sparsity:g} %", "ms": f"{ms:.2f}"}
+                    row |= {"over OpenVINO int8": f"{dense['openvino_int8'] / ms:.2f}"}
+                    rows.append(row | {"over the best fp32": f"{min(fp32) / ms:.2f}" if fp32 else ""})
+    return [
+        "## Blocks in int8",
+        markdown_table(pd.DataFrame(rows)),
+        "1xN blocks of int8 weights on uint8 activations with one thread. OpenVINO runs the dense layer, or network, in int8; "
+        "of its single layers the time is that of its own counters.",
+    ]
 
 
 def _thread_table(sums: pd.DataFrame, scaling: pd.DataFrame) -> str:

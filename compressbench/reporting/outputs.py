@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from compressbench.plan import Run
 
 TABLES_PER_GROUP = ("comparison", "latency")
-TABLES = ("overview", "published_counts", "records", "missing")
+TABLES = ("overview", "ranks", "matrix", "published_counts", "records", "missing")
+FIGURES_OF_ALL = ("ranks",)
 FIGURES = ("quality_by_method", "training")
 AGAINST_COST = ("quality_vs_bytes", "quality_vs_macs", "quality_vs_speedup")
 PAGES = ("verdict.md", "verdict.html", "verdict.csv", "findings.md", "findings.html")
@@ -22,6 +23,8 @@ CATEGORIES = {
     "verdict": "2 Verdict",
     "seeds": "2 Verdict",
     "overview": "3 Overview",
+    "ranks": "3 Overview",
+    "matrix": "3 Overview",
     "findings": "3 Overview",
     "missing": "3 Overview",
     "comparison": "4 Comparison",
@@ -120,7 +123,7 @@ def outputs(
     groups = group_runs(runs, declarations, unlabelled=unlabelled)
     compared = [BUDGETS] if multiples else []
     tables = [*TABLES, *compared, *(f"{kind}_{g.slug}" for g in groups for kind in tables_of(g))]
-    figures = [*compared, *(f"{kind}_{g.slug}" for g in groups for kind in figures_of(g))]
+    figures = [*FIGURES_OF_ALL, *compared, *(f"{kind}_{g.slug}" for g in groups for kind in figures_of(g))]
     return [
         *PAGES,
         SEEDS,

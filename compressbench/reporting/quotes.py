@@ -31,7 +31,7 @@ KEYS = {
     "latency": ["model", "method", "setting", "runtime", "threads"],
     "sessions": ["model", "method", "setting", "session"],
     "published_counts": ["method", "model", "setting", "metric"],
-    "structures": ["method", "model", "setting", "runtime"],
+    "deployments": ["methods", "network_slug", "setting_slug", "threads", "arithmetic"],
     "kernel_layers": ["network", "layer", "kernel", "threads", "form", "n", "sparsity"],
     "kernel_networks": ["network", "threads", "form", "runtime", "n", "sparsity"],
     "kernel_scaling": ["network", "kernel", "n", "sparsity", "rows", "share", "threads"],

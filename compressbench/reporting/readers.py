@@ -15,7 +15,7 @@ SCORES = ["accuracy", "new", "old", "forgetting"]
 SESSION = ["draw", "session", "classes", *SCORES]
 FIDELITY = ["agreement", "kl_divergence", "logits_snr", "top1", "stored_bytes"]
 TIMES = ["dense_ms", "latency_ms", "speedup", "low", "high"]
-RUNTIME = ["runtime", "threads", "library", "isa", "layers", "rounds"]
+RUNTIME = ["runtime", "threads", "arithmetic", "library", "isa", "layers", "rounds"]
 POINT = "operating point"
 
 Row = dict[str, Any]
@@ -113,13 +113,18 @@ def numbers(files: RunFiles) -> Iterator[Row]:
         yield from (_named(name, value) for name, value in flat(content, f"{stage}."))
 
 
-@reader(*RUNTIME, *TIMES, "own")
+@reader(*RUNTIME, *TIMES, "processes", "cpu", "own")
 def latency(files: RunFiles) -> Iterator[Row]:
-    """A row per runtime and number of threads; `own` is false where another run was timed in its place."""
+    """A row per runtime and number of threads; `own` is false where another run was timed in its place.
+
+    `processes`: how many measured it; `cpu`: the processor. Older files do not name the arithmetic.
+    """
     for at, timed in by_point(files.latency):
+        cpu = timed.get("machine", {}).get("cpu", "")
         for measured in timed["measurements"]:
             runtime = {name: measured.get(name) for name in RUNTIME}
-            yield at | runtime | _times(measured) | {"own": files.timed_itself}
+            where = {"processes": len(measured.get("processes", [measured])), "cpu": cpu, "own": files.timed_itself}
+            yield at | runtime | _times(measured) | where
 
 
 @reader("batch", "images", *TIMES)

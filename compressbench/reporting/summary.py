@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from compressbench.reporting.alternatives import UNMEASURED, dense_forms
 from compressbench.reporting.collect import AT, Results
 from compressbench.reporting.frames import of_group
 from compressbench.reporting.groups import Group
@@ -11,20 +12,24 @@ from compressbench.reporting.published import published_quality
 from compressbench.reporting.readers import COSTS
 from compressbench.reporting.statistics import t_interval
 
+SPEEDUP = ("speedup", "low", "high")
+
 
 class Reference(NamedTuple):
     """What the settings of a group are compared with.
 
     label: of the dense network; empty without one.
     runs: of the dense network, by seed.
-    runtime: the one on which the dense network is fastest.
+    runtime: the one on which the dense network is fastest in fp32.
     dense_ms: of one thread, by runtime.
+    dense: the fastest dense network of every precision, see `alternatives.dense_forms`.
     """
 
     label: str
     runs: pd.DataFrame
     runtime: str
     dense_ms: pd.Series
+    dense: pd.DataFrame
 
 
 def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.DataFrame:
@@ -32,12 +37,16 @@ def summarize(results: Results, group: Group, published: pd.DataFrame) -> pd.Dat
 
     `change_*` is paired by seed with the dense reference. `density` is kept weights over the dense network's weights,
     `macs_reduction` the removed share of its multiply-accumulates, `time_reduction` that of its latency, each network on its
-    fastest runtime.
+    fastest runtime. Speed-ups are over the dense network on the runtime where it is fastest: `speedup` on that runtime,
+    `best_*` in fp32, `equal_*` in the arithmetic of the compressed one, `any_*` in whatever is fastest (`any_dense` in words);
+    the latter three from the runtime where the compressed network is fastest.
     """
     runs, latency = of_group(results.runs, group), of_group(results.latency, group)
     single = latency[latency.threads == 1]
+    label, dense = _dense(runs, group)
+    forms = dense_forms(single, runs, dense, group)
     dense_ms = single.groupby("runtime").dense_ms.median()
-    reference = Reference(*_dense(runs, group), _reference_runtime(single, group), dense_ms)
+    reference = Reference(label, dense, str(forms.runtime.get("fp32", "")), dense_ms, forms)
     rows = []
     for method, setting in ((m, s) for m, settings in group.settings.items() for s in settings):
         own = runs[(runs.method == method) & (runs.setting == setting)]
@@ -120,48 +129,52 @@ def _dense(runs: pd.DataFrame, group: Group) -> tuple[str, pd.DataFrame]:
     return group.series(method, setting), dense[(dense.method == method) & (dense.setting == setting)].set_index("seed")
 
 
-def _reference_runtime(single: pd.DataFrame, group: Group) -> str:
-    """The runtime on which the dense network is fastest: a fair dense time is the best one.
-
-    Of those that ran the dense network for its own sake: some serve one kind of compression only.
-    """
-    general = single[single.method.map(group.is_dense).astype(bool)]
-    times = (single if general.empty else general).groupby("runtime").dense_ms.median()
-    return str(times.idxmin()) if len(times) else ""
-
-
 def _latency(own: pd.DataFrame, reference: Reference) -> dict[str, Any]:
     """Times of one thread on the reference's runtime, and on the one where the compressed model is fastest.
 
     Over several measured seeds: the median of the medians, and the envelope of the intervals.
     """
     times = own.groupby("runtime").agg(
+        arithmetic=("arithmetic", "first"),
+        processes=("processes", "min"),
+        cpu=("cpu", "first"),
         dense_ms=("dense_ms", "median"),
         latency_ms=("latency_ms", "median"),
         speedup=("speedup", "median"),
         speedup_low=("low", "min"),
         speedup_high=("high", "max"),
     )
-    same = {name: times[name].get(reference.runtime, float("nan")) for name in times.columns}
-    return {"runtime": reference.runtime, **same} | _fastest(times, reference)
+    names = times.columns.drop("arithmetic")
+    same = {name: times[name].get(reference.runtime, float("nan")) for name in names}
+    return {"runtime": reference.runtime, **same} | _fastest(times[times.arithmetic != UNMEASURED], reference)
 
 
 def _fastest(times: pd.DataFrame, reference: Reference) -> dict[str, Any]:
-    """The compressed model on the runtime where it is fastest, over dense where that is.
+    """The compressed model on the runtime where it is fastest, over the dense one where that is.
 
-    `best_*`: the interleaved ratio there, times that of the dense network's times on the two runtimes, medians over all runs
+    The interleaved ratio there, times that of the dense network's times on the two runtimes, medians over all runs
     of the group (two runtimes never run interleaved).
     """
-    if times.empty:
-        missing = dict.fromkeys(("fastest_ms", "best_speedup", "best_low", "best_high"), float("nan"))
-        return {"fastest_runtime": ""} | missing
-    factors = reference.dense_ms[reference.runtime] / reference.dense_ms
-    fastest = times.loc[str((times.speedup * factors[times.index]).idxmax())]
-    factor = factors[fastest.name]
+    if times.empty or not reference.runtime:
+        unknown = {f"{kind}_{name}": float("nan") for kind in ("best", "equal", "any") for name in SPEEDUP}
+        return {"fastest_runtime": "", "fastest_ms": float("nan"), "arithmetic": "", "any_dense": ""} | unknown
+    base = reference.dense_ms[reference.runtime]
+    fastest: Any = times.loc[str((times.speedup * (base / reference.dense_ms)[times.index]).idxmax())]
+    own_dense = reference.dense_ms[fastest.name]
+    any_dense: Any = reference.dense.sort_values("ms").iloc[0]
+    equal = float(reference.dense.ms.get(fastest.arithmetic, float("nan")))
     return {
         "fastest_runtime": str(fastest.name),
         "fastest_ms": fastest.latency_ms,
-        "best_speedup": factor * fastest.speedup,
-        "best_low": factor * fastest.speedup_low,
-        "best_high": factor * fastest.speedup_high,
+        "arithmetic": fastest.arithmetic,
+        **_over("best", base / own_dense, fastest),
+        **_over("equal", equal / own_dense, fastest),
+        **_over("any", any_dense.ms / own_dense, fastest),
+        "any_dense": any_dense.words,
     }
+
+
+def _over(kind: str, factor: float, fastest: Any) -> dict[str, float]:
+    """The speed-up of `fastest` over a dense network that takes `factor` times as long as the one beside it."""
+    values = (fastest.speedup, fastest.speedup_low, fastest.speedup_high)
+    return {f"{kind}_{name}": factor * value for name, value in zip(SPEEDUP, values, strict=True)}

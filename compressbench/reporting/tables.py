@@ -16,6 +16,7 @@ from compressbench.reporting.columns import (
     Column,
     View,
     bullets,
+    measured_on,
     named,
     plain,
     render,
@@ -32,10 +33,12 @@ LATENCY = (
     TITLE,
     SETTING,
     plain("runtime"),
+    Column("arithmetic", "arithmetic", lambda r: DASH if pd.isna(r.arithmetic) else str(r.arithmetic), numeric=False),
     Column("threads", "threads", lambda r: str(r.threads)),
     Column("dense_ms", "dense ms", lambda r: number(r.dense_ms, 3)),
     MS,
     SPEEDUP,
+    Column("processes", "processes", lambda r: str(r.processes)),
     Column("layers", "layers", lambda r: "" if pd.isna(r.layers) else str(r.layers), numeric=False),
 )
 RECORDS = (
@@ -71,17 +74,22 @@ def latency(group: Group, results: Results) -> tuple[pd.DataFrame, str]:
     heading = f"## Latency. {group.title}\n\n"
     if own.empty:
         return own, heading + NOTHING
-    keys = [*CELL, "runtime", "threads", "library", "isa", "layers"]
+    keys = [*CELL, "runtime", "threads", "arithmetic", "library", "isa", "layers"]
     table = own.groupby(keys, sort=False, dropna=False, as_index=False).agg(
         dense_ms=("dense_ms", "median"),
         latency_ms=("latency_ms", "median"),
         speedup=("speedup", "median"),
         speedup_low=("low", "min"),
         speedup_high=("high", "max"),
+        processes=("processes", "min"),
         seeds=("seed", "nunique"),
     )
+    cover = (
+        "Brackets: 95 % interval of the ratio in one process; where `processes` is more than 1, from the lowest to the highest "
+        f"of them: there the dense or the compressed network is fastest with one thread.{measured_on(own.cpu)}"
+    )
     environment = table[["runtime", "library", "isa"]].drop_duplicates()
-    notes = [f"{r.runtime}: {r.library}, {r.isa}" for r in each(environment)]
+    notes = [cover, *(f"{r.runtime}: {r.library}, {r.isa}" for r in each(environment))]
     skipped = of_group(results.skipped, group).drop_duplicates([*CELL, "runtime", "reason"])
     notes += [f"skipped: {r.title}, {r.label}, {r.runtime}: {r.reason}" for r in each(named(skipped, group))]
     return table, f"{heading}{render(LATENCY, View(named(table, group), group)).table}\n\n{bullets(notes)}"

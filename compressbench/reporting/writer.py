@@ -15,11 +15,14 @@ from compressbench.reporting import (
     families,
     fidelity,
     figures,
+    headline,
     latent,
+    matrix,
     peers,
     pictures,
     points,
     quantization,
+    ranks,
     sessions,
     sparsity,
     tables,
@@ -53,6 +56,8 @@ def write_report(
     committed: Path | None,
     complete: bool,
     drawn: bool,
+    deployments: Sequence[Path],
+    obstacles: Mapping[tuple[str, str], str],
 ) -> list[Path]:
     """See `compressbench.reporting.write`."""
     results = collect(results_root, scale, runs, timed)
@@ -68,13 +73,18 @@ def write_report(
     written = _verdict(results, declarations, committed, out)
     written += write_findings(findings(methods_root, declarations), out)
     written += _tables(groups, summaries, results, recomputed, declarations, out / "tables")
+    written += _overviews(groups, summaries, declarations, deployments, obstacles, out / "tables")
+    ranked = ranks.named_ranks(groups, results)
+    written += tables.write_table(out / "tables", "ranks", ranked, ranks.ranks_table(ranked))
     if multiples:
-        table = budgets.budgets_table(groups, results, multiples)
-        written += tables.write_table(out / "tables", BUDGETS, *table)
+        written += tables.write_table(out / "tables", BUDGETS, *budgets.budgets_table(groups, results, multiples))
+    if not drawn:
+        return written
     with styled():
-        if multiples and drawn:
+        written += save(ranks.ranks_figure(ranked), out / "figures", "ranks")
+        if multiples:
             written += save(budgets.budgets_figure(groups, results, multiples), out / "figures", BUDGETS)
-        for group, summary in zip(groups, summaries, strict=True) if drawn else ():
+        for group, summary in zip(groups, summaries, strict=True):
             for kind in figures_of(group):
                 written += save(_figure(kind, group, summary, results), out / "figures", f"{kind}_{group.slug}")
     return written
@@ -99,6 +109,21 @@ def _verdict(
     return [*written, out / "verdict.html", write_seeds(computed, out / SEEDS)]
 
 
+def _overviews(
+    groups: Sequence[Group],
+    summaries: Sequence[pd.DataFrame],
+    declarations: Mapping[str, "Declaration"],
+    deployments: Sequence[Path],
+    obstacles: Mapping[tuple[str, str], str],
+    out: Path,
+) -> list[Path]:
+    """The tables over all groups."""
+    headlines = headline.overview(groups, summaries, headline.read_deployed(deployments))
+    pairs = matrix.matrix(groups, summaries, declarations, obstacles)
+    written = tables.write_table(out, "overview", *headlines)
+    return [*written, *tables.write_table(out, "matrix", pairs, matrix.matrix_table(pairs))]
+
+
 def _tables(
     groups: Sequence[Group],
     summaries: Sequence[pd.DataFrame],
@@ -110,8 +135,7 @@ def _tables(
     def title(method: str) -> str:
         return declarations[method].title if method in declarations else method
 
-    written = tables.write_table(out, "overview", *comparison.overview(groups, summaries))
-    written += tables.write_table(out, "published_counts", recomputed, tables.published_counts(recomputed, title))
+    written = tables.write_table(out, "published_counts", recomputed, tables.published_counts(recomputed, title))
     written += tables.write_table(out, "records", *tables.records(groups, results))
     written += tables.write_table(out, "missing", results.missing, tables.missing(results.missing, title))
     for group, summary in zip(groups, summaries, strict=True):

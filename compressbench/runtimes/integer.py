@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressbench.errors import UserError
 from compressbench.layers.binary import BinaryLayer
 from compressbench.layers.deployment import deploy, foldable_pairs
-from compressbench.layers.folding import scale_and_shift
+from compressbench.layers.folding import scale_and_shift, traced
 from compressbench.layers.packing import QuantizedWeight, pack_weight
-from compressbench.layers.quantized import QuantizedActivation
+from compressbench.layers.quantized import QuantizedActivation, QuantizedLayer
 from compressbench.layers.quantizers import Grid, positive
 from compressbench.layers.registry import replace_modules
 from compressbench.layers.replaceable import LINEAR, ZERO_PADDED
+from compressbench.models.structure import AnyModule
 from compressbench.runtimes.base import Runtime, Skip
 
 LEAST_STEP = 2**-12  # of a channel, over the largest step of its layer
@@ -36,16 +38,48 @@ class QuantizesActivations(Protocol):
 def integer_network(model: nn.Module) -> nn.Module:
     """`deploy(model)` with its quantizers as ONNX's QuantizeLinear and DequantizeLinear; `NoIntegerForm` where one has none.
 
-    ONNX Runtime turns a convolution between two such pairs into one on uint8 activations and int8 weights. One whose output
-    meets no quantizer (before a residual sum) stays in fp32, as in the method.
+    A layer whose input the method leaves in fp32 computes in fp32. One whose input is quantized and whose output is not (before
+    a residual sum) runs in int8 on OpenVINO; ONNX Runtime's convolutions that write int32 take several times as long as those
+    in fp32, and its others write uint8, so that it runs such a layer in fp32.
     """
-    network = deploy(model)
+    network = without_clamps(deploy(model))
     for convolution, norm in foldable_pairs(network):
         layer = network.get_submodule(convolution)
         if has_codes(layer):
             network.set_submodule(convolution, _WeightLayer(layer, network.get_submodule(norm)))
             network.set_submodule(norm, nn.Identity())
     return replace_modules(network, lambda _, module: _integer_form(module)).eval()
+
+
+def without_clamps(network: AnyModule) -> AnyModule:
+    """Take ReLUs out, in place, that only layers read which round their input to a grid with the same bounds.
+
+    Rounding is monotone and saturates: where 0 goes to the lowest value of the grid, and 6 to the highest, it clamps by
+    itself. ONNX Runtime finds that out only where uint8 saturates at the same bound, and would run the layer before in fp32.
+    """
+    readers: dict[str, list[nn.Module | None]] = {}
+    try:
+        calls = [node for node in traced(network).nodes if node.op == "call_module"]
+    except UserError:  # it branches on values
+        return network
+    for node in calls:
+        readers.setdefault(str(node.target), []).extend(
+            network.get_submodule(str(user.target)) if user.op == "call_module" else None for user in node.users
+        )
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        return nn.Identity() if all(_clamps_like(module, r) for r in readers.get(name, [None])) else None
+
+    return replace_modules(network, replace)
+
+
+def _clamps_like(relu: nn.Module, reader: nn.Module | None) -> bool:
+    """Whether a ReLU or ReLU6 does nothing before `reader`."""
+    if type(relu) not in (nn.ReLU, nn.ReLU6) or not isinstance(reader, QuantizedLayer) or reader.inputs == "none":
+        return False
+    grid = reader.input_grid()
+    low, high = grid.quantize(torch.tensor([0.0, 6.0], device=grid.scale.device)).tolist()
+    return low == grid.low and (high == grid.high or type(relu) is nn.ReLU)
 
 
 def _integer_form(module: nn.Module) -> nn.Module | None:
@@ -70,7 +104,8 @@ class OnIntegerNetworks(Runtime):
         """Only quantized models are timed."""
         return "" if any(has_codes(layer) for layer in compressed.modules()) else "nothing is quantized"
 
-    def network(self, model: nn.Module) -> nn.Module:
+    @staticmethod
+    def network(model: nn.Module) -> nn.Module:
         """With ONNX's quantizers in the place of ours."""
         try:
             return integer_network(model)
@@ -103,7 +138,13 @@ class _Weight(torch.autograd.Function):
         return g.op("DequantizeLinear", codes, step, axis_i=0)
 
 
-class _Round(nn.Module):
+class Rounding(nn.Module):
+    """x rounded to a grid of at most 256 values, whose codes are 0 to `high`; `NoIntegerForm` where uint8 cannot hold them."""
+
+    scale: Tensor
+    zero_point: Tensor
+    high: Tensor
+
     def __init__(self, grid: Grid | None) -> None:
         super().__init__()
         if grid is None:
@@ -118,6 +159,7 @@ class _Round(nn.Module):
         self.register_buffer("high", torch.tensor(high, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> same shape, still fp32."""
         return _OnGrid.apply(x, self.scale, self.zero_point, self.high)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -127,7 +169,7 @@ class _Activation(nn.Module):
     def __init__(self, quantizer: QuantizesActivations) -> None:
         super().__init__()
         grid: Any = quantizer.grid()
-        self.round = _Round(grid)
+        self.round = Rounding(grid)
         self.rectifies = isinstance(quantizer, QuantizedActivation)
         ceiling = getattr(quantizer, "ceiling", None)
         # Saturation does the rest, unless the compounding tracker went beyond what the ReLU6 lets through.
@@ -150,11 +192,11 @@ class _WeightLayer(nn.Module):
         if isinstance(layer, nn.Conv2d):
             geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
             self.product = lambda x, weight, bias: F.conv2d(x, weight, bias, *geometry)
-        self.round = _Round(layer.input_grid()) if getattr(layer, "inputs", "none") != "none" else None
+        self.round = Rounding(layer.input_grid()) if getattr(layer, "inputs", "none") != "none" else None
         scale, bias = torch.ones(len(layer.weight)), layer.bias
         if norm is not None:
             scale, bias = scale_and_shift(norm, bias)
-        codes, step = _int8(layer, scale)
+        codes, step = int8_weight(layer, scale)
         self.register_buffer("codes", codes)
         self.register_buffer("step", step)
         self.register_buffer("bias", bias)
@@ -166,7 +208,7 @@ class _WeightLayer(nn.Module):
         return self.product(x, weight, self.bias)
 
 
-def _int8(layer: QuantizedWeight, scale: Tensor) -> tuple[Tensor, Tensor]:
+def int8_weight(layer: QuantizedWeight, scale: Tensor) -> tuple[Tensor, Tensor]:
     """(codes int8, step float32 [channels], positive) with scale * weight = codes * step, for a scale [channels].
 
     The codes are made as large as int8 allows: a bias is rounded to the product of the steps of weight and activation, which

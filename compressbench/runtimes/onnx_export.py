@@ -3,7 +3,9 @@
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +16,32 @@ from compressbench.layers.replaceable import Replaceable, one_of
 AVERAGE_POOL = Replaceable(
     nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"), divisor_override=one_of(None)
 )
+
+_graphs: ContextVar[dict[tuple[object, ...], bytes] | None] = ContextVar("graphs", default=None)
+
+
+@contextmanager
+def exported_once() -> Iterator[None]:
+    """Within it, `graph_of` exports a form of a network once, for all runtimes and numbers of threads.
+
+    The networks must live and stay as they are for as long.
+    """
+    token = _graphs.set({})
+    try:
+        yield
+    finally:
+        _graphs.reset(token)
+
+
+def graph_of(model: nn.Module, form: Callable[[nn.Module], nn.Module], example: Tensor) -> bytes:
+    """The graph of `form(model)` as `export` makes it."""
+    graphs = _graphs.get()
+    if graphs is None:
+        return export(form(model), example)
+    key = id(model), form, example.shape
+    if key not in graphs:
+        graphs[key] = export(form(model), example)
+    return graphs[key]
 
 
 def export(model: nn.Module, example: Tensor, free: Mapping[int, str] | None = None) -> bytes:

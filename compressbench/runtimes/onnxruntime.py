@@ -9,7 +9,7 @@ from compressbench import machine
 from compressbench.kernels.autotune import Call
 from compressbench.layers.deployment import deploy
 from compressbench.runtimes.base import Runtime, Skip, last_line
-from compressbench.runtimes.onnx_export import export
+from compressbench.runtimes.onnx_export import graph_of
 
 
 class OnnxRuntime(Runtime):
@@ -20,7 +20,7 @@ class OnnxRuntime(Runtime):
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """Export, and bind the input and output in place, as torch has them."""
         try:
-            session = self.session(export(self.network(model), example))
+            session = self.session(graph_of(model, self.network, example))
             binding, found = session.io_binding(), session.get_outputs()[0]
             if found.type != "tensor(float)":
                 raise Skip(f"the network returns a {found.type}, not float32")
@@ -39,7 +39,8 @@ class OnnxRuntime(Runtime):
 
         return call
 
-    def network(self, model: nn.Module) -> nn.Module:
+    @staticmethod
+    def network(model: nn.Module) -> nn.Module:
         """What is exported."""
         return deploy(model)
 

@@ -1,8 +1,11 @@
 """The stages one by one. Each reads files, writes files, and is a pure function of (inputs, configuration, seed)."""
 
+import functools
+import math
 import os
 import shutil
 import tempfile
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,6 +123,7 @@ def _context(root: Path, job: Job, running_stage: Stage) -> Context:
         checkpoints=root / job.folder / "checkpoints",
         dense_folder=folders.get("dense"),
         teacher_folder=folders.get("teacher"),
+        finished_folder=folders.get("finished"),
         synthetic_file=folders["synthetic"] / SYNTHETIC_FILE if "synthetic" in folders else None,
     )
 
@@ -229,10 +233,22 @@ def _measured(ctx: Context, network: nn.Module, beside: Beside, labelled: AnySpl
 
 
 def _latency(root: Path, job: Job, running_stage: Stage) -> None:
-    from compressbench.timing import latency
+    from compressbench.timing import latency, repetition  # noqa: F401  # imported once, before processes are forked
 
     assert job.latency is not None, "a job of the latency stage has it"
+    timed = functools.partial(_timed, root, job, running_stage)
+    write_json(running_stage.folder / "latency.json", repetition.repeated(timed, job.latency.processes))
+
+
+def _timed(
+    root: Path, job: Job, running_stage: Stage, process: int, wanted: Mapping[str, Collection[str]] | None
+) -> dict[str, Any]:
+    """What one process measures: everything, or the `wanted` runtimes of every operating point with one thread."""
+    from compressbench.timing import latency
+
+    assert job.latency is not None
     options, seed = job.latency, job.run.seed
+    rounds = math.ceil(options.rounds / options.processes)
     torch.manual_seed(seed)
     dense = models.build(job.workload.architecture, **job.workload.arguments).eval()
     folder = root / job.inputs["model"].folder
@@ -243,43 +259,44 @@ def _latency(root: Path, job: Job, running_stage: Stage) -> None:
         images: Tensor = ctx.data.test.images_at(slice(latency.timed_images(batch)))
         return images
 
-    def measure(network: nn.Module) -> dict[str, Any]:
+    def measure(network: nn.Module, point: str = "") -> dict[str, Any]:
         return latency.measure(
             dense,
             network,
             ctx.task.image_shape(ctx.info, ctx.pair),
-            runtimes=options.runtimes,
-            rounds=options.rounds,
+            runtimes=[name for name in options.runtimes if wanted is None or name in wanted[point]],
+            threads=None if wanted is None else (1,),
+            rounds=rounds,
             warmup=options.warmup,
             seed=seed,
             images=test_images(1) if isinstance(network, ImageDependent) else None,
+            process=process,
         )
 
     def add_throughput(results: dict[str, Any], networks: dict[str, nn.Module]) -> None:
         for batch in job.batches:
             timed = latency.throughput(
-                {"dense": dense, **networks}, test_images(batch), batch, options.rounds, options.warmup, seed
+                {"dense": dense, **networks}, test_images(batch), batch, rounds, options.warmup, seed
             )
             for name, own in results.items():
                 own.setdefault("throughput", []).append(timed[name])
 
     if isinstance(compressed, Adaptive):
         networks = {point: compressed.at(point) for point in compressed.operating_points}
-        points = {point: measure(network) for point, network in networks.items()}
+        points = {point: measure(network, point) for point, network in networks.items()}
         add_throughput(points, networks)
-        result = {
-            "points": points,
-            "switching": latency.switching(
+        result: dict[str, Any] = {"points": points}
+        if process == 0:
+            result["switching"] = latency.switching(
                 compressed, lambda: storage.load_model(folder), options.rounds, options.warmup, seed
-            ),
-        }
-        if isinstance(compressed, Blockwise) and "torch_eager" in options.runtimes:
+            )
+        if process == 0 and isinstance(compressed, Blockwise) and "torch_eager" in options.runtimes:
             alone = {point: latency.eager_milliseconds(own) for point, own in points.items()}
             result["blocks"] = latency.block_sums(compressed, alone, options.rounds, options.warmup)
-    else:
-        result = measure(compressed)
-        add_throughput({"compressed": result}, {"compressed": compressed})
-    write_json(running_stage.folder / "latency.json", result)
+        return result
+    result = measure(compressed)
+    add_throughput({"compressed": result}, {"compressed": compressed})
+    return result
 
 
 MEASURING = {"evaluate": _evaluate, "latency": _latency}

@@ -1,1 +1,1 @@
-"""Latency measurements: networks beside their dense ones, published structures, and the kernels."""
+"""Latency measurements: networks beside their dense ones, what methods deploy at full size, and the kernels."""

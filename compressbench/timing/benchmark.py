@@ -1,7 +1,7 @@
 """Our kernels against the best dense forms: layer by layer, in sequence, and end to end (`make bench-kernels`).
 
 All candidates run interleaved in one process, each in the layout that it likes best (a dense form's layout is not timed;
-ours reads and writes NCHW or, binary, NHWC, and what it copies or packs is timed).
+ours reads and writes NCHW, and what it copies or packs is timed).
 """
 
 import copy
@@ -27,8 +27,15 @@ from compressbench.kernels.block_sparse import BlockSparseConv2d
 from compressbench.kernels.onednn import packed_convolution
 from compressbench.kernels.packed_binary import PackedBinaryConv2d
 from compressbench.kernels.peak import peak_call
+from compressbench.layers.binary import OneBitConv2d, binarise, binary_layers
+from compressbench.layers.folding import fold_norms
+from compressbench.layers.quantized import quantize_layer
+from compressbench.layers.quantizers import make_grid, minmax_range
+from compressbench.layers.registry import replace_module
+from compressbench.models.structure import AnyModule
 from compressbench.pruning.blocks import Rows, encode_bsr, prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.masks import apply_masks
+from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.runtimes.native import NativeRuntime
 from compressbench.seeding import derive_seed, generator
@@ -42,11 +49,33 @@ NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "VGG-16": ("vgg", {}, (3, 32, 32)),
 }
 END_TO_END = ("MobileNet-V2", "ResNet-50")
+IN_BATCHES = ("ResNet-50",)
+FP32, FP32_BATCHES = (*DEFAULT_RUNTIMES, "openvino"), ("torch_eager", "onnxruntime", "openvino")
+"""What a dense network runs on beside our own runtime, as far as it is installed: one image, and batches."""
+INT8_RUNTIMES = ("onnxruntime_int8", "openvino_int8")
 BLOCKS = (1, 4, 8, 16)
 SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.875, 0.9, 0.95)
 KERNELS = (1, 3)
 # Seconds that a whole network, or a sequence, runs before another one takes over the caches and the cores.
 STRETCH = 0.05
+
+
+@dataclass(frozen=True)
+class BinaryNetwork:
+    """A network with one-bit convolutions, and the dense one that it competes with."""
+
+    binary: tuple[str, dict[str, Any]]
+    dense: tuple[str, dict[str, Any]]
+    input_size: tuple[int, int, int]
+
+
+SMALL: dict[str, Any] = {"in_channels": 1, "blocks": [1, 1, 1], "stem_stride": 2}
+BINARY: Mapping[str, BinaryNetwork] = {
+    "ResNet-18, 224x224": BinaryNetwork(("binary_resnet18", {"form": "recu"}), ("resnet18", {}), (3, 224, 224)),
+    "ResNet-8, 28x28": BinaryNetwork(
+        ("binary_resnet_cifar", SMALL | {"form": "recu"}), ("binary_resnet_cifar", SMALL), (1, 28, 28)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +135,10 @@ def convolutions(network: str) -> list[Shape]:
 
 
 def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Everything, with one thread and with all: {"layers", "sums", "sequences", "networks", "scaling"}."""
+    """Everything, with one thread and with all.
+
+    Returns {"layers", "sums", "sequences", "networks", "batches", "threads", "binary", "scaling"}.
+    """
     if unknown := [name for name in networks if name not in NETWORKS]:
         raise UserError(f"unknown network {unknown[0]!r}: choose from {', '.join(NETWORKS)}.")
     if not native.is_built():
@@ -122,6 +154,9 @@ def measure(networks: Sequence[str]) -> dict[str, pd.DataFrame]:
         "sums": sums(table),
         "sequences": _all(measure_sequence(name, count) for name in whole for count in threads),
         "networks": _all(measure_end_to_end(name, count) for name in whole for count in threads),
+        "batches": _all(measure_batches(name) for name in IN_BATCHES if name in networks),
+        "threads": pd.DataFrame([measure_threads(name, count) for name in whole for count in several]),
+        "binary": _all(measure_binary(name, count) for name in BINARY for count in threads),
         "scaling": _all(measure_scaling(name, count) for name in whole for count in several),
     }
 
@@ -231,24 +266,119 @@ def measure_end_to_end(
     network: str, threads: int = 1, n: int = 4, sparsity: float = 0.75, rounds: int = 15
 ) -> pd.DataFrame:
     """A whole network with 1xN blocks on our runtime beside the dense one on every runtime: one row per (form, runtime)."""
-    architecture, arguments, input_size = NETWORKS[network]
+    return _beside_dense(network, 1, threads, n, sparsity, rounds)
+
+
+def measure_batches(
+    network: str, batches: Sequence[int] = (8, 32), n: int = 16, sparsity: float = 0.75, rounds: int = 5
+) -> pd.DataFrame:
+    """As `measure_end_to_end` with one thread, on batches: the milliseconds are those of one image."""
+    return _all(_beside_dense(network, batch, 1, n, sparsity, rounds) for batch in batches)
+
+
+def measure_threads(network: str, threads: int, n: int = 4, sparsity: float = 0.75, rounds: int = 30) -> dict[str, Any]:
+    """A whole network with 1xN blocks alone, with one thread and with so many."""
+    _, masked, rng = _networks(network, n, sparsity)
+    x = torch.randn(1, *NETWORKS[network][2], generator=rng)
+    best = {}
+    for used in (1, threads):
+        with measuring(used):
+            call = make_runtime(NativeRuntime.name).prepare(masked, x)
+            best[used] = float(interleaved_times([call], rounds, 10, random.Random(0)).min())
+    row = {"network": network, "n": n, "sparsity": sparsity, "threads": threads}
+    return row | {"alone_ms": best[1], "together_ms": best[threads]}
+
+
+def _networks(network: str, n: int, sparsity: float) -> tuple[nn.Module, nn.Module, torch.Generator]:
+    """With random weights, dense and in random 1xN blocks, and the generator of what follows."""
+    architecture, arguments, _ = NETWORKS[network]
     torch.manual_seed(0)
     dense = models.build(architecture, **arguments).eval()
     rng = generator("end to end", network)
     layers = weights_of(dense, prunable_layers(dense))
     masks = {name: random_block_mask(weight, n, sparsity, rng) for name, weight in layers.items()}
-    masked = apply_masks(copy.deepcopy(dense), masks, block=n)
-    x = torch.randn(1, *input_size, generator=rng)
+    return dense, apply_masks(copy.deepcopy(dense), masks, block=n), rng
+
+
+def _beside_dense(network: str, batch: int, threads: int, n: int, sparsity: float, rounds: int) -> pd.DataFrame:
+    dense, masked, rng = _networks(network, n, sparsity)
+    x = torch.randn(batch, *NETWORKS[network][2], generator=rng)
+    ours, names = NativeRuntime.name, FP32 if batch == 1 else FP32_BATCHES
     with measuring(threads):
-        names = [*DEFAULT_RUNTIMES, NativeRuntime.name]
-        calls = [make_runtime(name).prepare(dense, x) for name in names]
-        calls.append(make_runtime(names[-1]).prepare(masked, x))
-        rng_order = random.Random(derive_seed("end to end", network, threads))
-        times = interleaved_times(calls, rounds, 3, rng_order, window=STRETCH)
-    about = [{"form": "dense", "runtime": name, "n": 0, "sparsity": 0.0} for name in names]
-    about.append({"form": "sparse", "runtime": names[-1], "n": n, "sparsity": sparsity})
-    same = {"network": network, "threads": threads}
+        calls = {name: call for name in (*names, ours) if (call := _prepared(name, dense, x)) is not None}
+        about = [{"form": "dense", "runtime": name, "n": 0, "sparsity": 0.0} for name in calls]
+        about.append({"form": "sparse", "runtime": ours, "n": n, "sparsity": sparsity})
+        every = [*calls.values(), make_runtime(ours).prepare(masked, x)]
+        rng_order = random.Random(derive_seed("end to end", network, threads, batch))
+        times = interleaved_times(every, rounds, 3, rng_order, window=STRETCH) / batch
+    same = {"network": network, "threads": threads, "batch": batch}
     return pd.DataFrame([same | row | _summary(own) for row, own in zip(about, times, strict=True)])
+
+
+def _prepared(name: str, model: nn.Module, x: Tensor) -> Call | None:
+    """None where the runtime's library is not installed."""
+    try:
+        return make_runtime(name).prepare(model, x)
+    except Skip:
+        return None
+
+
+def measure_binary(network: str, threads: int = 1, rounds: int = 15) -> pd.DataFrame:
+    """A whole binary network on our runtime beside the dense one in fp32 and in int8: one row per (form, runtime)."""
+    about = BINARY[network]
+    rng = generator("binary", network)
+    torch.manual_seed(0)
+    (architecture, arguments), x = about.dense, torch.randn(1, *about.input_size, generator=rng)
+    dense = models.build(architecture, **arguments).eval()
+    binary = _one_bit(*about.binary)
+    forms: list[tuple[str, str, nn.Module]] = [("dense", name, dense) for name in (*FP32, NativeRuntime.name)]
+    forms += [("dense int8", name, eight_bits(copy.deepcopy(dense), x)) for name in INT8_RUNTIMES]
+    forms.append(("binary", NativeRuntime.name, binary))
+    rows, calls = [], []
+    with measuring(threads):
+        for form, name, model in forms:
+            if (call := _prepared(name, model, x)) is not None:
+                calls.append(call)
+                rows.append({"network": network, "threads": threads, "form": form, "runtime": name})
+        order = random.Random(derive_seed("binary", network, threads))
+        times = interleaved_times(calls, rounds, 3, order, window=STRETCH)
+    return pd.DataFrame([row | _summary(own) for row, own in zip(rows, times, strict=True)])
+
+
+def _one_bit(architecture: str, arguments: dict[str, Any]) -> nn.Module:
+    settings = {"scaled": True, "centred": False}
+    network = binarise(models.build(architecture, **arguments), lambda layer: OneBitConv2d.rebuild(layer, settings))
+    for layer in binary_layers(network).values():
+        layer.weight.data.sign_()
+    return network.eval()
+
+
+@torch.no_grad()
+def eight_bits(model: AnyModule, x: Tensor) -> AnyModule:
+    """Norms folded, every convolution and linear layer in int8, in place: a range per channel of a weight, and per input."""
+    fold_norms(model)
+    layers = {layer: name for name, layer in model.named_modules() if type(layer) in (nn.Conv2d, nn.Linear)}
+    ranges: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        ranges[layers[layer]] = minmax_range(inputs[0])
+
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    model(x)
+    for handle in handles:
+        handle.remove()
+    for module, name in layers.items():
+        layer = quantize_layer(module, 8, 8, "symmetric", inputs="asymmetric")
+        weights = make_grid(*minmax_range(layer.weight, per_channel=True), 8, "symmetric")
+        inputs = make_grid(*ranges[name], 8, "asymmetric")
+        for own, value in zip(
+            (layer.weight_scale, layer.weight_zero_point, layer.input_scale, layer.input_zero_point),
+            (weights.scale, weights.zero_point, inputs.scale, inputs.zero_point),
+            strict=True,
+        ):
+            own.copy_(value)
+        replace_module(model, name, layer)
+    return model
 
 
 def _summary(times: Times) -> dict[str, float]:

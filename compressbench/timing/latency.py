@@ -21,6 +21,7 @@ from compressbench.layers.deployment import deploy, simulated_kinds
 from compressbench.method.operating_points import Adaptive, Blockwise, ImageDependent
 from compressbench.runtimes.base import GROSS, Runtime, Skip
 from compressbench.runtimes.discovery import make_runtime
+from compressbench.runtimes.onnx_export import exported_once
 from compressbench.seeding import derive_seed, generator
 from compressbench.training.layout import channels_last
 
@@ -52,12 +53,13 @@ def measure(
     seed: int = 0,
     clock: Clock = time.perf_counter,
     images: Tensor | None = None,
+    process: int = 0,
 ) -> dict[str, Any]:
-    """The content of latency.json for batch 1; `input_shape` is one image's [C, H, W].
+    """The content of latency.json for batch 1, as one process measures it; `input_shape` is one image's [C, H, W].
 
     Every runtime runs at every thread count (1 and all cores unless given), dense and compressed interleaved round by
-    round. "simulated" names the kinds of compressed layers that the dense libraries only imitate in fp32 (quantizers):
-    times of such a model say what the simulation costs, not what compression buys.
+    round, in an order that depends on `seed` and `process`. "simulated" names the kinds of compressed layers that the dense
+    libraries only imitate in fp32 (quantizers): times of such a model say what the simulation costs, not what compression buys.
 
     A network that spends more on some images than on others is timed on `images` [N, C, H, W], one by one, in eager mode with
     one thread: the other runtimes would follow whatever path their example took.
@@ -78,19 +80,20 @@ def measure(
         ]
         eager = make_runtime("torch_eager")
         eager.prepare(compressed, images[:1])  # for its description
-        measurements.append({"runtime": "torch_eager", "threads": 1, **eager.describe(), **timed})
+        measurements.append(_about("torch_eager", 1, eager) | timed)
         skipped += [{"runtime": name, "reason": IMAGE_BY_IMAGE} for name in runtimes if name != "torch_eager"]
         runtimes = ()
-    for name in runtimes:
-        try:
-            if make_runtime(name).objection(compressed):
-                continue
-            for count in counts:
-                rng = random.Random(derive_seed("latency", name, count, seed))
-                with measuring(count):
-                    measurements.append(_measure_one(name, count, pair, example, rounds, warmup, rng, clock))
-        except Skip as reason:
-            skipped.append({"runtime": name, "reason": str(reason)})
+    with exported_once():
+        for name in runtimes:
+            try:
+                if make_runtime(name).objection(compressed):
+                    continue
+                for count in counts:
+                    rng = random.Random(derive_seed("latency", name, count, seed, process))
+                    with measuring(count):
+                        measurements.append(_measure_one(name, count, pair, example, rounds, warmup, rng, clock))
+            except Skip as reason:
+                skipped.append({"runtime": name, "reason": str(reason)})
     return {
         "batch": 1,
         "input_shape": list(input_shape),
@@ -258,14 +261,16 @@ def _measure_one(
         subject.check(runtime, calls[-1]())
     dense, compressed = interleaved_times(calls, rounds, warmup, rng, clock)
     return {
-        "runtime": name,
-        "threads": threads,
-        **runtime.describe(),
+        **_about(name, threads, runtime),
         "rounds": rounds,
         "dense_ms": _summary(dense),
         "compressed_ms": _summary(compressed),
         "speedup": ratio_of_medians(dense, compressed, seed=rng.getrandbits(32)),
     }
+
+
+def _about(name: str, threads: int, runtime: Runtime) -> dict[str, Any]:
+    return {"runtime": name, "threads": threads, "arithmetic": runtime.arithmetic, **runtime.describe()}
 
 
 def interleaved_times(

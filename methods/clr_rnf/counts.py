@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from compressbench import accounting
-from compressbench.method import PublishedCount, Structure
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
+from compressbench.pruning.deployments import Structure
 from compressbench.pruning.filters import Rates, Widths, widths_from_rates
 
 
@@ -84,11 +85,7 @@ PUBLISHED = (
 
 def structures() -> list[Structure]:
     """The hand-designed structures."""
-    return [
-        Structure(n.name, "hand_designed", n.architecture, n.arguments, n.widths(), (3, n.size, n.size))
-        for n in PUBLISHED
-        if n.rates
-    ]
+    return [Structure(n.name, "hand_designed", n.widths()) for n in PUBLISHED if n.rates]
 
 
 def recompute() -> list[PublishedCount]:

@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Context, Deployment, Method, PublishedCount, Structure
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import submodule
-from compressbench.pruning.deployments import narrow
+from compressbench.pruning.deployments import narrow, uniform
 from compressbench.pruning.filters import (
     Shape,
     Widths,
@@ -36,6 +36,8 @@ from methods.clr_rnf import counts
 from methods.clr_rnf.selection import cross_layer_rates, reciprocal_nearest, relative_costs
 
 Kept = Mapping[str, Tensor]
+# of the multiply-accumulates of ResNet-50, from the FLOPs of published.csv; the learned structures are not published
+LEARNED_REDUCTIONS = (0.405, 0.702, 0.774)
 
 
 class CLRRNF(Method):
@@ -145,13 +147,9 @@ class CLRRNF(Method):
         return counts.recompute()
 
     @classmethod
-    def structures(cls) -> list[Structure]:
-        """The hand-designed structures; the learned ones are not published."""
-        return counts.structures()
-
-    @classmethod
     def deployments(cls) -> list[Deployment]:
-        return narrow(counts.structures(), "vgg16, hand_designed")
+        learned = [uniform("ResNet-50", removed, removed == 0.702) for removed in LEARNED_REDUCTIONS]
+        return [*narrow(counts.structures()), *learned]
 
 
 class Ranking:

@@ -8,8 +8,9 @@ from torch import nn
 
 from compressbench import accounting
 from compressbench.config import read_yaml
-from compressbench.method import PublishedCount, Structure
+from compressbench.method import PublishedCount
 from compressbench.models.published import PublishedNetwork
+from compressbench.pruning.deployments import Structure
 from compressbench.pruning.filters import Widths, widths_from_rates
 from compressbench.pruning.surgery import build_narrow
 
@@ -66,11 +67,7 @@ PUBLISHED = (
 
 def structures() -> list[Structure]:
     """The ten published networks."""
-    return [
-        Structure(n.name, setting, n.architecture, n.arguments, n.widths(setting), (3, n.size, n.size))
-        for n in PUBLISHED
-        for setting in n.settings
-    ]
+    return [Structure(n.name, setting, n.widths(setting)) for n in PUBLISHED for setting in n.settings]
 
 
 def recompute() -> list[PublishedCount]:

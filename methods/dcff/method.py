@@ -9,7 +9,7 @@ from torch import nn
 from compressbench import models
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
-from compressbench.method import Context, Deployment, Method, PublishedCount, Structure
+from compressbench.method import Context, Deployment, Method, PublishedCount
 from compressbench.models import Network
 from compressbench.models.structure import AnyModule, initialise_kaiming, submodule
 from compressbench.pruning.deployments import narrow
@@ -162,13 +162,8 @@ class DCFF(Method):
         return counts.recompute()
 
     @classmethod
-    def structures(cls) -> list[Structure]:
-        """The published networks, with a rate per layer."""
-        return counts.structures()
-
-    @classmethod
     def deployments(cls) -> list[Deployment]:
-        return narrow(counts.structures(), "resnet50, resnet50_f")
+        return narrow(counts.structures(), "resnet50_f")
 
 
 def _record(ctx: Context, model: nn.Module) -> None:

@@ -10,13 +10,14 @@ from compressbench.method import Deployment
 from compressbench.method.untrained import Untrained
 from compressbench.models import Network
 from compressbench.models.published import NETWORKS
+from compressbench.quantization.deployments import INT8_NOTE, INTEGER
 from compressbench.quantization.super_resolution import first_forward, quantization_points
 
 if TYPE_CHECKING:
     from methods.ddtb.method import DDTB
 
 SIDE = 24  # of the noise on which bounds start
-RUNTIMES = ("torch_eager", "onnxruntime", "onnxruntime_int8", "openvino", "openvino_int8")
+GATED_NOTE = "a gate moves the range of its activations for every image, which int8 cannot follow: simulated in fp32"
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,14 @@ class Bounded:
 
 def deployments(method: "type[DDTB]") -> list[Deployment]:
     """Every network at 4 bits, with and without gates."""
-    note = "a gate moves the range of its activations for every image, which int8 runtimes cannot follow"
     return [
         Deployment(
             NETWORKS[name],
             f"4/4 bits, {words}",
             Bounded(method, gated),
-            RUNTIMES,
+            ("torch_eager", "onnxruntime") if gated else INTEGER,
             representative=(name, gated) == ("EDSR x4", False),
-            note=note if gated else "",
+            note=GATED_NOTE if gated else INT8_NOTE,
         )
         for name in ("EDSR x4", "RDN x4", "SRResNet x4")
         for words, gated in (("without gates", False), ("gated", True))

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from compressbench import models
-from compressbench.config import MethodConfig, Recipe
+from compressbench.config import Recipe
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked_layers
 from compressbench.method import Context, Deployment, Method, PublishedCount
@@ -16,6 +16,8 @@ from compressbench.models.structure import AnyModule, initialise_kaiming
 from compressbench.pruning.blocks import block_mask, block_statistics, check_network, record_connected, weights_of
 from compressbench.pruning.config import record_densities
 from compressbench.pruning.deployments import block_networks
+from compressbench.quantization.deployments import rounded_block_networks
+from compressbench.quantization.rounded_blocks import RoundedConfig, check_rounding, round_finished
 from compressbench.seeding import derive_seed
 from methods.subp import counts
 from methods.subp.counts import SHORTCUTS, block_layers
@@ -35,7 +37,7 @@ from methods.subp.soft import Gradient, MaskUpdates, RemovedDecay, Scored, expor
 class SUBP(Method):
     """Every epoch the lowest blocks of each row become candidates, and a shrinking number of them is sampled to return."""
 
-    class Config(MethodConfig):
+    class Config(RoundedConfig):
         """Epochs, batch size, learning rate and label smoothing are the pair's shared budget (recipes.scratch)."""
 
         n: int = Field(16, ge=1, description="N: output kernels per block")
@@ -60,8 +62,11 @@ class SUBP(Method):
 
     def check(self, network: nn.Module) -> None:
         self.layers(network)
+        check_rounding(network, self.config)
 
     def compress(self, ctx: Context) -> Network:
+        if self.config.bits:
+            return round_finished(ctx, self.config.bits)
         recipe, config = ctx.recipes.scratch, self.config
         model = self.start(ctx)
         soften(model, set(self.layers(model)), config.n, config.gradient)
@@ -129,7 +134,7 @@ class SUBP(Method):
 
     @classmethod
     def deployments(cls) -> list[Deployment]:
-        return block_networks("uniform")
+        return block_networks("uniform") + rounded_block_networks("uniform")
 
 
 def initialise(model: AnyModule) -> AnyModule:

@@ -30,6 +30,7 @@ PUBLISHED_REDUCTIONS = (
     ("VGG-16 (CIFAR)", 0.764),
     ("ResNet-56 (CIFAR)", 0.556),
     ("ResNet-110 (CIFAR)", 0.66),
+    ("MobileNet-V2 (CIFAR)", 0.292),
     ("ResNet-50", 0.456),
     ("ResNet-50", 0.635),
 )

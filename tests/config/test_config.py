@@ -678,6 +678,42 @@ def test_a_setting_that_is_not_fine_tuned_is_judged_as_it_was_compressed(tree: P
     assert plan.job(RUN, "evaluate").inputs == {"model": plan.job(RUN, "compress")}
 
 
+ROUNDED = {"half": {"ratio": 0.5}, "rounded": {"ratio": 0.5, "table": None}}
+
+
+def test_a_setting_may_start_from_the_finished_network_of_another(tree: Path) -> None:
+    runs = {"smoke": {"runs": {"blocks": ["rounded"]}}}
+    shared = {"stages": ["compress", "finetune"], "settings": ROUNDED, "network_from": {"rounded": "half"}}
+    declare(tree, "toy", family="block", scales=runs, **shared)
+    plan, rounded = Plan(tree, "smoke"), replace(RUN, setting="rounded")
+    assert plan.stages(rounded) == ["compress", "evaluate", "latency"]
+    job, trained = plan.job(rounded, "compress"), plan.job(RUN, "finetune")
+    assert job.inputs == {"finished": trained} and trained.recalibrated and not job.recalibrated
+    assert job.workload.finetune is None, "it trains nothing"
+    assert plan.job(rounded, "evaluate").inputs == {"model": job}
+    declare(
+        tree, "toy", family="block", scales={"smoke": {"runs": {"blocks": ["half"]}}}, stages=["compress", "finetune"]
+    )
+    assert Plan(tree, "smoke").job(RUN, "finetune").digest == trained.digest, "the other setting does not know of it"
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"rounded": "third"}, "unknown setting 'third'"),
+        ({"rounded": "half", "half": "rounded"}, "starts from a finished network itself"),
+        ({"half": "rounded"}, "table differs from that of 'rounded'"),
+    ],
+)
+def test_only_what_is_finished_and_configured_alike_is_started_from(
+    tree: Path, shares: dict[str, str], message: str
+) -> None:
+    settings = {"half": {"ratio": 0.5}, "rounded": {"ratio": 0.5, "table": "bits.csv"}}
+    declare(tree, "toy", settings=settings, network_from=shares)
+    with pytest.raises(UserError, match=message):
+        Plan(tree, "smoke")
+
+
 def test_without_labels_the_dense_model_is_read_by_the_evaluation(tree: Path) -> None:
     edit(tree / "config/smoke.yaml", of_the_pair("data", "photograph_crops"))
     edit(tree / "config/smoke.yaml", of_the_pair("timed", False))

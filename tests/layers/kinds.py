@@ -9,7 +9,7 @@ from compressbench.layers.binary import OneBitConv2d, SignConv2d
 from compressbench.layers.bounds import BoundedActivation
 from compressbench.layers.learned_steps import DorefaConv2d, LearnedStepActivation, LearnedStepConv2d, PactActivation
 from compressbench.layers.observed import ObservedActivation
-from compressbench.layers.quantized import QuantizedActivation, quantize_layer
+from compressbench.layers.quantized import QuantizedActivation, mask_quantized_layer, quantize_layer
 from compressbench.layers.quantizers import make_grid
 from compressbench.layers.ranged import RangedConv2d
 from compressbench.quantization.post_training import Clipping, PostTrainingConfig, weight_range
@@ -36,6 +36,11 @@ def post_training(clipping: Clipping, scheme: str, per_channel: bool = True) -> 
     return build
 
 
+def masked(layer: nn.Conv2d) -> nn.Module:
+    quantized = post_training("minmax", "symmetric")(layer)
+    return mask_quantized_layer(quantized, torch.ones_like(quantized.weight, dtype=torch.bool), block=2)
+
+
 def one_bit(layer: nn.Conv2d) -> nn.Module:
     stored = OneBitConv2d.rebuild(layer, {"scaled": True, "centred": False})
     stored.alpha.data.copy_(layer.weight.detach().abs().mean((1, 2, 3)))
@@ -56,6 +61,7 @@ RANGED: dict[str, Layer] = {
     "post-training asymmetric": post_training("minmax", "asymmetric", per_channel=False),
     "post-training mse": post_training("mse", "asymmetric"),
     "post-training percentile": post_training("percentile", "symmetric"),
+    "post-training masked": masked,
 }
 
 

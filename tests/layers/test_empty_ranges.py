@@ -7,7 +7,7 @@ from torch import nn
 from compressbench.layers import all_layers  # noqa: F401  (registers every kind)
 from compressbench.layers.observed import observe
 from compressbench.layers.packing import pack_weight
-from compressbench.layers.quantized import QuantizedActivation, quantize_layer
+from compressbench.layers.quantized import QuantizedActivation, mask_quantized_layer, quantize_layer
 from compressbench.layers.registry import LAYER_KINDS
 from methods.recu.layer import RectifiedClampConv2d
 from methods.siman.layer import MagnitudeConv2d
@@ -25,9 +25,9 @@ def test_every_stored_kind_of_quantizer_is_asked() -> None:
     tried = {type(build(nn.Conv2d(25, 4, 2))) for build in (RANGED | OTHER).values()}
     tried |= {type(build()) for build in ACTIVATIONS.values()}
     kinds = {cls for cls in LAYER_KINDS.values() if hasattr(cls, "weight_step") or hasattr(cls, "grid")}
-    assert kinds - tried == {type(quantize_layer(nn.Linear(2, 2), BITS, BITS))}, (
-        "which shares its code with QuantConv2d"
-    )
+    linear = quantize_layer(nn.Linear(2, 2), BITS, BITS)
+    masked = mask_quantized_layer(linear, torch.ones(2, 2, dtype=torch.bool))
+    assert kinds - tried == {type(linear), type(masked)}, "which share their code with the convolutions"
 
 
 @pytest.mark.parametrize("values", TENSORS)

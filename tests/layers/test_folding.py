@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from compressbench import models
-from compressbench.layers.folding import FoldedNorm, convolution_norm_pairs, fold_norms
+from compressbench.layers.folding import FoldedNorm, convolution_norm_pairs, fold_norms, fold_norms_into_linears
 
 SMALL = [
     ("resnet_cifar", {"blocks": (1, 1, 1), "widths": (4, 8, 8), "shortcut": "conv"}, 3),
@@ -64,3 +64,19 @@ def test_a_convolution_that_is_used_twice_is_folded_once() -> None:
     expected = model(x)
     assert convolution_norm_pairs(model) == [("conv", "norm")]
     assert torch.allclose(fold_norms(model)(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 6), (1, 6, 6)])
+def test_a_norm_of_vectors_goes_into_the_linear_layer_and_one_of_rows_stays(bias: bool, shape: tuple[int, ...]) -> None:
+    """A linear layer reads the last dimension, a norm the second one: the same of vectors only."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3, bias)).double().eval()
+    model[0].running_mean.normal_()
+    model[0].running_var.uniform_(0.5, 2)
+    nn.init.normal_(model[0].weight)
+    x = torch.randn(shape, dtype=torch.float64)
+    expected = model(x)
+    folded = fold_norms_into_linears(fx.symbolic_trace(model), x)
+    assert isinstance(folded.get_submodule("0"), FoldedNorm) is (len(shape) == 2)
+    torch.testing.assert_close(folded(x), expected)

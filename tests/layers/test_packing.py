@@ -6,9 +6,11 @@ from torch import nn
 
 from compressbench import accounting
 from compressbench.layers.learned_steps import DorefaConv2d, LearnedStepConv2d
-from compressbench.layers.packing import PackedWeight, pack_weight, packed_tensors
-from compressbench.layers.quantized import quantize_layer
+from compressbench.layers.packing import PackedWeight, pack_blocks, pack_weight, packed_tensors
+from compressbench.layers.quantized import mask_quantized_layer, quantize_layer
+from compressbench.layers.quantizers import positive
 from compressbench.layers.ranged import RangedConv2d
+from compressbench.pruning.blocks import random_block_mask
 
 
 def quantized_layers(bits: int) -> dict[str, nn.Module]:
@@ -122,3 +124,53 @@ def test_weights_off_their_grid_and_too_many_bits_are_refused() -> None:
         pack_weight(layer)
     with pytest.raises(ValueError, match="16 bits cannot be packed"):
         pack_weight(quantize_layer(nn.Conv2d(3, 4, 3), 16, 16))
+
+
+# ---- blocks
+
+
+def blocks_of(shape: tuple[int, ...], block: int, kept: float, bits: int = 8, rows: str = "ranked") -> nn.Module:
+    """A quantized convolution with random blocks."""
+    torch.manual_seed(bits)
+    convolution = nn.Conv2d(shape[1], shape[0], shape[2])
+    mask = random_block_mask(convolution.weight.detach(), block, 1 - kept, torch.default_generator, rows)
+    convolution.weight.data *= mask
+    layer = quantize_layer(convolution, bits, bits, "symmetric")
+    largest = convolution.weight.detach().abs().flatten(1).amax(1).reshape(-1, 1, 1, 1)
+    layer.weight_scale.copy_(positive(largest / (2 ** (bits - 1) - 1)))
+    return mask_quantized_layer(layer, mask, block)
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+@pytest.mark.parametrize("rows", ["ranked", "uniform"])
+@pytest.mark.parametrize(("shape", "block", "kept"), [((32, 24, 1), 16, 0.25), ((8, 6, 3), 4, 0.5), ((16, 4, 3), 8, 0)])
+def test_packed_blocks_come_back_to_the_bit_and_have_the_bytes_that_accounting_counts(
+    shape: tuple[int, ...], block: int, kept: float, rows: str, bits: int
+) -> None:
+    layer = blocks_of(shape, block, kept, bits, rows)
+    stored = pack_blocks(layer)
+    assert torch.equal(stored.weight(), layer.effective_weight().detach())
+    parts = (stored.packed, stored.indices, stored.indptr, stored.step)
+    assert sum(t.numel() * t.element_size() for t in parts) == accounting.layer_bytes(layer, "bsr")
+    assert len(stored.indices) * block == int(layer.mask.sum())
+    assert (len(stored.indptr) == 0) == (layer.mask[::block].flatten(1).sum(1).unique().numel() == 1)
+
+
+def test_a_model_is_stored_with_its_kept_blocks_where_they_take_fewer_bytes_than_all_weights() -> None:
+    few, many = blocks_of((16, 32, 1), 16, 0.25), blocks_of((16, 32, 1), 4, 0.75)  # an index takes as much as 4 weights
+    tensors = packed_tensors(nn.Sequential(few, many))
+    assert {"0.packed", "0.indices", "0.indptr", "0.step"} <= tensors.keys()
+    assert not {"0.weight", "0.mask", "0.weight_scale"} & tensors.keys() and "0.bias" in tensors
+    assert {"1.packed", "1.low", "1.step", "1.mask"} <= tensors.keys() and "1.indices" not in tensors
+    assert accounting.layer_bytes(many) < accounting.layer_bytes(many, "bsr")
+
+
+def test_only_whole_blocks_on_a_symmetric_grid_are_packed() -> None:
+    layer = blocks_of((8, 6, 1), 4, 0.5)
+    layer.mask[0] = ~layer.mask[0]
+    with pytest.raises(ValueError, match="not constant on blocks of 4"):
+        pack_blocks(layer)
+    ones = torch.ones(8, 6, 1, 1, dtype=torch.bool)
+    for scheme, block in (("asymmetric", 4), ("symmetric", None)):
+        with pytest.raises(ValueError, match="symmetric grid"):
+            pack_blocks(mask_quantized_layer(quantize_layer(nn.Conv2d(6, 8, 1), 8, 8, scheme), ones, block))

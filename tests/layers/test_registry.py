@@ -11,7 +11,7 @@ from compressbench.layers import all_layers  # noqa: F401  (registers every kind
 from compressbench.layers.folding import FoldedNorm
 from compressbench.layers.masked import mask_layer
 from compressbench.layers.observed import ObservedActivation
-from compressbench.layers.quantized import QuantizedActivation, quantize_layer
+from compressbench.layers.quantized import QuantizedActivation, mask_quantized_layer, quantize_layer
 from compressbench.layers.registry import (
     LAYER_KINDS,
     ActivationQuantizer,
@@ -36,6 +36,8 @@ def replaced() -> dict[str, nn.Module]:
     masked = mask_layer(nn.Conv2d(4, 6, 3), block=2)
     masked.mask[2:4] = False
     linear = {"masked linear": mask_layer(nn.Linear(4, 3)), "quantized linear": quantize_layer(nn.Linear(4, 3), 4, 8)}
+    kept = torch.rand(3, 4) > 0.5
+    linear["masked quantized linear"] = mask_quantized_layer(quantize_layer(nn.Linear(4, 3), 4, 8), kept)
     return {"masked": masked} | convolutions | linear
 
 

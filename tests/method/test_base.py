@@ -27,7 +27,7 @@ def test_a_stage_that_is_listed_but_not_written_is_named(stage: str) -> None:
 
 def test_a_method_fits_every_network_and_publishes_nothing_unless_it_says_so() -> None:
     assert OnlyCompresses(MethodConfig()).check(None) is None  # type: ignore[func-returns-value,arg-type]
-    assert OnlyCompresses.published_counts() == OnlyCompresses.structures() == []
+    assert OnlyCompresses.published_counts() == OnlyCompresses.deployments() == []
 
 
 def test_options_that_a_configuration_does_not_have_are_refused() -> None:

@@ -183,11 +183,9 @@ def test_both_encodings_give_the_same_integers(stride: int) -> None:
     layer.train()(x)
     layer.eval().alpha.data.fill_(1.0)
     geometry = {"stride": stride, "padding": 1}
-    centred = (x - x.mean()).permute(0, 2, 3, 1).contiguous()
+    geometry_of_images = {"centred": True, **geometry}
     signs, ones = (
-        PackedBinaryConv2d(layer.magnitude_bits, None, None, (9, 9), encoding=encoding, **geometry)(centred).permute(
-            0, 3, 1, 2
-        )
+        PackedBinaryConv2d(layer.magnitude_bits, None, None, (9, 9), encoding=encoding, **geometry_of_images)(x)
         for encoding in ("signs", "ones")
     )
     activations = layer.input_signs(x)

@@ -116,7 +116,15 @@ def test_unknown_dataset_is_named(project: Path) -> None:
         (["published-counts", "counts.json", "--methods", "optgg"], "unknown method 'optgg'"),
         (["bench-kernels", "--networks", "AlexNet"], "unknown network 'AlexNet'"),
         (["bench-kernels", "--networks", ","], "--networks names nothing"),
-        (["bench-structures", "--methods", "optgg"], "unknown method 'optgg'"),
+        (["deployment", "latency", "resnet_50", "1", "0", "--methods", "optgg"], "unknown method 'optgg'"),
+        (
+            ["deployment", "latency", "resnet_5", "1", "0", "--methods", "optg"],
+            "no method deploys anything on 'resnet_5'",
+        ),
+        (
+            ["deployment", "latency", "resnet_50", "1", "1", "--methods", "optg"],
+            "process0.json does not exist; run the stage that writes it first",
+        ),
     ],
 )
 def test_stage_commands_say_what_is_wrong(project: Path, cli: Command, arguments: list[str], sentence: str) -> None:
@@ -165,7 +173,7 @@ STAGES = ("synthesize", "compress", "finetune", "evaluate", "latency")
 COMMANDS = [
     ["data"], ["tracking"], ["validate", "smoke"], ["pretrain", "smoke", "digits", "plain_mini", "0"],
     *([stage, "smoke/digits/plain_mini/optg/p95/seed0"] for stage in STAGES),
-    ["bench-kernels"], ["bench-structures"], ["published-counts", "counts.json"], ["report", "smoke", "out"],
+    ["bench-kernels"], ["published-counts", "counts.json"], ["report", "smoke", "out"],
     ["report-folder", "smoke"], ["verdict", "smoke"], ["ui"], ["unlock"], ["quotes"], ["rehearsal-data", "images"],
     ["export", "smoke/digits/plain_mini/optg/p95/seed0"], ["deployment", "latency", "resnet_50", "1", "0"],
     ["deployments-report", "latency", "out"], ["page"],

@@ -57,6 +57,13 @@ SCALES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
 CLAIMED = Plan(ROOT, "desk").scale.report_seeds
 
 
+def test_what_a_method_cannot_compress_is_said_in_its_own_words() -> None:
+    obstacles = Plan(ROOT, "desk", ["bnn", "magnitude", "lsq"], [0]).obstacles()
+    assert {method for method, _ in obstacles} == {"bnn"}
+    assert "binary" in obstacles["bnn", "fashion_mnist/resnet_mini"]
+    assert ("bnn", "fashion_mnist/binary_resnet8") not in obstacles
+
+
 def test_desk_and_latency_alone_claim_reports() -> None:
     claims = {scale for scale in SCALES if Plan(ROOT, scale).committed_report}
     assert claims == {"desk", "latency"} and len(CLAIMED) >= 2

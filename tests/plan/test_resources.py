@@ -54,6 +54,12 @@ def test_reading_images_from_files_for_a_gpu_takes_several_threads() -> None:
     assert resources.of(pretraining()).threads == 1
 
 
+def test_what_starts_from_a_finished_network_trains_nothing() -> None:
+    trained = Job(run=RUN, stage="compress", workload=Workload(**RESNET, scratch=RECIPE), device="cpu", data="cifar10")
+    rounded = replace(trained, inputs={"finished": trained})
+    assert resources.of(rounded).minutes == SHORTEST < resources.of(trained).minutes
+
+
 def test_what_trains_nothing_is_quick() -> None:
     compress = Job(
         run=RUN, stage="compress", workload=Workload(**RESNET, finetune=RECIPE), device="cpu", data="cifar10",

@@ -1,8 +1,4 @@
-"""Tests of the comparison table and of the overview."""
-
 from types import SimpleNamespace
-
-import pandas as pd
 
 
 def test_the_reference_itself_has_no_change(report: SimpleNamespace) -> None:
@@ -15,9 +11,3 @@ def test_what_is_equal_in_every_row_is_said_once(report: SimpleNamespace) -> Non
     text = (report.out / "tables/comparison_fashion_mnist_resnet8.md").read_text(encoding="utf-8")
     assert "MACs" not in text.splitlines()[2] and "bit-operations" in text.splitlines()[2]
     assert "The same in every row:" in text and "MACs 12.5 M" in text
-
-
-def test_overview_has_one_row_per_method_and_group(report: SimpleNamespace) -> None:
-    overview = pd.read_csv(report.out / "tables/overview.csv")
-    assert not overview.duplicated(["dataset", "model", "method"]).any()
-    assert set(zip(overview.model, overview.method, strict=True)) == {(r.model, r.method) for r in report.runs}

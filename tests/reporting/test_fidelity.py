@@ -9,9 +9,9 @@ from compressbench.config import Declaration
 from compressbench.plan import Run
 from compressbench.reporting import outputs, write
 from compressbench.reporting.collect import Results, collect
-from compressbench.reporting.comparison import overview
 from compressbench.reporting.fidelity import fidelity_table
 from compressbench.reporting.groups import Group, group_runs
+from compressbench.reporting.headline import overview
 from compressbench.reporting.published import read_published
 from compressbench.reporting.summary import summarize
 

@@ -84,10 +84,18 @@ def test_numbers_are_what_must_come_out_equal_and_no_times(tmp_path: Path) -> No
     ]
 
 
+def test_latency_says_how_many_processes_measured_and_on_which_processor(tmp_path: Path) -> None:
+    several = MEASUREMENT | {"arithmetic": "int8", "processes": [{"dense_ms": 2.0, "compressed_ms": 1.0}] * 3}
+    timed = {"measurements": [several], "machine": {"cpu": "a processor"}}
+    (row,) = readers.latency(write(tmp_path, "latency", "latency.json", timed))
+    assert (row["arithmetic"], row["processes"], row["cpu"]) == ("int8", 3, "a processor")
+
+
 def test_latency_has_a_row_per_measurement_and_says_whose_it_is(tmp_path: Path) -> None:
     files = write(tmp_path, "latency", "latency.json", {"measurements": [MEASUREMENT]})
     environment = {"runtime": "torch_eager", "threads": 1, "library": "torch 2", "isa": "AVX2", "rounds": 50}
-    expected = environment | {"layers": None} | TIMES
+    older = {"arithmetic": None, "processes": 1, "cpu": ""}
+    expected = environment | {"layers": None} | TIMES | older
     assert list(readers.latency(files)) == [expected | {"own": True}]
     assert list(readers.latency(replace(files, run=OTHER))) == [expected | {"own": False}]
     assert list(readers.latency(replace(files, timed=None))) == []

@@ -16,7 +16,7 @@ from compressbench.quantization import post_training
 from compressbench.quantization.post_training import PostTrainingConfig, quantize_post_training
 from compressbench.runtimes.base import Runtime, Skip
 from compressbench.runtimes.discovery import make_runtime
-from compressbench.runtimes.integer import NoIntegerForm, integer_network
+from compressbench.runtimes.integer import NoIntegerForm, integer_network, without_clamps
 from compressbench.runtimes.onnx_export import export
 
 
@@ -177,3 +177,61 @@ def test_what_has_no_integer_form_is_skipped_with_the_reason() -> None:
         runtime.prepare(nn.Sequential(endless, quantize_layer(nn.Conv2d(8, 4, 3), 4, 4)), torch.randn(1, 8, 5, 5))
     assert runtime.objection(nn.Sequential(nn.Conv2d(8, 4, 3))) == "nothing is quantized"
     assert runtime.objection(gated) == ""
+
+
+def rounded(high: float, bits: int, inputs: str = "asymmetric") -> nn.Module:
+    """A layer that rounds its input to [0, high]."""
+    layer = quantize_layer(nn.Conv2d(4, 4, 1), bits, bits, "symmetric", inputs=inputs)
+    if inputs != "none":
+        layer.input_scale.fill_(high / (2**bits - 1))
+    layer.weight_scale.fill_(0.01)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("relu", "layer", "is_kept"),
+    [
+        (nn.ReLU(), rounded(2.0, 4), False),
+        (nn.ReLU6(), rounded(2.0, 4), False),
+        (nn.ReLU6(), rounded(6.2, 4), False),  # 6 goes to the highest value
+        (nn.ReLU6(), rounded(8.0, 4), True),
+        (nn.ReLU(), rounded(8.0, 4), False),
+        (nn.ReLU(), rounded(2.0, 4, "symmetric"), True),  # its grid has negative values
+        (nn.ReLU(), rounded(2.0, 4, "none"), True),
+        (nn.Hardswish(), rounded(2.0, 4), True),
+    ],
+)
+def test_a_clamp_is_left_out_only_where_the_grid_does_the_same(
+    relu: nn.Module, layer: nn.Module, is_kept: bool
+) -> None:
+    model = nn.Sequential(relu, layer).eval()
+    x = torch.linspace(-9, 9, 400).reshape(1, 4, 10, 10)
+    expected = model(x)
+    without_clamps(model)
+    assert torch.equal(model(x), expected) and (model[0] is relu) == is_kept
+
+
+class TwoReaders(nn.Module):
+    """A ReLU whose values are also added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu, self.layer = nn.ReLU(), rounded(2.0, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(x)
+        return x + self.layer(x)
+
+
+def test_a_clamp_that_others_read_stays() -> None:
+    assert isinstance(without_clamps(TwoReaders()).relu, nn.ReLU)
+
+
+def test_a_relu6_does_not_keep_the_layer_before_it_out_of_int8() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(rounded(1.0, 4), nn.ReLU6(), rounded(6.0, 4)).eval()
+    model[0].bias.data.uniform_(0, 6)
+    runtime, x = make_runtime("onnxruntime_int8"), torch.rand(1, 4, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.as_tensor(runtime.prepare(model, x)()), model(x), atol=0.1, rtol=0)
+    assert runtime.describe()["layers"] == "1 of 2 layers in int8"

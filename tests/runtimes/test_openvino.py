@@ -34,6 +34,13 @@ def test_bf16_is_the_same_network_less_exactly(monkeypatch: pytest.MonkeyPatch) 
     assert runtime.objection(model) == "this processor has no bf16 instructions"
 
 
+def test_bf16_is_for_networks_without_compressed_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "describe", lambda: {"isa": ["avx512_bf16"]})
+    runtime = make_runtime("openvino_bf16")
+    assert not runtime.objection(models.build("plain"))
+    assert runtime.objection(intraq_network(4)).startswith("masks and quantizers win nothing here")
+
+
 @pytest.mark.parametrize("bits", [3, 4, 5])
 def test_a_quantized_network_runs_in_int8_with_the_methods_own_scales(bits: int) -> None:
     runtime = make_runtime("openvino_int8")

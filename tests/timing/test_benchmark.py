@@ -1,8 +1,13 @@
 """The kernel benchmark on a small network, and what its page says about numbers that are known."""
 
+import importlib.util
+
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+from compressbench import models
 from compressbench.errors import UserError
 from compressbench.kernels import native
 from compressbench.reporting.kernels import write_kernels
@@ -11,6 +16,10 @@ from compressbench.timing.latency import interleaved_times
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "methods/one_by_n/published.csv"
+
+
+def installed(*packages: str) -> list[str]:
+    return [package for package in packages if importlib.util.find_spec(package)]
 
 
 TINY = {"blocks": [1, 1], "widths": [16, 32], "shortcut": "conv", "classes": 10}
@@ -25,6 +34,10 @@ def twice(calls, rounds, warmup, rng, window=0.0):
 def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "NETWORKS", {"tiny": ("resnet_cifar", TINY, (3, 16, 16))})
     monkeypatch.setattr(benchmark, "END_TO_END", ("tiny",))
+    monkeypatch.setattr(benchmark, "IN_BATCHES", ("tiny",))
+    binary = {"in_channels": 3, "blocks": [1, 1], "widths": [16, 32], "classes": 10}
+    pair = benchmark.BinaryNetwork(("binary_resnet_cifar", binary), ("resnet_cifar", TINY), (3, 16, 16))
+    monkeypatch.setattr(benchmark, "BINARY", {"tiny": pair})
     monkeypatch.setattr(benchmark, "STRETCH", 1e-3)
     monkeypatch.setattr(benchmark.machine, "usable_cores", lambda: 2)
     network = benchmark.convolutions("tiny")
@@ -41,16 +54,21 @@ def test_it_measures_layers_sequences_and_networks_and_writes_a_page(tmp_path, m
     assert sparse["tile"].str.fullmatch(r"\d+x\d+").all()
     assert (layers["min_ms"] > 0).all()
     assert {"NCHW", "channels_last", "GEMM NHWC", "onnxruntime", "binary", "peak"} <= set(layers["form"])
-    assert set(frames["networks"]["runtime"]) == {"torch_eager", "torch_compiled", "onnxruntime", "compressbench"}
+    dense = {"torch_eager", "torch_compiled", "onnxruntime", "compressbench"} | set(installed("openvino"))
+    assert set(frames["networks"]["runtime"]) == dense
+    assert set(frames["batches"]["runtime"]) == dense - {"torch_compiled"}
+    assert set(frames["batches"]["batch"]) == {8, 32}
+    assert set(frames["threads"]["threads"]) == {2}
+    assert {"dense", "binary"} <= set(frames["binary"]["form"]) and set(frames["binary"]["threads"]) == {1, 2}
     assert set(zip(frames["scaling"]["rows"], frames["scaling"]["share"], strict=True)) == {
         ("ranked", "work"), ("ranked", "rows"), ("uniform", "work"), ("uniform", "rows"),
     }  # fmt: skip
     written = write_kernels(frames, PUBLISHED, "a machine", tmp_path)
     assert all(path.exists() for path in written)
     page = (tmp_path / "tables/kernels.md").read_text(encoding="utf-8")
-    for heading in ("Binary convolutions", "In sequence", "End to end", "More threads"):
+    for heading in ("Binary convolutions", "In sequence", "End to end", "Batches", "More threads"):
         assert f"## {heading}" in page
-    assert "| tiny 3x3" in page
+    assert "| tiny 3x3" in page and "over int8" in page
 
 
 def test_unknown_networks_are_named() -> None:
@@ -90,3 +108,14 @@ def test_sums_compare_with_the_best_dense_form_of_every_layer() -> None:
     assert row["dense_ms"] == 2 * 3.0 + 2.0
     assert row["speedup"] == pytest.approx(8 / 4)
     assert row["peak_share"] == pytest.approx((2 * 25 + 50) / 4 / 50)
+
+
+def test_a_network_in_int8_is_close_to_itself() -> None:
+    torch.manual_seed(0)
+    model = models.build("resnet_cifar", **TINY).eval()
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = model(x)
+        quantized = benchmark.eight_bits(model, x)
+        assert float((quantized(x) - expected).norm() / expected.norm()) < 0.05
+    assert all(layer.weight_bits == 8 for layer in quantized.modules() if isinstance(layer, nn.Conv2d | nn.Linear))

@@ -226,7 +226,7 @@ def test_real_measurement_has_the_published_form_and_finite_positive_numbers():
     assert set(result["machine"]) == {"cpu", "cores", "isa", "memory_gib", "system"}
     assert [m["runtime"] for m in result["measurements"]] == list(latency.DEFAULT_RUNTIMES)
     for m in result["measurements"]:
-        keys = ["runtime", "threads", "library", "isa", "rounds", "dense_ms", "compressed_ms", "speedup"]
+        keys = ["runtime", "threads", "arithmetic", "library", "isa", "rounds", "dense_ms", "compressed_ms", "speedup"]
         assert list(m) == keys
         for side in ("dense_ms", "compressed_ms"):
             assert 0 < m[side]["minimum"] <= m[side]["median"] < 1e4

@@ -75,7 +75,7 @@ wildcard_constraints:
     dataset=one_of(run.dataset for run in PLAN.runs),
     model=one_of(run.model for run in [*PLAN.runs, *PLAN.teachers]),
     method=one_of(PLAN.declarations),
-    setting=one_of({run.setting for run in PLAN.runs} | {PLAN.synthesis_run(run).setting for run in PLAN.runs}),
+    setting=one_of({of(run).setting for run in PLAN.runs for of in (lambda run: run, PLAN.synthesis_run, PLAN.network_run)}),
     seed=r"\d+",
 
 

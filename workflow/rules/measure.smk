@@ -42,19 +42,23 @@ rule latency:
         "{STAGE} latency " + RUN_ARGUMENT + " > {log:q} 2>&1"
 
 
-# What all methods deploy on one network of a paper, with random weights. Claims all cores, like `latency`.
+# What all methods deploy on one network of a paper, with random weights. The first measurement of a network tries all runtimes,
+# others repeat what was fastest there. Claims all cores, like `latency`.
 rule deployment:
+    input:
+        lambda wildcards: PLAN.deployments.before(wildcards.network, int(wildcards.used), int(wildcards.process)) or [],
     output:
         f"results/{PLAN.scale_name}/deployments/{{network}}/threads{{used}}/process{{process}}.json",
     params:
-        methods=",".join(PLAN.declarations),
-        measured=PLAN.deployment_digest,
+        methods=lambda wildcards: ",".join(PLAN.deployments.of(wildcards.network, int(wildcards.used))),
+        measured=lambda wildcards: PLAN.deployments.digest(wildcards.network, int(wildcards.used)),
     log:
         f"logs/{PLAN.scale_name}/deployments/{{network}}_threads{{used}}_process{{process}}.log",
-    threads: lambda wildcards: workflow.cores
+    threads: every_core
     resources:
         mem_mb=8000,
         runtime=60,
+        machine=1,
     shell:
         "{STAGE} deployment {PLAN.scale_name} {wildcards.network} {wildcards.used} {wildcards.process}"
         " --methods {params.methods} > {log:q} 2>&1"

@@ -59,9 +59,9 @@ rule first_page:
 # Time at the papers' own sizes.
 rule deployments_report:
     input:
-        [str(file) for file in PLAN.deployment_files],
+        lambda wildcards: [str(file) for file in PLAN.deployments.files],
     output:
-        [reported(f"{kind}/{PLAN.deployments_name}.{form}") for kind, form in DEPLOYMENT_FILES],
+        [reported(f"{kind}/{PLAN.deployments.report}.{form}") for kind, form in DEPLOYMENT_FILES],
     params:
         arguments=f"{PLAN.scale_name} {shlex.quote(OUT)} --methods {','.join(PLAN.declarations)}",
     log:
@@ -78,7 +78,7 @@ rule deployments_report:
 rule page:
     input:
         REPORTS if PLAN.runs else [],
-        rules.deployments_report.output if PLAN.deployments else [],
+        lambda wildcards: rules.deployments_report.output if PLAN.deployments.timed else [],
         documents=[str(path) for path in PLAN.documents()],
     output:
         reported(reporting.PAGE),

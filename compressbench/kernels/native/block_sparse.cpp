@@ -315,6 +315,12 @@ KERNEL(void, block_sparse)(const cb_step *step, int32_t threads) {
            static_cast<const float *>(step->residual), static_cast<float *>(step->y), step->batch, threads);
 }
 
+// Block rows [row0, row1) of one image, whose input is read directly, into y [all channels, positions].
+KERNEL(void, block_sparse_part)(const cb_convolution *layer, const float *x, float *y, int32_t row0, int32_t row1) {
+  const Cut cut(static_cast<int64_t>(layer->out_height) * layer->out_width, layer->vectors, layer->n < ROWS ? layer->n : ROWS);
+  run(*layer, cut, x, nullptr, y, row0, row1, 0, cut.units());
+}
+
 // Floats of workspace that one image needs; 0 where the input is read directly.
 KERNEL(int64_t, block_sparse_workspace)(const cb_convolution *layer) { return workspace_of(*layer); }
 

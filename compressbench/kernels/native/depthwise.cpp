@@ -1,7 +1,7 @@
 // Depthwise convolution, 3x3 and 5x5, stride 1 and 2. Compiled once per instruction set.
 //
-// A channel is copied into a padded image in the cache; then the lanes of a vector are neighbouring columns, and a few rows are
-// computed together, which share what they load.
+// The lanes of a vector are neighbouring columns of the output. A strip of them runs down the image: every input row is read once, in
+// place, and added to all output rows that it is part of.
 #include "isa.h"
 #include "vectors.h"
 
@@ -17,101 +17,160 @@ struct cb_depthwise {
 
 namespace {
 
-// The padded image of one channel; its columns are sorted by their remainder modulo the stride: [row][remainder][pitch].
-int64_t padded_pitch(const cb_depthwise &layer) { return (layer.width + 2 * layer.padding + layer.stride - 1) / layer.stride; }
-int64_t padded_size(const cb_depthwise &layer) { return (layer.height + 2 * layer.padding) * layer.stride * padded_pitch(layer); }
+typedef int32_t integers __attribute__((vector_size(VECTOR_BYTES)));
 
-// R output rows: K x K taps, stride S, by vectors of W columns, of which the last overlaps.
-template <int K, int S, int W, int R>
-void rows_by(const cb_depthwise &layer, const float *weights, float bias, const float *in, int64_t pitch, float *y) {
-  using values = typename Lanes<W>::type;
-  using unaligned = typename Lanes<W>::unaligned;
-  const values low = layer.low - values{}, high = layer.high - values{};
-  for (int32_t x = 0; x < layer.out_width; x += W) {
-    const int32_t at = x + W < layer.out_width ? x : layer.out_width - W;
-    values sum[R];
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) sum[r] = bias - values{};
-#pragma GCC unroll 16
-    for (int row = 0; row < S * (R - 1) + K; ++row)
-#pragma GCC unroll 8
-      for (int v = 0; v < K; ++v) {
-        const values value = *reinterpret_cast<const unaligned *>(in + (row * S + v % S) * pitch + v / S + at);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r)
-          if (const int u = row - S * r; u >= 0 && u < K) sum[r] += weights[u * K + v] * value;
-      }
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      values v = sum[r];
-      v = v < low ? low : v;
-      v = v > high ? high : v;
-      *reinterpret_cast<unaligned *>(y + r * layer.out_width + at) = v;
-    }
+inline vec every_second(vec first, vec second, int odd) {
+  integers pick;
+  for (int i = 0; i < V; ++i) pick[i] = 2 * i + odd;
+  return __builtin_shuffle(first, second, pick);
+}
+
+// Lanes FROM to FROM + V - 1 of two vectors.
+template <int FROM>
+inline vec shifted(vec first, vec second) {
+  integers pick;
+  for (int i = 0; i < V; ++i) pick[i] = FROM + i;
+  return __builtin_shuffle(first, second, pick);
+}
+
+// What the kernel's columns, from TAP on, meet in one input row. The middle one meets `even`; with stride 2, the one after it `odd`.
+// FIRST, LAST: the strip begins, ends, at the edge of the image.
+template <int K, int S, bool FIRST, bool LAST, int TAP = 0>
+inline void neighbours(const float *in, vec even, vec odd, vec (&values)[K]) {
+  if constexpr (TAP < K) {
+    constexpr int away = TAP - K / 2, remainder = (away + 2 * S) % S, lanes = (away - remainder) / S;
+    if constexpr (lanes == 0)
+      values[TAP] = remainder ? odd : even;
+    else if constexpr (lanes < 0 && FIRST)
+      values[TAP] = shifted<V + lanes>(vec{}, remainder ? odd : even);
+    else if constexpr (lanes > 0 && LAST)
+      values[TAP] = shifted<lanes>(remainder ? odd : even, vec{});
+    else
+      values[TAP] = S == 1 ? load(in + away) : every_second(load(in + away), load(in + away + V), 0);
+    neighbours<K, S, FIRST, LAST, TAP + 1>(in, even, odd, values);
   }
 }
 
-template <int K, int S, int W>
-void channel_by(const cb_depthwise &layer, const float *weights, float bias, const float *in, float *y) {
-  const int64_t pitch = padded_pitch(layer), step = S * S * pitch;
-  int32_t row = 0;
-  for (; row + 4 <= layer.out_height; row += 4) rows_by<K, S, W, 4>(layer, weights, bias, in + row * step, pitch, y + row * layer.out_width);
-  for (; row + 2 <= layer.out_height; row += 2) rows_by<K, S, W, 2>(layer, weights, bias, in + row * step, pitch, y + row * layer.out_width);
-  if (row < layer.out_height) rows_by<K, S, W, 1>(layer, weights, bias, in + row * step, pitch, y + row * layer.out_width);
-}
-
-// All but the padding, which stays zero. Every row has at least W columns of every remainder.
-template <int S, int W>
-void pad_by(const cb_depthwise &layer, const float *in, float *padded) {
-  const int64_t pitch = padded_pitch(layer);
-  padded += layer.padding * S * pitch;
-  for (int32_t y = 0; y < layer.height; ++y, in += layer.width, padded += S * pitch)
-#pragma GCC unroll 2
-    for (int32_t remainder = 0; remainder < S; ++remainder) {
-      const int32_t first = (remainder + layer.padding) % S;  // the same as minus the padding, as S is 1 or 2
-      copy_by<S, W>(in + first, padded + remainder * pitch + (first + layer.padding) / S, (layer.width - first + S - 1) / S);
-    }
-}
-
-struct Steps {
-  void (*pad)(const cb_depthwise &, const float *, float *);
-  void (*compute)(const cb_depthwise &, const float *, float, const float *, float *);
+// One channel.
+struct Plane {
+  const float *weights;
+  float bias;
+  const float *x;
+  float *y;
 };
 
-// The widest vectors that a row of `padded` values, and one of the output, have room for.
-template <int K, int S>
-Steps steps_by(int32_t padded, int32_t width) {
-  return {padded >= V            ? pad_by<S, V>
-          : V > 8 && padded >= 8 ? pad_by<S, 8>
-          : padded >= 4          ? pad_by<S, 4>
-                                 : pad_by<S, 1>,
-          width >= V            ? channel_by<K, S, V>
-          : V > 8 && width >= 8 ? channel_by<K, S, 8>
-          : width >= 4          ? channel_by<K, S, 4>
-                                : channel_by<K, S, 1>};
-}
+// The columns of one input row that V columns of the output are the middle of, and with stride 2 those after them.
+template <int S, bool LAST, bool NARROW>
+struct Row {
+  integers in_row[S];  // the columns that exist, from the first one on; for NARROW
+  int missing;         // 1: the image ends before the last odd column
+  float end[2 * S * V];
+  int64_t from;        // where `end` begins; from there on, a row would be read beyond the end of the image
 
-Steps steps(const cb_depthwise &layer) {
-  const int32_t padded = layer.width / layer.stride, width = layer.out_width;
-  if (layer.kernel == 3) return layer.stride == 1 ? steps_by<3, 1>(padded, width) : steps_by<3, 2>(padded, width);
-  return layer.stride == 1 ? steps_by<5, 1>(padded, width) : steps_by<5, 2>(padded, width);
-}
+  Row(const cb_depthwise &layer, const float *x) : missing(S == 2 && LAST ? layer.width % 2 : 0), from(0) {
+    if (!NARROW) return;
+    for (int i = 0; i < S * V; ++i) in_row[i / V][i % V] = i < layer.width ? -1 : 0;
+    from = static_cast<int64_t>(layer.height) * layer.width - S * V;
+    for (int i = 0; i < 2 * S * V; ++i) end[i] = i < S * V && from + i >= 0 ? x[from + i] : 0;
+  }
 
-void convolve(const cb_depthwise &layer, const float *x, float *workspace, float *y, int32_t batch, int32_t threads) {
-  const int64_t pixels = static_cast<int64_t>(layer.height) * layer.width, size = padded_size(layer);
-  const int64_t positions = static_cast<int64_t>(layer.out_height) * layer.out_width;
-  const int64_t planes = static_cast<int64_t>(batch) * layer.channels;
-  const Steps step = steps(layer);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    const int32_t part = thread(), parts = threads_running();
-    float *padded = workspace + part * size;
-    for (int64_t i = 0; i < size; ++i) padded[i] = 0;
-    for (int64_t plane = planes * part / parts; plane < planes * (part + 1) / parts; ++plane) {
-      const int64_t c = plane % layer.channels;
-      step.pad(layer, x + plane * pixels, padded);
-      step.compute(layer, layer.weights + c * layer.kernel * layer.kernel, layer.bias[c], padded, y + plane * positions);
+  // The input row that begins at place `at` of the image x; `in`: where it has been found.
+  inline void read(const float *x, int64_t at, const float **in, vec *even, vec *odd) const {
+    *in = NARROW && at > from ? end + (at - from) : x + at;
+    vec first = load(*in), second = S == 2 ? load(*in + V - (NARROW ? 0 : missing)) : vec{};
+    if (NARROW) first = (vec)((integers)first & in_row[0]), second = (vec)((integers)second & in_row[S - 1]);
+    *even = first, *odd = second;
+    if (S == 1) return;
+    if (LAST && !NARROW && missing) second = shifted<1>(second, vec{});
+    *even = every_second(first, second, 0), *odd = every_second(first, second, 1);
+  }
+};
+
+// V columns of all output rows, from column `at` on. NARROW: a row of the output is shorter than V.
+template <int K, int S, bool FIRST, bool LAST, bool NARROW>
+void strip(const cb_depthwise &layer, const Plane &plane, int32_t at) {
+  constexpr int SUMS = S == 1 ? K : K / 2 + 1, ABOVE = S == 1 ? K / 2 : K / 4;  // rows of the output in work, and those above this one
+  const int64_t width = layer.width, out_width = layer.out_width, positions = layer.out_height * out_width;
+  const vec bias = plane.bias - vec{}, low = layer.low - vec{}, high = layer.high - vec{};
+  const Row<S, LAST, NARROW> row(layer, plane.x);
+  vec sum[SUMS];
+#pragma GCC unroll 8
+  for (int k = 0; k < SUMS; ++k) sum[k] = bias;
+  for (int32_t i = 0; i < layer.out_height + ABOVE; ++i) {
+#pragma GCC unroll 2
+    for (int s = 0; s < S; ++s) {
+      if (i * S + s >= layer.height) continue;
+      const float *in;
+      vec even, odd, values[K];
+      row.read(plane.x, (i * S + s) * width + S * at, &in, &even, &odd);
+      neighbours<K, S, FIRST, LAST>(in, even, odd, values);
+#pragma GCC unroll 8
+      for (int u = 0; u < K; ++u) {
+        if ((s + K / 2 - u) % S) continue;
+        vec part = plane.weights[u * K] * values[0];
+#pragma GCC unroll 8
+        for (int v = 1; v < K; ++v) part += plane.weights[u * K + v] * values[v];
+        sum[(s + K / 2 - u) / S + ABOVE] += part;
+      }
     }
+    if (const int32_t done = i - ABOVE; done >= 0) {
+      vec v = sum[0];
+      v = v < low ? low : v;
+      v = v > high ? high : v;
+      float *out = plane.y + done * out_width + at;
+      if (!NARROW || done * out_width + V <= positions)  // what lies beyond this row is written again
+        store(out, v);
+      else
+        for (int j = 0; j < out_width; ++j) out[j] = v[j];
+    }
+#pragma GCC unroll 8
+    for (int k = 1; k < SUMS; ++k) sum[k - 1] = sum[k];
+    sum[SUMS - 1] = bias;
+  }
+}
+
+// Any geometry, in plain loops.
+void plain(const cb_depthwise &layer, const Plane &plane) {
+  float *y = plane.y;
+  for (int32_t i = 0; i < layer.out_height; ++i)
+    for (int32_t j = 0; j < layer.out_width; ++j) {
+      float sum = plane.bias;
+      for (int32_t u = 0; u < layer.kernel; ++u)
+        for (int32_t v = 0; v < layer.kernel; ++v) {
+          const int32_t row = i * layer.stride + u - layer.padding, column = j * layer.stride + v - layer.padding;
+          if (row >= 0 && row < layer.height && column >= 0 && column < layer.width)
+            sum += plane.weights[u * layer.kernel + v] * plane.x[static_cast<int64_t>(row) * layer.width + column];
+        }
+      sum = sum < layer.low ? layer.low : sum;
+      *y++ = sum > layer.high ? layer.high : sum;
+    }
+}
+
+template <int K, int S>
+void strips(const cb_depthwise &layer, const Plane &plane) {
+  const int32_t width = layer.out_width, last = width - V;
+  if (layer.padding != K / 2 || (last > 0 && last < K / 2)) return plain(layer, plane);  // a strip would meet both edges
+  if (last < 0) return strip<K, S, true, true, true>(layer, plane, 0);
+  if (last == 0) return strip<K, S, true, true, false>(layer, plane, 0);
+  strip<K, S, true, false, false>(layer, plane, 0);
+  for (int32_t at = V; at < last; at += V) strip<K, S, false, false, false>(layer, plane, at < last - K / 2 ? at : last - K / 2);
+  strip<K, S, false, true, false>(layer, plane, last);
+}
+
+using Compute = void (*)(const cb_depthwise &, const Plane &);
+
+Compute compute(const cb_depthwise &layer) {
+  if (layer.kernel == 3) return layer.stride == 1 ? strips<3, 1> : strips<3, 2>;
+  return layer.stride == 1 ? strips<5, 1> : strips<5, 2>;
+}
+
+// Planes [first, last) of x and y, of which plane p belongs to channel p % layer.channels.
+void convolve(const cb_depthwise &layer, const float *x, float *y, int64_t first, int64_t last) {
+  const int64_t pixels = static_cast<int64_t>(layer.height) * layer.width, positions = static_cast<int64_t>(layer.out_height) * layer.out_width;
+  const Compute one = compute(layer);
+  for (int64_t plane = first; plane < last; ++plane) {
+    const int64_t c = plane % layer.channels;
+    one(layer, {layer.weights + c * layer.kernel * layer.kernel, layer.bias[c], x + plane * pixels, y + plane * positions});
   }
 }
 
@@ -119,9 +178,17 @@ void convolve(const cb_depthwise &layer, const float *x, float *workspace, float
 
 // y = clip(conv(x) + bias). x, y: [batch, channels, height, width].
 KERNEL(void, depthwise)(const cb_step *step, int32_t threads) {
-  convolve(*static_cast<const cb_depthwise *>(step->layer), static_cast<const float *>(step->x), static_cast<float *>(step->workspace),
-           static_cast<float *>(step->y), step->batch, threads);
+  const cb_depthwise &layer = *static_cast<const cb_depthwise *>(step->layer);
+  const int64_t planes = static_cast<int64_t>(step->batch) * layer.channels;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  convolve(layer, static_cast<const float *>(step->x), static_cast<float *>(step->y), planes * thread() / threads_running(),
+           planes * (thread() + 1) / threads_running());
 }
 
-// Floats of workspace.
-KERNEL(int64_t, depthwise_workspace)(const cb_depthwise *layer, int32_t threads) { return padded_size(*layer) * threads; }
+// Channels [first, last) of one image, which x and y hold alone.
+KERNEL(void, depthwise_part)(const cb_depthwise *layer, const float *x, float *y, int32_t first, int32_t last) {
+  const int64_t pixels = static_cast<int64_t>(layer->height) * layer->width, positions = static_cast<int64_t>(layer->out_height) * layer->out_width;
+  const Compute one = compute(*layer);
+  for (int32_t c = first; c < last; ++c, x += pixels, y += positions)
+    one(*layer, {layer->weights + static_cast<int64_t>(c) * layer->kernel * layer->kernel, layer->bias[c], x, y});
+}

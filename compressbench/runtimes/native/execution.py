@@ -8,11 +8,13 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from compressbench.kernels import native
 from compressbench.runtimes.native.graph import Graph
 from compressbench.runtimes.native.memory import Memory
+from compressbench.runtimes.native.pairs import expanded_pairs
 from compressbench.runtimes.native.steps import Step
 
 Values = dict[fx.Node, Any]
@@ -26,7 +28,9 @@ class Execution:
         self.memory = Memory(graph, steps, example)
         self._output = graph.output
         self._given: Values = {graph.input: example, **graph.constants, **self.memory.views}
-        left = [step for step in steps if step.node not in self.memory.views]
+        self._pairs = expanded_pairs(steps, graph.output)
+        within = [first for first, _ in self._pairs.values()]
+        left = [step for step in steps if step.node not in self.memory.views and step not in within]
         groups = itertools.groupby(left, lambda step: step.planned is not None)
         self._actions = [
             action
@@ -45,6 +49,10 @@ class Execution:
         """Steps on our kernels, as one call."""
         places, calls = self.memory.places, []
         for step in steps:
+            if step.node in self._pairs:
+                first, pair = self._pairs[step.node]
+                calls.append(pair.step(places[first.inputs[0]], places[step.node]))
+                continue
             x, *residual = (places[node] for node in step.inputs)
             calls.append(step.planned.step(x, places[step.node], *residual))  # type: ignore[union-attr]
         call = native.program(calls)
@@ -57,6 +65,19 @@ class Execution:
             functools.partial(_run_step, step, memory.places.get(step.node), memory.finished.get(step.node, []))
             for step in steps
         ]
+
+
+def one_by_one(run: Callable[[], Tensor], image: Tensor, batch: Tensor) -> Callable[[], Tensor]:
+    """The pass over a batch that copies each image to where `run` reads `image` [1, ...]."""
+
+    def call() -> Tensor:
+        results = []
+        for one in batch.split(1):
+            image.copy_(one)
+            results.append(run().clone())
+        return torch.cat(results)
+
+    return call
 
 
 def _run_program(call: Callable[[], None], results: Values, values: Values) -> None:

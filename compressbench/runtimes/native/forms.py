@@ -10,20 +10,27 @@ from torch.nn import functional as F
 
 from compressbench.kernels import native
 from compressbench.kernels.autotune import Call, fastest
+from compressbench.kernels.average_pool import AveragePool2d
 from compressbench.kernels.block_sparse import BLOCK_SIZES, INFINITY, BlockSparseConv2d
 from compressbench.kernels.depthwise import KERNELS, STRIDES, DepthwiseConv2d
 from compressbench.kernels.native import Isa
 from compressbench.kernels.onednn import packed_convolution
-from compressbench.kernels.pooling import GlobalMean
-from compressbench.layers.replaceable import LINEAR, SIZES, Replaceable, equal_pair, numbers, one_of
+from compressbench.kernels.pooling import GlobalMean, MaxPool2d
+from compressbench.layers.replaceable import LINEAR, SIZES, Replaceable, equal_pair, numbers, one_number, one_of
 from compressbench.models.resnet import PadShortcut
 from compressbench.pruning.blocks import encode_bsr
 
-Own = BlockSparseConv2d | DepthwiseConv2d | GlobalMean
+Own = AveragePool2d | BlockSparseConv2d | DepthwiseConv2d | GlobalMean | MaxPool2d
 Form = Callable[..., Tensor]
 """(input, [what is added to the output]) -> output, all NCHW."""
 BlockMask = tuple[Tensor, int]
 """(mask, N) of a layer with 1xN blocks."""
+
+
+def square(size: Any) -> bool:
+    """The form takes windows of equal sides."""
+    return isinstance(size, int) or equal_pair(size)
+
 
 OUR_CONVOLUTION = Replaceable(
     nn.Conv2d, ("in_channels", "out_channels", "groups", "bias"),
@@ -35,10 +42,18 @@ MATRIX_PRODUCT = Replaceable(
     kernel_size=one_of((1, 1)), stride=one_of((1, 1)), padding=one_of((0, 0)), groups=one_of(1),
 )  # fmt: skip
 GLOBAL_MEAN = Replaceable(nn.AdaptiveAvgPool2d, output_size=one_of(1, (1, 1)))
+AVERAGE_POOL = Replaceable(
+    nn.AvgPool2d, ("ceil_mode", "count_include_pad"), padding=one_of(0, (0, 0)), divisor_override=one_of(None),
+    kernel_size=one_number, stride=one_number,
+)  # fmt: skip
 PAD_SHORTCUT = Replaceable(PadShortcut, ("inputs", "outputs", "stride"))
 MAX_POOL = Replaceable(
     nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode"), return_indices=one_of(False)
 )
+OUR_MAX_POOL = Replaceable(
+    nn.MaxPool2d, kernel_size=square, stride=square, padding=square, dilation=one_of(1, (1, 1)), ceil_mode=one_of(False),
+    return_indices=one_of(False),
+)  # fmt: skip
 
 
 def fastest_convolution(
@@ -47,15 +62,15 @@ def fastest_convolution(
     values: Sequence[Tensor],
     output_shape: torch.Size,
     clip: tuple[float, float],
-    layout: torch.memory_format,
 ) -> tuple[str, Form]:
     """(name, form) of the convolution of `values` (an input, and a residual if there is one), clipped."""
     x, *residual = values
-    forms = dict(dense_forms(layer, x, clip, layout))
+    forms = dict(dense_forms(layer, x, clip))
     own = own_forms(layer, mask, x, clip)
-    fits = layout is torch.contiguous_format and not (residual and "depthwise" in own)
+    fits = not (residual and "depthwise" in own)
     forms |= own if fits else {}
-    name = fastest({name: _as_run(form, values, torch.empty(output_shape)) for name, form in forms.items()})
+    trials = {name: _as_run(form, values, torch.empty(output_shape)) for name, form in forms.items()}
+    name = fastest(trials, hopeless=1.5)
     return name, forms[name]
 
 
@@ -84,10 +99,8 @@ def own_forms(
     return {name: BlockSparseConv2d(blocks, layer.bias, x.shape[1:], kernel=kernel[0], **geometry).tune()}
 
 
-def dense_forms(
-    layer: nn.Conv2d, x: Tensor, clip: tuple[float, float], layout: torch.memory_format
-) -> Iterable[tuple[str, Form]]:
-    """The ways in which torch convolves x, in and out in this layout: as it is, packed for oneDNN, as a matrix product."""
+def dense_forms(layer: nn.Conv2d, x: Tensor, clip: tuple[float, float]) -> Iterable[tuple[str, Form]]:
+    """The ways in which torch convolves x: as it is, packed for oneDNN, as a matrix product."""
     bounds = None if clip == (-INFINITY, INFINITY) else clip
 
     def finish(y: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -102,9 +115,7 @@ def dense_forms(
         geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
         packed = packed_convolution(layer.weight, layer.bias, x.shape, *geometry)
         if packed is not None:
-            yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(memory_format=layout), *residual)
-    if layout is torch.channels_last:
-        return
+            yield "dense packed", lambda x, *residual: finish(packed(x).contiguous(), *residual)
     if MATRIX_PRODUCT.covers(layer) and len(x) == 1:
         matrix = layer.weight.detach().flatten(1)
         column = torch.zeros(len(matrix), 1) if layer.bias is None else layer.bias.detach()[:, None]
@@ -120,9 +131,14 @@ def own_operation(module: nn.Module, shape: torch.Size) -> Own | None:
     """A layer other than a convolution on our kernels, for inputs of this shape; None where PyTorch is as good."""
     if GLOBAL_MEAN.covers(module) and len(shape) == 4:
         return GlobalMean(shape[1:])
+    if isinstance(module, nn.MaxPool2d) and OUR_MAX_POOL.covers(module) and len(shape) == 4:
+        return MaxPool2d(shape[1:], *(_side(value) for value in (module.kernel_size, module.stride, module.padding)))
     if isinstance(module, PadShortcut) and PAD_SHORTCUT.covers(module):  # a 1x1 convolution that copies
         weight = F.pad(torch.eye(shape[1]), (0, 0, module.front, module.back))[:, :, None, None]
         return BlockSparseConv2d(encode_bsr(weight, weight > 0, 1), None, shape[1:], stride=module.stride)
+    if isinstance(module, nn.AvgPool2d) and AVERAGE_POOL.covers(module) and len(shape) == 4:
+        kernel, stride = (one for one in (module.kernel_size, module.stride) if isinstance(one, int))
+        return AveragePool2d(shape[1:], kernel, stride, module.ceil_mode)
     if isinstance(module, nn.Linear) and LINEAR.covers(module) and len(shape) == 2 and shape[0] == 1:
         weight = module.weight[:, :, None, None]
         blocks = encode_bsr(weight, torch.ones_like(weight, dtype=torch.bool), _block_size(len(weight)))
@@ -161,6 +177,11 @@ def _as_run(form: Form, values: Sequence[Tensor], out: Tensor) -> Call:
     if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH:
         return native.program([form.step(values[0], out, *values[1:])])
     return functools.partial(form, *values)
+
+
+def _side(size: int | tuple[int, ...]) -> int:
+    """Of a square window."""
+    return size if isinstance(size, int) else int(size[0])
 
 
 def _block_size(channels: int) -> int:

@@ -51,14 +51,14 @@ def _shared_buffers(steps: Sequence[Step], finished: Mapping[fx.Node, list[fx.No
     # What PyTorch reads may live on in a view of it.
     seen = {node for step in steps if not (step.fresh or step.planned) for node in step.inputs}
     buffers: dict[fx.Node, Tensor] = {}
-    free: dict[torch.Size, list[Tensor]] = defaultdict(list)
+    free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = defaultdict(list)
     for step in steps:
         if step.planned is not None:
-            shape = shape_of(step.node)
-            buffers[step.node] = free[shape].pop() if free[shape] else torch.empty(shape)
+            shape, same = shape_of(step.node), free[shape_of(step.node), step.dtype]
+            buffers[step.node] = same.pop() if same else torch.empty(shape, dtype=step.dtype)
         for node in finished.get(step.node, []):
             if node in buffers and node not in seen:
-                free[shape_of(node)].append(buffers[node])
+                free[shape_of(node), buffers[node].dtype].append(buffers[node])
     return buffers
 
 

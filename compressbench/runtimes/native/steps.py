@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from compressbench.kernels import native
+from compressbench.kernels.block_int8 import BlockInt8Conv2d
 from compressbench.kernels.block_sparse import INFINITY, BlockSparseConv2d
+from compressbench.kernels.codes import DepthwiseInt8Conv2d, MaxPoolCodes, Quantize
 from compressbench.kernels.depthwise import DepthwiseConv2d
 from compressbench.kernels.native import Isa
 from compressbench.layers.folding import only_argument
+from compressbench.runtimes.native.binary import BinaryStep, PackedLayer, hand_over_bits
 from compressbench.runtimes.native.forms import BlockMask, Own, fastest_convolution, fastest_pool, own_operation
 from compressbench.runtimes.native.fusion import Fused
 from compressbench.runtimes.native.graph import Graph, shape_of
+
+OfCodes = BlockInt8Conv2d | DepthwiseInt8Conv2d | MaxPoolCodes | Quantize
 
 
 @dataclass
@@ -30,43 +35,67 @@ class Step:
     node: fx.Node
     inputs: list[fx.Node]
     compute: Callable[[list[Tensor]], Any]
-    planned: Own | None = None
+    planned: Own | OfCodes | BinaryStep | None = None
     form: str = ""
     tile: str = ""
     fresh: bool = False
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the result of a planned layer."""
+        return self.planned.dtype if isinstance(self.planned, OfCodes) else torch.float32
+
 
 def fastest_steps(
-    graph: Graph, chains: Sequence[Fused], masks: Mapping[str, BlockMask], layout: torch.memory_format
+    graph: Graph,
+    chains: Sequence[Fused],
+    masks: Mapping[str, BlockMask],
+    known: Mapping[fx.Node, Step] | None = None,
 ) -> list[Step]:
-    """All steps in order: these chains, and all other operations. `masks` by layer; images are in this layout."""
+    """All steps in order: these chains, and all other operations. `masks` by layer.
+
+    known: steps that need no choice, by their result.
+    """
+    given = known or {}
     absorbed = {node for chain in chains for node in chain.absorbed}
     by_last = {chain.last: chain for chain in chains}
     wanted = [(node, by_last.get(node)) for node in graph.operations if node in by_last or node not in absorbed]
-    return [
-        _convolution(chain, masks.get(chain.name), layout) if chain else _operation(graph, node, layout)
+    steps = [
+        given.get(node) or (_convolution(chain, masks.get(chain.name)) if chain else _operation(graph, node))
         for node, chain in wanted
     ]
+    hand_over_bits([(step.node, step.inputs, step.planned) for step in steps], graph.output)
+    return steps
 
 
-def _convolution(chain: Fused, mask: BlockMask | None, layout: torch.memory_format) -> Step:
+def _binary(chain: Fused, layer: PackedLayer) -> Step:
     nodes = [node for node in (chain.source, chain.residual) if node is not None]
-    values = [torch.randn(shape_of(node)).contiguous(memory_format=layout) for node in nodes]
     clip = chain.clip or (-INFINITY, INFINITY)
-    name, form = fastest_convolution(chain.layer, mask, values, shape_of(chain.last), clip, layout)
+    planned = layer.planned(shape_of(chain.source)[2:], chain.norm, chain.slope, clip)
+    step = None if planned.isa is Isa.TORCH else BinaryStep(planned)
+    return Step(chain.last, nodes, lambda values: planned(*values), step, "binary", fresh=True)
+
+
+def _convolution(chain: Fused, mask: BlockMask | None) -> Step:
+    if isinstance(chain.layer, PackedLayer):
+        return _binary(chain, chain.layer)
+    nodes = [node for node in (chain.source, chain.residual) if node is not None]
+    values = [torch.randn(shape_of(node)) for node in nodes]
+    clip = chain.clip or (-INFINITY, INFINITY)
+    name, form = fastest_convolution(chain.layer, mask, values, shape_of(chain.last), clip)
     tile = form.tile if isinstance(form, BlockSparseConv2d) else ""
     planned = form if isinstance(form, BlockSparseConv2d | DepthwiseConv2d) and form.isa is not Isa.TORCH else None
     return Step(chain.last, nodes, lambda values: form(*values), planned, name, tile, fresh=True)
 
 
-def _operation(graph: Graph, node: fx.Node, layout: torch.memory_format) -> Step:
+def _operation(graph: Graph, node: fx.Node) -> Step:
     """Any other operation: on our kernels where they know it, else as PyTorch computes it."""
     module, inputs = graph.module_of(node), [graph.resolve(n) for n in node.all_input_nodes]
     form, planned = "dense" if isinstance(module, nn.Conv2d) else "", None
-    if module is not None and only_argument(node) and layout is torch.contiguous_format:
+    if module is not None and only_argument(node):
         shape = shape_of(inputs[0])
         planned = own_operation(module, shape) if native.is_built() else None
-        module = fastest_pool(module, shape)
+        module = module if planned else fastest_pool(module, shape)
     return Step(node, inputs, functools.partial(_call, node, module), planned, form)
 
 

@@ -153,9 +153,9 @@ class L1Filter(Method):
 
     @classmethod
     def deployments(cls) -> list[Deployment]:
-        networks = ("VGG-16 (CIFAR)", "ResNet-56 (CIFAR)", "ResNet-50", "MobileNet-V2")
+        cifar = ("VGG-16 (CIFAR)", "ResNet-56 (CIFAR)", "ResNet-110 (CIFAR)", "GoogLeNet (CIFAR)")
         return [
             uniform(network, removed, (network, removed) == ("ResNet-50", 0.5))
-            for network in networks
+            for network in (*cifar, "ResNet-50", "MobileNet-V2")
             for removed in (0.5, 0.75)
         ]

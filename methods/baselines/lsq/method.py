@@ -1,14 +1,18 @@
 """LSQ: learned step sizes for the weights and activations of a super-resolution body."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from compressbench.config import MethodConfig
 from compressbench.layers.learned_steps import LearnedStepActivation, LearnedStepConv2d
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
+from compressbench.models.published import NETWORKS
+from compressbench.quantization.deployments import INT8_NOTE, INTEGER, words
 from compressbench.quantization.super_resolution import (
     first_forward,
     quantize_convolutions,
@@ -29,6 +33,25 @@ def parameter_groups(model: nn.Module, lr: float, ratio: float) -> list[dict[str
     ]
 
 
+def quantized(model: Network, bits: int, low: Tensor) -> Network:
+    """The body with learned steps, in place, which start on the images `low` [N, C, H, W]."""
+    settings = {"weight_bits": bits, "input_bits": bits}
+    model = quantize_points(model, lambda *_: LearnedStepActivation(bits))
+    model = quantize_convolutions(model, lambda _, layer: LearnedStepConv2d.rebuild(layer, settings))
+    first_forward(model, low, train=True)
+    return model
+
+
+@dataclass(frozen=True)
+class OnNoise:
+    """For `Deployment.compress`: steps that start on noise."""
+
+    bits: int
+
+    def __call__(self, model: Network) -> nn.Module:
+        return quantized(model, self.bits, 255 * torch.rand(2, 3, 24, 24))
+
+
 class LSQ(Method):
     """Compress: the first batch starts the steps. Finetune: all are trained jointly."""
 
@@ -44,14 +67,18 @@ class LSQ(Method):
     config: Config
 
     def compress(self, ctx: Context) -> Network:
-        settings = {"weight_bits": self.config.bits, "input_bits": self.config.bits}
-        model = quantize_points(ctx.dense(), lambda *_: LearnedStepActivation(self.config.bits))
-        model = quantize_convolutions(model, lambda _, layer: LearnedStepConv2d.rebuild(layer, settings))
-        first_forward(model, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device), train=True)
-        return model
+        return quantized(ctx.dense(), self.config.bits, ctx.batches(ctx.recipes.finetune)(0)[0].to(ctx.device))
 
     def finetune(self, ctx: Context, model: Network) -> Network:
         recipe = ctx.recipes.finetune
         groups = parameter_groups(model, recipe.lr, self.config.input_lr_ratio)
         loss = teacher_loss(ctx.dense(), self.config.attention_weight)
         return ctx.fit(model, recipe, loss=loss, optimizers=[ctx.optimizer(recipe, groups)])
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        networks = ("EDSR x4", "SRResNet x4")
+        return [
+            Deployment(NETWORKS[n], words(4, 4), OnNoise(4), INTEGER, representative=n == "EDSR x4", note=INT8_NOTE)
+            for n in networks
+        ]

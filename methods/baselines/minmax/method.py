@@ -2,7 +2,6 @@
 
 from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
-from compressbench.models.published import NETWORKS
 from compressbench.quantization.deployments import IMAGENET, eight_bits, post_training
 from compressbench.quantization.post_training import (
     PostTrainingConfig,
@@ -28,4 +27,4 @@ class MinMax(Method):
 
     @classmethod
     def deployments(cls) -> list[Deployment]:
-        return [post_training(network, (4, 4)) for network in IMAGENET] + [eight_bits(network) for network in NETWORKS]
+        return [post_training(network, (4, 4)) for network in IMAGENET] + eight_bits()

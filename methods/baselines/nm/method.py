@@ -1,5 +1,6 @@
 """N:M sparsity: of every M consecutive input channels, N weights stay, per output channel and kernel position."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 from compressbench.config import MethodConfig
 from compressbench.errors import UserError
 from compressbench.layers.masked import masked, masked_layers
-from compressbench.method import Context, Method
+from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
+from compressbench.models.published import NETWORKS
 from compressbench.pruning.config import record_densities
+from compressbench.pruning.deployments import BLOCK_NETWORKS, OWN
 from compressbench.pruning.masks import Masks, apply_masks, prunable, pull_removed, set_masks, zero_removed
 from compressbench.pruning.one_shot import record_untrained_quality
 from compressbench.pruning.trained_masks import STRAIGHT_THROUGH
@@ -33,6 +36,17 @@ def nm_masks(model: nn.Module, n: int, m: int, keep_last: bool = False) -> Masks
     """Masks of the layers whose input channels (per group of the convolution) m divides; the others stay dense."""
     layers = prunable(model, keep_last=keep_last)
     return {name: nm_mask(la.weight, n, m) for name, la in layers.items() if la.weight.shape[1] % m == 0}
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """For `Deployment.compress`: N of M of random weights."""
+
+    n: int
+    m: int
+
+    def __call__(self, model: Network) -> nn.Module:
+        return apply_masks(model, nm_masks(model, self.n, self.m, keep_last=True))
 
 
 class Reselection(Hook):
@@ -107,3 +121,11 @@ class NM(Method):
         result.load_state_dict(model.state_dict(), strict=True)
         zero_removed(result)
         return result.eval()
+
+    @classmethod
+    def deployments(cls) -> list[Deployment]:
+        note = "sparse tensor cores compute it at twice the rate; processors have no such instruction"
+        return [
+            Deployment(NETWORKS[network], "2:4", Pattern(2, 4), OWN, representative=network == "ResNet-50", note=note)
+            for network in BLOCK_NETWORKS
+        ]

@@ -3,7 +3,6 @@
 from pydantic import Field
 from torch import nn
 
-from compressbench.config import MethodConfig
 from compressbench.method import Context, Deployment, Method
 from compressbench.models import Network
 from compressbench.pruning.blocks import (
@@ -18,12 +17,14 @@ from compressbench.pruning.blocks import (
 from compressbench.pruning.deployments import block_networks
 from compressbench.pruning.masks import apply_masks
 from compressbench.pruning.one_shot import record_untrained_quality
+from compressbench.quantization.deployments import rounded_block_networks
+from compressbench.quantization.rounded_blocks import RoundedConfig, check_rounding, round_finished
 
 
 class RandomBlocks(Method):
     """Remove exactly floor(p B) random blocks of each layer in one shot, fine-tune with fixed masks."""
 
-    class Config(MethodConfig):
+    class Config(RoundedConfig):
         """The pattern."""
 
         n: int = Field(4, ge=1, description="output kernels per block")
@@ -34,8 +35,11 @@ class RandomBlocks(Method):
 
     def check(self, network: nn.Module) -> None:
         check_network(network, prunable_layers(network), self.config.n)
+        check_rounding(network, self.config)
 
     def compress(self, ctx: Context) -> Network:
+        if self.config.bits:
+            return round_finished(ctx, self.config.bits)
         config, model = self.config, ctx.dense()
         weights = weights_of(model, prunable_layers(model))
         generator = ctx.generator("blocks")
@@ -55,4 +59,4 @@ class RandomBlocks(Method):
 
     @classmethod
     def deployments(cls) -> list[Deployment]:
-        return block_networks("ranked")
+        return block_networks("ranked") + rounded_block_networks("ranked")

@@ -13,7 +13,7 @@ from compressbench.runtimes.native.steps import Step, fastest_steps
 
 def execution(model: nn.Module, x: Tensor) -> tuple[Execution, list[Step]]:
     graph = Graph(trace(model.eval()), x)
-    steps = fastest_steps(graph, fuse(graph), {}, torch.contiguous_format)
+    steps = fastest_steps(graph, fuse(graph), {})
     return Execution(graph, steps, x), steps
 
 
@@ -40,7 +40,7 @@ def test_neighbouring_steps_on_our_kernels_are_one_call(monkeypatch: pytest.Monk
     means = nn.Sequential(*(nn.AdaptiveAvgPool2d(1) for _ in range(3)), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1))
     with torch.no_grad():
         graph = Graph(trace(means.eval()), x := torch.randn(1, 3, 4, 4))
-        steps = fastest_steps(graph, fuse(graph), {}, torch.contiguous_format)
+        steps = fastest_steps(graph, fuse(graph), {})
         monkeypatch.setattr(native, "program", counted)
         run = Execution(graph, steps, x).run
         torch.testing.assert_close(run(), means(x))

@@ -28,7 +28,7 @@ class Chain(nn.Module):
 
 def memory(model: nn.Module, x: Tensor) -> Memory:
     graph = Graph(trace(model), x)
-    return Memory(graph, fastest_steps(graph, fuse(graph), {}, torch.contiguous_format), x)
+    return Memory(graph, fastest_steps(graph, fuse(graph), {}), x)
 
 
 def test_a_chain_needs_two_buffers_however_long_it_is() -> None:

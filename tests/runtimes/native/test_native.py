@@ -13,6 +13,7 @@ from compressbench.layers.masked import masked
 from compressbench.layers.registry import replace_modules
 from compressbench.pruning.blocks import prunable_layers, random_block_mask, weights_of
 from compressbench.pruning.masks import apply_masks
+from compressbench.runtimes import native as runtime_module
 from compressbench.runtimes.native import NativeRuntime
 
 
@@ -135,3 +136,31 @@ def test_large_sparse_layers_run_on_the_kernel_and_share_their_buffers() -> None
     buffers = execution.memory.buffers.values()
     assert len({buffer.data_ptr() for buffer in buffers}) < len(buffers) / 2
     assert re.search(r"\d+ block-sparse 1x16 \(tile \d+x\d+", runtime.describe()["layers"])
+
+
+@pytest.mark.parametrize("image_by_image", [False, True])
+def test_a_batch_runs_at_once_or_image_by_image(image_by_image: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_module, "fastest", lambda forms, **_: list(forms)[image_by_image])
+    model, x = pruned("mobilenet_v2", 4, classes=10), torch.randn(3, 3, 32, 32)
+    runtime = NativeRuntime()
+    with torch.no_grad():
+        call = runtime.prepare(model, x)
+        for _ in range(2):
+            x.normal_()
+            torch.testing.assert_close(call(), model(x), rtol=1e-3, atol=1e-4)
+    assert sum(runtime.forms.values()) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+
+
+def test_images_that_depend_on_each_other_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.convolution(x - x.mean())
+
+    monkeypatch.setattr(runtime_module, "fastest", lambda forms, **_: list(forms)[-1])
+    model, x = Centred().eval(), torch.randn(2, 3, 8, 8) + torch.arange(2.0)[:, None, None, None]
+    with torch.no_grad():
+        torch.testing.assert_close(NativeRuntime().prepare(model, x)(), model(x), rtol=1e-4, atol=1e-4)

@@ -25,7 +25,7 @@ class Residual(nn.Module):
 
 def planned(model: nn.Module) -> tuple[Graph, list[steps.Step]]:
     graph = Graph(trace(model.eval()), X)
-    return graph, steps.fastest_steps(graph, fuse(graph), {}, torch.contiguous_format)
+    return graph, steps.fastest_steps(graph, fuse(graph), {})
 
 
 def test_a_step_for_every_convolution_with_what_it_absorbs_and_for_every_other_operation() -> None:
