@@ -84,7 +84,7 @@ def quality_by_family(group: Group, summary: pd.DataFrame, results: Results, cos
     axes = figure.add_subplot()
     table = drawn.assign(family=[group.declarations[m].family for m in drawn.method], x=drawn[cost.column] / unit)
     table = table[table.quality >= floor]
-    palette = _palette(group)
+    palette = _palette()
     for row in each(table.sort_values("baseline", ascending=False)):
         axes.plot(row.x, row.quality, zorder=4 if row.family == "dense" else 3, **_marker(row, palette))
     front = _front(table, cost)
@@ -101,7 +101,10 @@ def quality_by_family(group: Group, summary: pd.DataFrame, results: Results, cos
     axes.margins(x=0.1, y=0.1)
     shown = [family for family in FAMILIES if family in set(table.family)]
     handles = [Line2D([], [], ls="none", **_handle(family, palette)) for family in shown]
-    axes.legend(handles, [FAMILIES[f] for f in shown], loc="lower right", fontsize=8)
+    words = [FAMILIES[family] for family in shown]
+    axes.legend(
+        handles, words, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, handletextpad=0.2, borderaxespad=0.1
+    )
     names = [Label(row.x, row.quality, _name(group, row), palette[row.family]) for row in each(front)]
     place(axes, names, table[["x", "quality"]].to_numpy(float))
     return figure
@@ -118,9 +121,10 @@ def _name(group: Group, row: Any) -> str:
     return row.series if row.family == "dense" else f"{group.short(row.method)}, {row.label}"
 
 
-def _palette(group: Group) -> dict[str, str]:
-    """Family -> colour, the same in all groups; the dense network is black."""
-    families = [family for family in FAMILIES if family != "dense"]
+def _palette() -> dict[str, str]:
+    """Family -> colour, the same in all groups: first those that compress classifiers; the dense network is black."""
+    others = ("super_resolution", "adaptive", "incremental")
+    families = sorted((family for family in FAMILIES if family != "dense"), key=lambda family: family in others)
     return {family: PALETTE[i % len(PALETTE)] for i, family in enumerate(families)} | {"dense": "black"}
 
 
