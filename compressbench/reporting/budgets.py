@@ -122,7 +122,7 @@ def budgets_figure(groups: Sequence[Group], results: Results, multiples: Multipl
     chosen = [group for group in groups if f"{group.dataset}/{group.model}" in multiples]
     subtitle = chosen[0].title if chosen else ""
     steps = sorted(table.multiple.unique())
-    shared = table.groupby("level").setting.nunique()
+    shared = table.groupby("level").series.nunique()
     levels = [level for level in dict.fromkeys(table.level) if shared[level] > 1]
     if len(steps) < 2 or not levels:
         return placeholder(TITLE, subtitle, "no network has been trained with two budgets")

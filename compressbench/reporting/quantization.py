@@ -32,8 +32,8 @@ def quality_against_bits(group: Group, summary: pd.DataFrame, results: Results) 
     kinds = [kind for kind in PANELS if (chosen.kind == kind).any()]
     others = ", but for binary ones" if "binary" in group.families else ""
     note = (
-        f"All networks{others} come from the same trained one (line). Bars: 95 % t-interval over seeds (shifted sideways a little). "
-        "Hollow grey: baselines.\n"
+        f"All networks{others} come from the same trained one (line). Bars: 95 % t-interval over seeds (shifted sideways a "
+        "little). Hollow grey: baselines.\n"
         "Variants of a method that were run at one width only are in the comparison table. Layers of different widths: the "
         "mean over weights."
     )
