@@ -67,7 +67,7 @@ def project(tmp_path: Path, data_root: Path) -> Path:
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """A folder with a copy of the library alone, without kernels that take long to compile."""
-    slow = ("block_sparse.cpp", "depthwise.cpp", "packed_binary.cpp")
+    slow = ("block_int8.cpp", "block_sparse.cpp", "depthwise.cpp", "expanded.cpp", "packed_binary.cpp")
     ignored = shutil.ignore_patterns("__pycache__", "*.so", *slow)
     shutil.copytree(ROOT / "compressbench", tmp_path / "compressbench", ignore=ignored)
     shutil.copy2(ROOT / "setup.py", tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from compressbench.reporting.columns import STORED, Column, View, change, plain, render
+from compressbench.reporting.deployments import representative
 from compressbench.reporting.frames import each
 from compressbench.reporting.groups import Group, is_number
 from compressbench.reporting.readers import COSTS
@@ -28,16 +29,12 @@ VALUES = {"points": "%", "points of agreement": "% agreement", "dB": "dB"}  # un
 def read_deployed(files: Sequence[Path]) -> pd.DataFrame:
     """method -> DEPLOYED: of the deployment that stands for it on its paper's network, with the fewest threads.
 
-    files: CSVs of `write_deployments`, of which the first one that exists is read; a row has `represents` (the methods that it
-    stands for, joined by +), `network_title`, `setting_title`, `threads`, `speedup`, `speedup_low`, `speedup_high`, `runtime`.
+    files: CSVs of `write_deployments`, of which the first one that exists is read.
     """
     found = next((pd.read_csv(file, keep_default_na=False) for file in files if file.exists()), None)
-    if found is None or "represents" not in found:
+    if found is None:
         return pd.DataFrame(columns=DEPLOYED)
-    names = {"network_title": "network", "setting_title": "network_setting"}
-    table = found.drop(columns=["network", "method"]).rename(columns=names).sort_values("threads", kind="stable")
-    table = table.assign(method=table.represents.str.split("+")).explode("method")
-    return table[table.method != ""].drop_duplicates("method").set_index("method")[DEPLOYED]
+    return representative(found).rename(columns={"setting": "network_setting"})[DEPLOYED]
 
 
 def is_main(group: Group, method: str, setting: str) -> bool:

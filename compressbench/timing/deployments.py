@@ -31,10 +31,8 @@ from compressbench.runtimes.discovery import make_runtime
 from compressbench.seeding import derive_seed, generator
 from compressbench.timing.latency import interleaved_times, measuring
 
-TRIALS, SLOW = (
-    3,
-    500,
-)  # rounds in which the fastest runtime is found; fewer where one of them takes so many milliseconds
+TRIALS = 3  # rounds in which the fastest runtime is found
+SLOW = 500  # milliseconds; where one of them takes so long, one round
 NEAR = 1.25  # a dense form within this factor of the fastest of any precision may turn out to be the fastest one
 
 

@@ -79,8 +79,8 @@ def test_a_variant_is_a_control_and_every_level_of_the_first_series_is_the_metho
 
 
 DEPLOYED = {
-    "method": ["ours", "other", "ours"], "represents": ["", "ours+other", "ours"], "network": ["a", "a", "b"],
-    "network_title": ["A", "A", "B"], "setting_title": ["50 %", "90 %", "90 %"], "threads": [1, 1, 2],
+    "methods": ["ours", "ours+other", "ours"], "represents": ["", "ours+other", "ours"], "network": ["A", "A", "B"],
+    "setting": ["50 %", "90 %", "90 %"], "threads": [1, 1, 2],
     "speedup": [9.0, 2.0, 3.0], "speedup_low": [8.0, 1.9, 2.9], "speedup_high": [10.0, 2.1, 3.1], "runtime": ["x", "y", "z"],
 }  # fmt: skip
 

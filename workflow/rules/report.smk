@@ -20,6 +20,7 @@ rule report:
     input:
         results_of(PLAN.runs),
         counts=rules.published_counts.output,
+        deployed=lambda wildcards: rules.deployments_report.output if PLAN.deployments.timed else [],
         documents=[str(path) for path in PLAN.documents()],
         committed=[f for f in [COMMITTED_SEEDS] if f and not PLAN.claims_reports and Path(f).exists()],
     output:

@@ -89,7 +89,7 @@ def test_an_operation_that_no_kernel_knows_stays_with_torch() -> None:
 def test_a_max_pooling_is_the_faster_of_two_that_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = nn.MaxPool2d(2)
     for choose in (min, max):
-        monkeypatch.setattr(forms, "fastest", lambda calls, choose=choose: choose(calls, key=lambda m: m is pool))
+        monkeypatch.setattr(forms, "fastest", lambda calls, choose=choose, **_: choose(calls, key=lambda m: m is pool))
         y: Tensor = forms.fastest_pool(pool, X.shape)(X)
         assert torch.equal(y, pool(X)) and y.is_contiguous()
     assert forms.fastest_pool(other := nn.AvgPool2d(2), X.shape) is other

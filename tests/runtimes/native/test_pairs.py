@@ -31,8 +31,8 @@ class Inverted(nn.Module):
 @pytest.fixture(autouse=True)
 def _ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our kernels, and pairs, are always the fastest."""
-    monkeypatch.setattr(forms, "fastest", lambda calls: list(calls)[-1])
-    monkeypatch.setattr(pairs, "fastest", lambda calls: next(iter(calls)))
+    monkeypatch.setattr(forms, "fastest", lambda calls, **_: list(calls)[-1])
+    monkeypatch.setattr(pairs, "fastest", lambda calls, **_: next(iter(calls)))
 
 
 def planned(model: nn.Module, x: Tensor) -> tuple[Graph, list[Step]]:
@@ -53,7 +53,7 @@ def test_a_depthwise_convolution_joins_the_pointwise_one_that_only_it_reads(betw
 
 
 def test_a_slower_pair_stays_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "fastest", lambda calls: list(calls)[-1])
+    monkeypatch.setattr(pairs, "fastest", lambda calls, **_: list(calls)[-1])
     with torch.no_grad():
         graph, steps = planned(Inverted(False), torch.randn(1, 8, 9, 9))
         assert not pairs.expanded_pairs(steps, graph.output)

@@ -49,7 +49,7 @@ def test_steps_in_order_compute_the_network() -> None:
 def test_only_a_layer_on_our_kernels_has_fixed_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     for ours in (False, True):
         monkeypatch.setattr(
-            forms, "fastest", lambda calls, ours=ours: next(n for n in calls if (n == "dense blocks") is ours)
+            forms, "fastest", lambda calls, ours=ours, **_: next(n for n in calls if (n == "dense blocks") is ours)
         )
         _, found = planned(nn.Sequential(nn.Conv2d(4, 8, 3)))
         assert (found[0].planned is not None) is ours and bool(found[0].tile) is ours
