@@ -210,6 +210,13 @@ class Budgets(Frozen):
         return config.model_copy(update={name: self.finetune.of(recipe) for name, recipe in recipes.items()})
 
 
+class Changes(Frozen):
+    """What a derived scale says in the place of the other one."""
+
+    comparisons: dict[Name, tuple[PairName, ...]] = {}
+    pairs: dict[PairName, Pair] = {}
+
+
 class ImageFolder(Frozen):
     """A data set of one's own: PATH/train/CLASS/* and PATH/val/CLASS/*, images of any size.
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from compressbench.config.forms import Budgets, Pair, Scale
+from compressbench.config.forms import Budgets, Changes, Scale
 from compressbench.errors import UserError
 from compressbench.files import read_text
 
@@ -80,18 +80,14 @@ def _derived(root: Path, content: dict[str, Any], where: str) -> dict[str, Any]:
         raise UserError(f"{where}: key only: no pair of {content['derived_from']} has one of the data sets {only}.")
     budgets = parse(Budgets, content.get("budgets", {}), f"{where}, budgets")
     inherited = {name: getattr(base, name) for name in base.model_fields_set - {"report_seeds"}}
-    own_pairs, own_comparisons = (content.get(name) or {} for name in ("pairs", "comparisons"))
-    comparisons = {name: [p for p in own if p in pairs] for name, own in base.comparisons.items()} | own_comparisons
-    found = {name: budgets.of(pair) for name, pair in pairs.items()} | own_pairs
+    changes = parse(Changes, {key: content[key] for key in Changes.model_fields if key in content}, where)
+    kept = {name: tuple(p for p in own if p in pairs) for name, own in base.comparisons.items()}
+    comparisons = kept | changes.comparisons
+    found = {name: budgets.of(pair) for name, pair in pairs.items()} | changes.pairs
     used = set(chain(*comparisons.values()))
-    used |= {teacher for name in used & found.keys() if (teacher := _teacher(found[name]))}
+    used |= {found[name].teacher for name in used & found.keys()}
     return inherited | content | {
         "lineage": [content["derived_from"], *base.lineage],
         "comparisons": comparisons,
-        "pairs": {name: pair for name, pair in found.items() if name in used or name in own_pairs},
+        "pairs": {name: pair for name, pair in found.items() if name in used or name in changes.pairs},
     }  # fmt: skip
-
-
-def _teacher(pair: Any) -> Any:
-    """That of a pair, whether it has been validated or not."""
-    return pair.teacher if isinstance(pair, Pair) else isinstance(pair, dict) and pair.get("teacher")

@@ -520,6 +520,8 @@ def test_a_method_may_say_more_for_a_derived_scale(tree: Path) -> None:
     ("content", "message"),
     [
         ({"comparisons": {"blocks": ["digits/new"]}}, r"comparisons names the unknown pair|comparisons.blocks names"),
+        ({"comparisons": {"blocks": None}}, r"config/brief.yaml: key comparisons.blocks"),
+        ({"pairs": {"digits/new": {"speed": 1}}}, r"config/brief.yaml: key pairs.digits/new"),
         ({"multiples": {"digits/new": 2}}, r"multiples names the unknown pair 'digits/new'"),
         ({"derived_from": "brief"}, r"config/brief.yaml: key derived_from: a scale cannot be derived from itself"),
         ({"derived_from": "huge"}, r"unknown scale 'huge'"),
