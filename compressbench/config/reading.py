@@ -85,7 +85,7 @@ def _derived(root: Path, content: dict[str, Any], where: str) -> dict[str, Any]:
     comparisons = kept | changes.comparisons
     found = {name: budgets.of(pair) for name, pair in pairs.items()} | changes.pairs
     used = set(chain(*comparisons.values()))
-    used |= {found[name].teacher for name in used & found.keys()}
+    used |= {teacher for name in used & found.keys() if (teacher := found[name].teacher)}
     return inherited | content | {
         "lineage": [content["derived_from"], *base.lineage],
         "comparisons": comparisons,
