@@ -38,6 +38,10 @@ KEYS = {
     "kernel_sequences": ["network", "threads", "form", "n", "sparsity"],
     "break_even": ["network", "kernel", "n"],  # the sparsity from which the kernel is faster than dense
     "best_dense": ["network", "layer", "kernel", "threads"],  # the fastest dense form of every layer
+    "kernel_int8": ["network", "layer", "form", "n", "sparsity"],
+    "kernel_binary": ["network", "threads", "form", "runtime"],
+    "kernel_batches": ["network", "batch", "form", "runtime"],
+    "kernel_threads": ["network", "threads"],
     "kernel_sums": ["network", "kernel", "threads", "form", "n", "sparsity"],
 }
 MARKS = {
