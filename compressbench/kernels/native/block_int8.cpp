@@ -6,8 +6,9 @@
 // that narrow the sums to bytes undo exactly that. The first R output channels of a block interleave, the others read what these kept
 // in the first-level cache.
 #include "bytes.h"
-#include "isa.h"
 #include "scratch.h"
+
+#include "blocks.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define FOURS 1
@@ -47,18 +48,6 @@ struct Weight<false> {
   using type = int16_t;
 };
 using weight = Weight<FOURS>::type;
-
-int64_t channel_pitch(const cb_block_int8 &layer) {
-  const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
-  int64_t rows = 0;
-  for (int32_t phase = 0; phase < phases; ++phase) rows += layer.out_height + (layer.kernel - 1 - phase) / layer.stride;
-  return rows * layer.kernel * layer.out_width;
-}
-
-int64_t workspace_of(const cb_block_int8 &layer) {
-  const bool direct = layer.kernel == 1 && layer.stride == 1 && layer.padding == 0;
-  return direct ? 0 : channel_pitch(layer) * layer.c_in;
-}
 
 // One block row.
 struct Row {
@@ -472,106 +461,16 @@ void run(const cb_block_int8 &layer, const Cut &cut, const uint8_t *x, const voi
   }
 }
 
-void fill(uint8_t *to, int64_t count, uint8_t value) { __builtin_memset(to, value, static_cast<size_t>(count)); }
-
-// The copy of a whole plane, rows of padding above and below, moved by `shift` columns: one long run, then the edges.
-void shift_plane(const cb_block_int8 &layer, const uint8_t *in, uint8_t *out, int32_t shift) {
-  const uint8_t zero = static_cast<uint8_t>(layer.zero);
-  const int64_t width = layer.width, size = layer.height * width, above = layer.padding * width;
-  const int64_t total = (layer.out_height + layer.kernel - 1) * width;
-  const int32_t left = shift < 0 ? -shift : 0, right = shift > 0 ? shift : 0;
-  uint8_t *plane = out + above;
-  fill(out, above, zero);
-  __builtin_memcpy(plane + left, in + right, static_cast<size_t>(size - left - right));
-  fill(plane + size, total - above - size, zero);
-  for (int32_t y = 0; y < layer.height; ++y, plane += width) {
-    for (int32_t j = 0; j < left; ++j) plane[j] = zero;
-    for (int64_t j = width - right; j < width; ++j) plane[j] = zero;
-  }
-}
-
-// Channels [first, last) of the copies.
-void lay_out(const cb_block_int8 &layer, const uint8_t *image, uint8_t *copies, int32_t first, int32_t last) {
-  const uint8_t zero = static_cast<uint8_t>(layer.zero);
-  const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
-  const int64_t pitch = channel_pitch(layer);
-  for (int32_t c = first; c < last; ++c) {
-    const uint8_t *in = image + static_cast<int64_t>(c) * layer.height * layer.width;
-    uint8_t *out = copies + c * pitch;
-    for (int32_t phase = 0; phase < phases; ++phase) {
-      const int32_t rows = layer.out_height + (layer.kernel - 1 - phase) / layer.stride;
-      for (int32_t column = 0; column < layer.kernel; ++column) {
-        const int32_t shift = column - layer.padding;
-        if (layer.stride == 1 && layer.out_width == layer.width && layer.width > layer.padding) {
-          shift_plane(layer, in, out, shift);
-          out += static_cast<int64_t>(rows) * layer.width;
-          continue;
-        }
-        // output columns whose input column stride * j + shift lies inside the image
-        const int32_t before = shift < 0 ? (-shift + layer.stride - 1) / layer.stride : 0;
-        const int32_t from = before < layer.out_width ? before : layer.out_width;
-        const int32_t inside = (layer.width - shift + layer.stride - 1) / layer.stride;
-        const int32_t to = inside < from ? from : inside > layer.out_width ? layer.out_width : inside;
-        for (int32_t i = 0; i < rows; ++i, out += layer.out_width) {
-          const int32_t y = layer.stride * i + phase - layer.padding;
-          if (y < 0 || y >= layer.height) {
-            fill(out, layer.out_width, zero);
-            continue;
-          }
-          const uint8_t *source = in + static_cast<int64_t>(y) * layer.width + shift;
-          for (int32_t j = 0; j < from; ++j) out[j] = zero;
-          copy_every(layer.stride, source + layer.stride * from, out + from, to - from);
-          for (int32_t j = to; j < layer.out_width; ++j) out[j] = zero;
-        }
-      }
-    }
-  }
-}
-
-// Block rows [begin, end) of one of `parts` parts with about equally many fours.
-void share_rows(const cb_block_int8 &layer, int32_t part, int32_t parts, int32_t *begin, int32_t *end) {
-  const int32_t rows = layer.c_out / layer.n;
-  const int64_t total = layer.indptr[rows] + rows;  // an empty row is written, too
-  int32_t row = 0;
-  while (row < rows && (layer.indptr[row] + row) * static_cast<int64_t>(parts) < total * part) ++row;
-  *begin = row;
-  while (row < rows && (layer.indptr[row] + row) * static_cast<int64_t>(parts) < total * (part + 1)) ++row;
-  *end = part + 1 == parts ? rows : row;
-}
-
 void convolve(const cb_block_int8 &layer, const uint8_t *x, uint8_t *workspace, const void *residual, void *y, int32_t batch,
               int32_t threads) {
-  const int64_t pitch = static_cast<int64_t>(layer.out_height) * layer.out_width;
-  const Cut cut(pitch);
-  const bool copied = workspace_of(layer) > 0;
-  // Enough tiles: threads share the positions and are balanced whatever the rows hold. Few tiles: they share the rows.
-  const bool by_position = cut.units() >= 4 * threads;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    const int32_t part = thread(), parts = threads_running();
-    for (int32_t image = 0; image < batch; ++image) {
-      const uint8_t *source = x + image * static_cast<int64_t>(layer.c_in) * layer.height * layer.width;
-      if (copied) {
-        lay_out(layer, source, workspace, layer.c_in * part / parts, layer.c_in * (part + 1) / parts);
-        source = workspace;
-#pragma omp barrier
-      }
-      const int64_t out = image * layer.c_out * pitch;
-      int32_t row0 = 0, row1 = layer.c_out / layer.n, unit0 = 0, unit1 = cut.units();
-      if (by_position) {
-        unit0 = static_cast<int32_t>(static_cast<int64_t>(cut.units()) * part / parts);
-        unit1 = static_cast<int32_t>(static_cast<int64_t>(cut.units()) * (part + 1) / parts);
-      } else {
-        share_rows(layer, part, parts, &row0, &row1);
-      }
-      const char *added = static_cast<const char *>(residual);
-      run(layer, cut, source, added ? added + out * bytes(layer.residual_floats) : nullptr, static_cast<char *>(y) + out * bytes(layer.floats),
-          row0, row1, unit0, unit1);
-      if (copied && image + 1 < batch) {  // the next one overwrites the copies
-#pragma omp barrier
-      }
-    }
-  }
+  const Cut cut(static_cast<int64_t>(layer.out_height) * layer.out_width);
+  const char *added = static_cast<const char *>(residual);
+  char *written = static_cast<char *>(y);
+  for_each_part(layer, x, workspace, static_cast<uint8_t>(layer.zero), cut.units(), false, batch, threads,
+                [&](const uint8_t *source, int64_t out, int32_t row0, int32_t row1, int32_t unit0, int32_t unit1) {
+                  run(layer, cut, source, added ? added + out * bytes(layer.residual_floats) : nullptr, written + out * bytes(layer.floats),
+                      row0, row1, unit0, unit1);
+                });
 }
 
 }  // namespace

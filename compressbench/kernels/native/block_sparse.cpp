@@ -3,8 +3,9 @@
 // The lanes of a vector are consecutive positions of the output image, not channels, so that every N and every vector
 // width share this code. A register tile holds R output channels x T vectors: one stored block costs T loads, R broadcasts
 // and R * T multiply-adds. R * T is chosen to fill the registers.
-#include "isa.h"
 #include "vectors.h"
+
+#include "blocks.h"
 
 // A convolution with weights in 1xN blocks, planned for one input size. NCHW, fp32, batch normalisation folded.
 //
@@ -27,18 +28,6 @@ struct cb_convolution {
 };
 
 namespace {
-
-int64_t channel_pitch(const cb_convolution &layer) {
-  const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
-  int64_t rows = 0;
-  for (int32_t phase = 0; phase < phases; ++phase) rows += layer.out_height + (layer.kernel - 1 - phase) / layer.stride;
-  return rows * layer.kernel * layer.out_width;
-}
-
-int64_t workspace_of(const cb_convolution &layer) {
-  const bool direct = layer.kernel == 1 && layer.stride == 1 && layer.padding == 0;
-  return direct ? 0 : channel_pitch(layer) * layer.c_in;
-}
 
 constexpr int AHEAD = 4;  // blocks to prefetch: the input of a group lives in the second-level cache
 
@@ -208,103 +197,13 @@ void run(const cb_convolution &layer, const Cut &cut, const float *x, const floa
   }
 }
 
-// The copy of a whole plane, rows of zeros above and below, moved by `shift` columns: one long run, then the edges.
-void shift_plane(const cb_convolution &layer, const float *in, float *out, int32_t shift) {
-  const int64_t width = layer.width, size = layer.height * width, above = layer.padding * width;
-  const int64_t total = (layer.out_height + layer.kernel - 1) * width;
-  const int32_t left = shift < 0 ? -shift : 0, right = shift > 0 ? shift : 0;
-  float *plane = out + above;
-  for (int64_t i = 0; i < above; ++i) out[i] = 0;
-  __builtin_memcpy(plane + left, in + right, sizeof(float) * static_cast<uint64_t>(size - left - right));
-  for (int64_t i = above + size; i < total; ++i) out[i] = 0;
-  for (int32_t y = 0; y < layer.height; ++y, plane += width) {
-    for (int32_t j = 0; j < left; ++j) plane[j] = 0;
-    for (int64_t j = width - right; j < width; ++j) plane[j] = 0;
-  }
-}
-
-// Channels [first, last) of the copies that `cb_convolution` describes.
-void lay_out(const cb_convolution &layer, const float *image, float *copies, int32_t first, int32_t last) {
-  const int32_t phases = layer.stride < layer.kernel ? layer.stride : layer.kernel;
-  const int64_t pitch = channel_pitch(layer);
-  for (int32_t c = first; c < last; ++c) {
-    const float *in = image + static_cast<int64_t>(c) * layer.height * layer.width;
-    float *out = copies + c * pitch;
-    for (int32_t phase = 0; phase < phases; ++phase) {
-      const int32_t rows = layer.out_height + (layer.kernel - 1 - phase) / layer.stride;
-      for (int32_t column = 0; column < layer.kernel; ++column) {
-        const int32_t shift = column - layer.padding;
-        if (layer.stride == 1 && layer.out_width == layer.width && layer.width > layer.padding) {
-          shift_plane(layer, in, out, shift);
-          out += static_cast<int64_t>(rows) * layer.width;
-          continue;
-        }
-        // output columns whose input column stride * j + shift lies inside the image
-        const int32_t from = shift < 0 ? (-shift + layer.stride - 1) / layer.stride : 0;
-        const int32_t inside = (layer.width - shift + layer.stride - 1) / layer.stride;
-        const int32_t to = inside < from ? from : inside > layer.out_width ? layer.out_width : inside;
-        for (int32_t row = 0; row < rows; ++row, out += layer.out_width) {
-          const int32_t y = layer.stride * row + phase - layer.padding;
-          const bool outside = y < 0 || y >= layer.height;
-          const int32_t begin = outside || from > layer.out_width ? layer.out_width : from, end = outside ? begin : to;
-          for (int32_t j = 0; j < begin; ++j) out[j] = 0;
-          const float *source = in + static_cast<int64_t>(y) * layer.width + shift;
-          copy_every(layer.stride, source + layer.stride * begin, out + begin, end - begin);
-          for (int32_t j = end; j < layer.out_width; ++j) out[j] = 0;
-        }
-      }
-    }
-  }
-}
-
-// Block rows [begin, end) of one of `parts` parts: equally many rows, or about equally many blocks.
-void share_rows(const cb_convolution &layer, int32_t part, int32_t parts, int32_t *begin, int32_t *end) {
-  const int32_t rows = layer.c_out / layer.n;
-  if (layer.even_rows) {
-    *begin = rows * part / parts;
-    *end = rows * (part + 1) / parts;
-    return;
-  }
-  const int64_t total = layer.indptr[rows] + rows;  // an empty row is written, too
-  int32_t row = 0;
-  while (row < rows && (layer.indptr[row] + row) * static_cast<int64_t>(parts) < total * part) ++row;
-  *begin = row;
-  while (row < rows && (layer.indptr[row] + row) * static_cast<int64_t>(parts) < total * (part + 1)) ++row;
-  *end = part + 1 == parts ? rows : row;
-}
-
 void convolve(const cb_convolution &layer, const float *x, float *workspace, const float *residual, float *y, int32_t batch,
               int32_t threads) {
-  const int rows = layer.n < ROWS ? layer.n : ROWS;
-  const int64_t positions = static_cast<int64_t>(layer.out_height) * layer.out_width;
-  const Cut cut(positions, layer.vectors, rows);
-  const bool copied = workspace_of(layer) > 0;
-  // Enough tiles: threads share the positions and are balanced whatever the rows hold. Few tiles: they share the rows.
-  const bool by_position = cut.units() >= 4 * threads && !layer.even_rows;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    const int32_t part = thread(), parts = threads_running();
-    for (int32_t image = 0; image < batch; ++image) {
-      const float *source = x + image * static_cast<int64_t>(layer.c_in) * layer.height * layer.width;
-      if (copied) {
-        lay_out(layer, source, workspace, layer.c_in * part / parts, layer.c_in * (part + 1) / parts);
-        source = workspace;
-#pragma omp barrier
-      }
-      const int64_t out = image * layer.c_out * positions;
-      int32_t row0 = 0, row1 = layer.c_out / layer.n, unit0 = 0, unit1 = cut.units();
-      if (by_position) {
-        unit0 = static_cast<int32_t>(static_cast<int64_t>(cut.units()) * part / parts);
-        unit1 = static_cast<int32_t>(static_cast<int64_t>(cut.units()) * (part + 1) / parts);
-      } else {
-        share_rows(layer, part, parts, &row0, &row1);
-      }
-      run(layer, cut, source, residual ? residual + out : nullptr, y + out, row0, row1, unit0, unit1);
-      if (copied && image + 1 < batch) {  // the next one overwrites the copies
-#pragma omp barrier
-      }
-    }
-  }
+  const Cut cut(static_cast<int64_t>(layer.out_height) * layer.out_width, layer.vectors, layer.n < ROWS ? layer.n : ROWS);
+  for_each_part(layer, x, workspace, 0.0f, cut.units(), layer.even_rows != 0, batch, threads,
+                [&](const float *source, int64_t out, int32_t row0, int32_t row1, int32_t unit0, int32_t unit1) {
+                  run(layer, cut, source, residual ? residual + out : nullptr, y + out, row0, row1, unit0, unit1);
+                });
 }
 
 }  // namespace
