@@ -176,7 +176,7 @@ COMMANDS = [
     ["bench-kernels"], ["published-counts", "counts.json"], ["report", "smoke", "out"],
     ["report-folder", "smoke"], ["verdict", "smoke"], ["ui"], ["unlock"], ["quotes"], ["rehearsal-data", "images"],
     ["export", "smoke/digits/plain_mini/optg/p95/seed0"], ["deployment", "latency", "resnet_50", "1", "0"],
-    ["deployments-report", "latency", "out"], ["page"],
+    ["deployments-report", "latency", "out"], ["page"], ["snakemake", "-n"],
 ]  # fmt: skip
 
 
