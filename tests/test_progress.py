@@ -110,7 +110,7 @@ def test_snakemake_runs_behind_the_line(tmp_path: Path) -> None:
 
 def test_a_wrong_configuration_is_said(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text(
-        "from snakemake.exceptions import WorkflowError\nraise WorkflowError('a: wrong.')\n"
+        "from snakemake.exceptions import WorkflowError\nraise WorkflowError('a: wrong.')\n", encoding="utf-8"
     )
     code = "from compressbench.progress import snakemake; snakemake(['--cores', '1'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
