@@ -83,7 +83,8 @@ def stages_of(name: str, *stages: str) -> set[str]:
 
 
 WHOLE = ("compress", "finetune", "evaluate", "latency")
-SUMMARY = {"report", "tracked", "all"}
+PAGES = {"report", "page", "all"}
+SUMMARY = {*PAGES, "tracked"}
 TIMED = ("magnitude/resnet_mini", "magnitude/plain_mini", "snip/resnet_mini", "vit/vit_mini", "minmax_sr/edsr_mini")
 
 
@@ -115,11 +116,11 @@ def test_without_records_of_snakemake_there_is_nothing_to_do(finished: Path) -> 
             lambda c: repin(c, "photographs/china.jpg"),
             {"data", "pretrain edsr_mini"} | stages_of("minmax_sr/edsr_mini", *WHOLE) | SUMMARY,
         ),
-        ("methods/baselines/snip/config.yaml", lambda c: c.update(title="Another title"), {"report", "all"}),
+        ("methods/baselines/snip/config.yaml", lambda c: c.update(title="Another title"), PAGES),
         (
             "methods/baselines/snip/config.yaml",
             lambda c: c["settings"]["p95"].update(variant="as drawn"),
-            {"report", "all"},
+            PAGES,
         ),
     ],
 )
@@ -142,7 +143,7 @@ def repin(pin: dict, name: str) -> None:
 def test_text_and_published_numbers_repeat_the_report(finished: Path, name: str) -> None:
     with (finished / "methods/baselines/snip" / name).open("a", encoding="utf-8") as file:
         file.write("\n")
-    assert repeated(finished) == {"report", "all"}
+    assert repeated(finished) == PAGES
 
 
 def test_a_result_that_something_else_made_is_repeated(finished: Path) -> None:
