@@ -10,7 +10,7 @@ import yaml
 
 from compressbench.data import photograph_folder
 from compressbench.plan import Plan
-from tests.conftest import ROOT, Command, copy_tree
+from tests.conftest import ROOT, copy_tree, run_module
 from tests.pipeline.conftest import snakemake
 
 pytestmark = pytest.mark.pipeline
@@ -40,7 +40,7 @@ def on_digits(scale: dict[str, Any]) -> dict[str, Any]:
     return own | {"comparisons": {"mine": ["digits/small"]}, "pairs": {"digits/small": pair}}
 
 
-def test_one_configuration_makes_a_table_of_five_methods(tmp_path: Path, cli: Command, data_root: Path) -> None:
+def test_one_configuration_makes_a_table_of_five_methods(tmp_path: Path, data_root: Path) -> None:
     text = block("yaml", "# config/birds.yaml")
     assert len(text.splitlines()) <= 30
     root = copy_tree(tmp_path, data_root)
@@ -56,7 +56,7 @@ def test_one_configuration_makes_a_table_of_five_methods(tmp_path: Path, cli: Co
         assert float(row["quality"]) > 15, "it has learned"
         if row["method"] in ("clr_rnf", "l1_filter"):
             assert float(row["macs"]) < 0.55 * float(dense["macs"])
-    done = cli(root, "export", "mine/digits/small/minmax/w8a8/seed0")
+    done = run_module(root, "export", "mine/digits/small/minmax/w8a8/seed0")
     assert done.returncode == 0, done.stderr
     assert "(int8, " in done.stdout
 

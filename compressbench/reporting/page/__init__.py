@@ -76,7 +76,9 @@ def render(folder: Path, methods_root: Path, declarations: Mapping[str, "Declara
 
 
 def what_was_found(root: Path, folder: Path) -> str:
-    """The section of the project's README that says so, in Markdown; its links lead there from `folder`."""
+    """The section of the project's README that says so, in Markdown; its links lead there from `folder`. Empty without one."""
+    if not (root / "README.md").exists():
+        return ""
     back = os.path.relpath(root, folder).replace(os.sep, "/")
     return re.sub(r"\]\((?!\w+:|#)", f"]({back}/", strip(read_section(read_text(root / "README.md"), "What was found")))
 

@@ -125,6 +125,7 @@ def test_findings_of_the_readme_lead_there_from_the_page(tmp_path: Path) -> None
     text = (
         "# Title\n\n## What was found\n\n1. A is 90.1<!--p98--> %. [More](docs/a.md), [web](https://a.b)\n\n## Other\n"
     )
+    assert what_was_found(tmp_path, tmp_path / "reports") == ""
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     found = what_was_found(tmp_path, tmp_path / "reports")
     assert found == "1. A is 90.1 %. [More](../docs/a.md), [web](https://a.b)"
