@@ -19,7 +19,6 @@ from compressbench.layers.masked import MaskedConv2d
 from compressbench.runtimes.base import Runtime
 from compressbench.runtimes.native.binary import pack_binary
 from compressbench.runtimes.native.execution import Execution, one_by_one
-from compressbench.runtimes.native.forms import BlockMask as BlockMask
 from compressbench.runtimes.native.fusion import fuse
 from compressbench.runtimes.native.graph import Graph, trace
 from compressbench.runtimes.native.integers import has_integer_blocks, insert_codes, integer_steps, take_integers
