@@ -21,14 +21,11 @@ from compressbench import models
 from compressbench.kernels import native
 from compressbench.kernels.block_int8 import BlockInt8Conv2d
 from compressbench.layers.folding import fold_norms
-from compressbench.layers.quantized import quantize_layer
-from compressbench.layers.quantizers import make_grid
-from compressbench.layers.registry import replace_modules
 from compressbench.pruning.blocks import encode_bsr, prunable_layers, random_block_mask, weights_of
 from compressbench.runtimes.base import Skip
 from compressbench.runtimes.discovery import make_runtime
 from compressbench.seeding import generator
-from compressbench.timing.benchmark import NETWORKS, Shape, convolutions
+from compressbench.timing.benchmark import NETWORKS, Shape, convolutions, eight_bits
 from compressbench.timing.latency import measuring
 
 POINTWISE = ("ResNet-50", "MobileNet-V2")
@@ -69,29 +66,7 @@ def rounded_blocks(model: nn.Module, n: int, sparsity: float, images: Tensor) ->
     for weight in weights_of(network, prunable_layers(network)).values():
         width = next(m for m in (n, n // 2, n // 4, 1) if m and len(weight) % m == 0)
         weight.mul_(random_block_mask(weight, width, sparsity, rng))
-    ranges: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, x: ranges.__setitem__(layer, (x[0].min(), x[0].max())))
-        for layer in layers
-    ]
-    network(images)
-    for hook in hooks:
-        hook.remove()
-
-    def rounded(_: str, layer: nn.Module) -> nn.Module | None:
-        if layer not in ranges:
-            return None
-        quantized = quantize_layer(layer, 8, 8, "symmetric", inputs="asymmetric")
-        weight = quantized.weight.flatten(1)
-        scale = make_grid(weight.amin(1), weight.amax(1), 8, "symmetric").scale
-        quantized.weight_scale.copy_(scale.reshape(quantized.weight_scale.shape))
-        grid = make_grid(*ranges[layer], 8, "asymmetric")
-        quantized.input_scale.copy_(grid.scale)
-        quantized.input_zero_point.copy_(grid.zero_point)
-        return quantized
-
-    return replace_modules(network, rounded).eval()
+    return eight_bits(network, images)
 
 
 def _interleaved(timers: dict[tuple[str, int, float], Timer], rounds: int) -> list[dict[str, Any]]:
