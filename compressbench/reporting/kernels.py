@@ -1,6 +1,6 @@
 """The page, the tables and the figure of the kernel benchmark."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,29 +140,34 @@ def _sequence_table(sequences: pd.DataFrame) -> str:
 
 
 def _network_table(networks: pd.DataFrame) -> str:
-    rows = []
-    for (network, threads), own in networks.groupby(["network", "threads"], sort=False):  # type: ignore[misc]
-        dense = own[own["form"] == "dense"].set_index("runtime")["min_ms"]
-        sparse = own[own["form"] == "sparse"].iloc[0]
-        row = {"network": network, "threads": f"{threads}"}
-        row |= {f"dense {runtime}": f"{ms:.1f}" for runtime, ms in dense.items()}
-        label = f"{_name(sparse['n'])} at {100 * sparse['sparsity']:g} %"
-        row |= {label: f"{sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
-        rows.append(row)
+    rows = [
+        {"network": network, "threads": f"{threads}", **_whole_networks(own, lambda ms: f"{ms:.1f}")}
+        for (network, threads), own in networks.groupby(["network", "threads"], sort=False)  # type: ignore[misc]
+    ]
     return markdown_table(pd.DataFrame(rows))
 
 
 def _batch_table(batches: pd.DataFrame) -> str:
-    rows = []
-    for (network, batch), own in batches.groupby(["network", "batch"], sort=False) if len(batches) else ():  # type: ignore[misc]
-        dense = own[own["form"] == "dense"].set_index("runtime")["min_ms"]
-        sparse = own[own["form"] == "sparse"].iloc[0]
-        row = {"network": network, "batch": f"{batch}"}
-        row |= {f"dense {runtime}": f"{1e3 / ms:.1f}" for runtime, ms in dense.items()}
-        label = f"{_name(sparse['n'])} at {100 * sparse['sparsity']:g} %"
-        row |= {label: f"{1e3 / sparse['min_ms']:.1f}", "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}"}
-        rows.append(row)
-    return markdown_table(pd.DataFrame(rows)) if rows else "Not measured."
+    """Images per second."""
+    if batches.empty:
+        return "Not measured."
+    rows = [
+        {"network": network, "batch": f"{batch}", **_whole_networks(own, lambda ms: f"{1e3 / ms:.1f}")}
+        for (network, batch), own in batches.groupby(["network", "batch"], sort=False)  # type: ignore[misc]
+    ]
+    return markdown_table(pd.DataFrame(rows))
+
+
+def _whole_networks(own: pd.DataFrame, shown: Callable[[float], str]) -> dict[str, str]:
+    """Of one network: dense on every runtime, with blocks, and the speed-up over the best dense one."""
+    dense = own[own["form"] == "dense"].set_index("runtime")["min_ms"]
+    sparse = own[own["form"] == "sparse"].iloc[0]
+    label = f"{_name(sparse['n'])} at {100 * sparse['sparsity']:g} %"
+    return {
+        **{f"dense {runtime}": shown(ms) for runtime, ms in dense.items()},
+        label: shown(sparse["min_ms"]),
+        "speed-up over best": f"{dense.min() / sparse['min_ms']:.2f}",
+    }
 
 
 def _whole_table(threads: pd.DataFrame) -> str:
