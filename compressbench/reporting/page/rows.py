@@ -10,13 +10,13 @@ from compressbench.errors import UserError
 from compressbench.reporting.collect import AT
 from compressbench.reporting.frames import each
 from compressbench.reporting.groups import FAMILIES, TASKS
+from compressbench.reporting.headline import DEPLOYMENT_TABLES
 from compressbench.reporting.text import DASH
 
 if TYPE_CHECKING:
     from compressbench.config import Declaration
 
 ONE_THREAD = 1
-DEPLOYMENTS = ("deployments", "deployments_representative")
 TASK_WORDS = {
     "classification": "Classification",
     "class_incremental": "Class-incremental learning",
@@ -91,7 +91,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_deployments(tables: Path) -> pd.DataFrame:
     """Times at the papers' own sizes: of all settings where they were timed, else of one per method; else no rows."""
-    return next((t for name in DEPLOYMENTS if len(t := read_table(tables / f"{name}.csv"))), pd.DataFrame())
+    return next(
+        (t for name in reversed(DEPLOYMENT_TABLES) if len(t := read_table(tables / f"{name}.csv"))), pd.DataFrame()
+    )
 
 
 def task_of(methods: "pd.Series[str]", unit: str, declarations: Mapping[str, "Declaration"]) -> str:
